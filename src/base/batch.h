@@ -1,0 +1,18 @@
+// A batch of training data on the host: what data/ hands to train/, and train/ to model/. It stands in base/ so that
+// neither room has to include the other.
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
+
+#define IGNORE_INDEX (-100) // label of a position without a target (PyTorch's default)
+
+typedef struct Batch {
+    size_t B, T;             // sequences and positions
+    int32_t *input_ids;      // [B, T]
+    int32_t *attention_mask; // [B, T]: 1 real, 0 padding
+    int32_t *labels;         // [B, T]: already shifted left by one; IGNORE_INDEX where nothing is trained
+    size_t n_tiles;          // tiles of all pictures of the batch, in the order of their image tokens
+    float *images;           // [n_tiles, 3, P, P], values in [0, 1]; NULL when n_tiles is 0
+    size_t n_images;         // pictures (not tiles), for the statistics
+    size_t n_samples;        // samples packed into the batch
+} Batch;

@@ -1,0 +1,41 @@
+#include "base/memory.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void *not_null(void *p, size_t bytes) {
+    if (p || bytes == 0) return p;
+    fprintf(stderr, "vlm: out of memory: %zu bytes were asked for\n", bytes);
+    exit(1);
+}
+
+void *mem_alloc(size_t bytes) { return not_null(malloc(bytes), bytes); }
+
+void *mem_zeroed(size_t count, size_t size) {
+    return not_null(calloc(count, size), count && size ? size : 0);
+}
+
+void *mem_resize(void *p, size_t bytes) { return not_null(realloc(p, bytes ? bytes : 1), bytes); }
+
+char *mem_strdup(const char *text) { return text ? mem_strndup(text, strlen(text)) : NULL; }
+
+char *mem_strndup(const char *text, size_t n) {
+    char *copy = mem_alloc(n + 1);
+    memcpy(copy, text, n);
+    copy[n] = '\0';
+    return copy;
+}
+
+char *mem_printf(const char *format, ...) {
+    va_list args, again;
+    va_start(args, format);
+    va_copy(again, args);
+    size_t n = (size_t)vsnprintf(NULL, 0, format, args);
+    va_end(args);
+    char *text = mem_alloc(n + 1);
+    vsnprintf(text, n + 1, format, again);
+    va_end(again);
+    return text;
+}

@@ -1,0 +1,66 @@
+#include "base/random.h"
+
+#include <math.h>
+
+void philox4x32(uint32_t out[4], const uint32_t counter[4], const uint32_t key[2]) {
+    uint32_t c0 = counter[0], c1 = counter[1], c2 = counter[2], c3 = counter[3], k0 = key[0], k1 = key[1];
+    for (int round = 0; round < 10; round++) {
+        uint64_t p0 = (uint64_t)0xD2511F53u * c0, p1 = (uint64_t)0xCD9E8D57u * c2;
+        c0 = (uint32_t)(p1 >> 32) ^ c1 ^ k0;
+        c2 = (uint32_t)(p0 >> 32) ^ c3 ^ k1;
+        c1 = (uint32_t)p1;
+        c3 = (uint32_t)p0;
+        k0 += 0x9E3779B9u;
+        k1 += 0xBB67AE85u;
+    }
+    out[0] = c0, out[1] = c1, out[2] = c2, out[3] = c3;
+}
+
+Random random_stream(uint64_t seed, RandomPurpose purpose, uint64_t index) {
+    Random r = {.used = 4};
+    // The purpose is folded into the key's high word; multiplied, so that neighbouring seeds stay apart.
+    r.key[0] = (uint32_t)seed;
+    r.key[1] = (uint32_t)(seed >> 32) ^ ((uint32_t)purpose * 0x9E3779B9u);
+    r.counter[2] = (uint32_t)index;
+    r.counter[3] = (uint32_t)(index >> 32);
+    return r;
+}
+
+uint32_t random_u32(Random *r) {
+    if (r->used == 4) {
+        philox4x32(r->block, r->counter, r->key);
+        if (++r->counter[0] == 0) r->counter[1]++;
+        r->used = 0;
+    }
+    return r->block[r->used++];
+}
+
+uint64_t random_below(Random *r, uint64_t n) {
+    uint64_t limit = UINT64_MAX - UINT64_MAX % n; // a multiple of n; draws at or above it would favour small values
+    uint64_t x;
+    do {
+        x = (uint64_t)random_u32(r) << 32;
+        x |= random_u32(r);
+    } while (x >= limit);
+    return x % n;
+}
+
+double random_uniform(Random *r) {
+    uint64_t high = random_u32(r) >> 5, low = random_u32(r) >> 6; // 27 + 26 = 53 bits
+    return (double)(high << 26 | low) * 0x1p-53;
+}
+
+double random_normal(Random *r) {
+    double u = 1.0 - random_uniform(r); // (0, 1], so that the logarithm is finite
+    double v = random_uniform(r);
+    return sqrt(-2.0 * log(u)) * cos(6.283185307179586 * v);
+}
+
+void random_permutation(size_t *out, size_t n, Random *r) {
+    for (size_t i = 0; i < n; i++) out[i] = i;
+    for (size_t i = n; i > 1; i--) {
+        size_t j = (size_t)random_below(r, i), t = out[i - 1];
+        out[i - 1] = out[j];
+        out[j] = t;
+    }
+}

@@ -1,0 +1,72 @@
+// Parquet files through Apache Arrow C++ (format/arrow.cc, the project's one C++ file), seen from C through Arrow's C
+// data interface (https://arrow.apache.org/docs/format/CDataInterface.html), plus typed access to nested columns.
+#pragma once
+#include "base/error.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct ArrowSchema;
+struct ArrowArray;
+
+// ---- reading ----
+typedef struct ParquetReader ParquetReader;
+bool parquet_open(ParquetReader **r, const char *path, Error *err); // reads the footer only
+void parquet_close(ParquetReader *r);
+size_t parquet_row_groups(const ParquetReader *r);
+size_t parquet_rows(const ParquetReader *r, size_t row_group);
+
+// One decoded row group (or any record batch). Owns its memory; RecordBatch columns are borrowed from it.
+typedef struct RecordBatch RecordBatch;
+// Reads row group i with the named columns only (those that exist; NULL: all).
+bool parquet_read(RecordBatch **batch, ParquetReader *r, size_t row_group, const char *const *columns, size_t n_columns,
+                  Error *err);
+void record_batch_free(RecordBatch *batch);
+size_t record_batch_rows(const RecordBatch *batch);
+
+// A view on a column or nested child; cheap to copy, borrowed from its RecordBatch. Offsets and validity are handled.
+typedef struct Column {
+    const struct ArrowSchema *schema;
+    const struct ArrowArray *array;
+} Column;
+
+typedef enum ColumnType { COLUMN_OTHER, COLUMN_LIST, COLUMN_STRUCT, COLUMN_BINARY, COLUMN_STRING, COLUMN_INT, COLUMN_NULL }
+    ColumnType;
+
+bool record_batch_column(Column *column, const RecordBatch *batch, const char *name); // false when absent
+ColumnType column_type(Column c);
+const char *column_format(Column c);               // Arrow's format string, for messages
+bool column_field(Column *child, Column c, const char *name); // of a struct (false when absent)
+Column column_items(Column list);                  // the child of a list
+bool column_is_null(Column c, size_t i);
+void column_list_range(size_t *first, size_t *count, Column c, size_t i); // entry i covers items [first, first+count)
+void column_bytes(const uint8_t **bytes, size_t *size, Column c, size_t i); // binary or string, small or large offsets
+int64_t column_int(Column c, size_t i);            // any integer width
+
+// ---- writing ----
+// FineVision's schema: images list<struct<bytes: binary, path: string>>, texts list<struct<user: string,
+// assistant: string>>, source string, and the four ratings as list<int64>. zstd unless said otherwise.
+typedef struct FineVisionImage {
+    const void *bytes;
+    size_t size;
+    const char *path; // may be NULL
+} FineVisionImage;
+typedef struct FineVisionTurn {
+    const char *user, *assistant;
+    int64_t relevance, image_correspondence, visual_dependency, formatting;
+} FineVisionTurn;
+typedef struct FineVisionRow {
+    const FineVisionImage *images;
+    size_t n_images;
+    const FineVisionTurn *turns;
+    size_t n_turns;
+    const char *source;
+} FineVisionRow;
+typedef struct ParquetWriter ParquetWriter;
+bool parquet_create(ParquetWriter **w, const char *path, size_t rows_per_group, Error *err); // writes "<path>.tmp"
+bool parquet_write_row(ParquetWriter *w, const FineVisionRow *row, Error *err); // copies
+bool parquet_finish(ParquetWriter *w, Error *err); // flushes, renames, frees w in any case
+void parquet_abandon(ParquetWriter *w);            // removes what was written, frees w
+
+const char *arrow_version(void); // "26.0.1"

@@ -1,0 +1,32 @@
+// Pictures as nanoVLM sees them: decoded to RGB by Pillow's rules, resized bicubically in its integer arithmetic, cut
+// into square tiles (data/custom_transforms.py), with a global tile in front when there are several.
+#pragma once
+#include "base/error.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct Image {
+    size_t width, height;
+    uint8_t *rgb; // [height, width, 3], owned
+} Image;
+
+void image_free(Image *image);
+// Decodes JPEG, PNG or WebP by their first bytes. exif: apply the orientation 2…8 (training does, generate.py does not).
+// Errors name the format and the cause; a truncated file is an error; more than 178 956 970 pixels (Pillow's limit
+// against decompression bombs) is an error.
+bool image_decode(Image *image, const void *bytes, size_t size, bool exif, Error *err);
+bool image_load(Image *image, const char *path, bool exif, Error *err); // reads and decodes a file
+bool image_write_png(const Image *image, const char *path, Error *err);
+// PNG or JPEG bytes in memory; caller frees.
+bool image_encode_png(unsigned char **bytes, size_t *size, const Image *image, Error *err);
+
+// nanoVLM's DynamicResize: size after the resize, both multiples of tile, or an error (ValueError there).
+bool image_target_size(size_t *width, size_t *height, size_t in_width, size_t in_height, size_t max_img_size,
+                       size_t tile, bool resize_to_max_side_len, Error *err);
+// Pillow's bicubic on 8-bit pixels, bit for bit (up to Pillow 12). out is allocated; the same size copies.
+bool image_resize_bicubic(Image *out, const Image *in, size_t width, size_t height, Error *err);
+// Cuts into rows x cols tiles of side `tile`, row-major, float = byte / 255, each [3, tile, tile], into out; with
+// `global` the whole picture resized (antialiased bilinear on the floats) goes first. out holds
+// (rows*cols + global) * 3 * tile * tile floats.
+void image_to_tiles(float *out, const Image *image, size_t tile, bool global);

@@ -1,0 +1,21 @@
+// Number formats of tensors and of the files that hold them.
+#pragma once
+#include <stddef.h>
+
+typedef enum Dtype {
+    DTYPE_F32,
+    DTYPE_BF16,
+    DTYPE_F16,
+    DTYPE_F64,
+    DTYPE_I64,
+    DTYPE_I32,
+    DTYPE_I16,
+    DTYPE_I8,
+    DTYPE_U8,
+    DTYPE_BOOL,
+    DTYPE_COUNT
+} Dtype;
+
+size_t dtype_size(Dtype dtype);                      // bytes of one value
+const char *dtype_name(Dtype dtype);                 // "F32", "BF16", … as safetensors spells them
+int dtype_from_name(const char *name, size_t length); // the Dtype, or -1 for an unknown name
