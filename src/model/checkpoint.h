@@ -1,0 +1,12 @@
+// A model folder as nanoVLM saves it: config.json and model.safetensors.
+#pragma once
+#include "model/vlm.h"
+
+// Writes the folder under a temporary name, syncs it and moves it into place, so that a kill at any moment
+// leaves the old folder or the whole new one. On failure the old one stands and nothing of the new one is
+// left.
+bool checkpoint_save(const Vlm *m, const char *folder, Error *err);
+// Only the weights, into a model of the same configuration.
+bool checkpoint_load_weights(Vlm *m, const char *folder, Error *err);
+// The configuration of a folder, over the defaults. config must be initialised.
+bool checkpoint_load_config(VLMConfig *config, const char *folder, Error *err);

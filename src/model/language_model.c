@@ -1,0 +1,237 @@
+#include "model/language_model.h"
+#include "base/check.h"
+#include "base/memory.h"
+
+#include <math.h>
+
+void language_model_init(LanguageModel *lm, Backend *be, const VLMConfig *config, const Params *params,
+                         size_t max_positions) {
+    *lm = (LanguageModel){.be = be, .config = config, .params = params, .host_capacity = max_positions};
+    lm->blocks = mem_zeroed(config->lm_n_blocks, sizeof *lm->blocks);
+    lm->host_positions = be->device->host_alloc(be, max_positions * sizeof *lm->host_positions);
+}
+
+void language_model_free(LanguageModel *lm) {
+    if (!lm->be) return;
+    lm->be->device->host_release(lm->be, lm->host_positions, lm->host_capacity * sizeof *lm->host_positions);
+    free(lm->blocks);
+    *lm = (LanguageModel){0};
+}
+
+static DecoderBlockActs take_block(Arena *a, const VLMConfig *c, size_t B, size_t T, Tensor x, bool keep) {
+    size_t C = c->lm_hidden_dim, M = B * T, KD = c->lm_n_kv_heads * vlm_config_head_dim(c);
+    DecoderBlockActs b = {.x = x};
+    b.norm1 = arena_take(a, DTYPE_F32, SHAPE(M, C));
+    b.norm1_rstd = arena_take(a, DTYPE_F32, SHAPE(M));
+    b.q = arena_take(a, DTYPE_F32, SHAPE(M, C));
+    b.k = arena_take(a, DTYPE_F32, SHAPE(M, KD));
+    b.v = arena_take(a, DTYPE_F32, SHAPE(M, KD));
+    b.attn = arena_take(a, DTYPE_F32, SHAPE(M, C));
+    b.gate = arena_take(a, DTYPE_F32, SHAPE(M, c->lm_inter_dim));
+    b.up = arena_take(a, DTYPE_F32, SHAPE(M, c->lm_inter_dim));
+    b.swiglu = arena_take(a, DTYPE_F32, SHAPE(M, c->lm_inter_dim));
+    if (keep) {
+        b.lse = arena_take(a, DTYPE_F32, SHAPE(B, c->lm_n_heads, T));
+        b.x_mid = arena_take(a, DTYPE_F32, SHAPE(M, C));
+        b.norm2 = arena_take(a, DTYPE_F32, SHAPE(M, C));
+        b.norm2_rstd = arena_take(a, DTYPE_F32, SHAPE(M));
+    } else { // the residual stream is updated in place, and the second norm may overwrite the first
+        b.x_mid = x;
+        b.norm2 = b.norm1, b.norm2_rstd = b.norm1_rstd;
+    }
+    return b;
+}
+
+static void take_gradients(LanguageModel *lm, Arena *a) {
+    const VLMConfig *c = lm->config;
+    size_t C = c->lm_hidden_dim, M = lm->B * lm->T, KD = c->lm_n_kv_heads * vlm_config_head_dim(c);
+    lm->dx = arena_take(a, DTYPE_F32, SHAPE(M, C));
+    lm->dnorm = arena_take(a, DTYPE_F32, SHAPE(M, C));
+    lm->dattn = arena_take(a, DTYPE_F32, SHAPE(M, C));
+    lm->dq = arena_take(a, DTYPE_F32, SHAPE(M, C));
+    lm->dk = arena_take(a, DTYPE_F32, SHAPE(M, KD));
+    lm->dv = arena_take(a, DTYPE_F32, SHAPE(M, KD));
+    lm->dswiglu = arena_take(a, DTYPE_F32, SHAPE(M, c->lm_inter_dim));
+    lm->dgate = arena_take(a, DTYPE_F32, SHAPE(M, c->lm_inter_dim));
+    lm->dup = arena_take(a, DTYPE_F32, SHAPE(M, c->lm_inter_dim));
+}
+
+void language_model_plan(LanguageModel *lm, Arena *a, size_t B, size_t T, bool keep, bool gradients) {
+    const VLMConfig *c = lm->config;
+    size_t C = c->lm_hidden_dim, M = B * T, D = vlm_config_head_dim(c);
+    lm->B = B, lm->T = T;
+    lm->positions = arena_take(a, DTYPE_I32, SHAPE(T));
+    lm->cos = arena_take(a, DTYPE_F32, SHAPE(T, D));
+    lm->sin = arena_take(a, DTYPE_F32, SHAPE(T, D));
+    lm->branch = arena_take(a, DTYPE_F32, SHAPE(M, C));
+    Tensor x = arena_take(a, DTYPE_F32, SHAPE(M, C));
+    for (size_t i = 0; i < c->lm_n_blocks; i++) {
+        lm->blocks[i] = i == 0 || keep ? take_block(a, c, B, T, x, keep) : lm->blocks[0];
+        if (keep) x = arena_take(a, DTYPE_F32, SHAPE(M, C));
+    }
+    lm->x_out = x;
+    lm->norm_rstd = arena_take(a, DTYPE_F32, SHAPE(M));
+    lm->out = arena_take(a, DTYPE_F32, SHAPE(M, C));
+    if (gradients) take_gradients(lm, a);
+}
+
+Tensor language_model_input(const LanguageModel *lm) {
+    return lm->blocks[0].x;
+}
+
+// [M, heads*D] as [M, heads, D] (for the rotation) or [B, T, heads, D] (for attention); views.
+static Tensor by_head(const LanguageModel *lm, Tensor t, size_t heads) {
+    return tensor_reshape(t, SHAPE(lm->B * lm->T, heads, vlm_config_head_dim(lm->config)));
+}
+
+static Tensor by_sequence(const LanguageModel *lm, Tensor t, size_t heads) {
+    return tensor_reshape(t, SHAPE(lm->B, lm->T, heads, vlm_config_head_dim(lm->config)));
+}
+
+static float attention_scale(const VLMConfig *c) {
+    return 1.0f / sqrtf((float)vlm_config_head_dim(c));
+}
+
+// cache [B, capacity, K*D] rows [first, first + n) of every sequence, as [B, n, ...] with the cache's
+// strides.
+static Tensor cache_rows(Tensor cache, size_t first, size_t n) {
+    cache.data += first * cache.stride[1] * dtype_size(cache.dtype);
+    cache.shape[1] = n;
+    return cache;
+}
+
+// Appends this forward's keys or values to the cache and returns all it then holds, [B, used + T, K, D].
+static Tensor append(LanguageModel *lm, Tensor cache, size_t used, Tensor fresh) {
+    for (size_t b = 0; b < lm->B; b++) {
+        Tensor to = cache_rows(tensor_slice(cache, b, 1), used, lm->T);
+        copy(lm->be, tensor_reshape(to, SHAPE(lm->T, tensor_cols(cache))),
+             tensor_slice(fresh, b * lm->T, lm->T));
+    }
+    return tensor_split_last(cache_rows(cache, 0, used + lm->T), lm->config->lm_n_kv_heads);
+}
+
+static void attention_branch(LanguageModel *lm, const DecoderBlockParams *w, DecoderBlockActs *b,
+                             size_t block, Tensor mask, KVCache *cache) {
+    Backend *be = lm->be;
+    size_t H = lm->config->lm_n_heads, K = lm->config->lm_n_kv_heads;
+    linear_forward(be, b->q, b->norm1, w->q->w, TENSOR_NONE);
+    linear_forward(be, b->k, b->norm1, w->k->w, TENSOR_NONE);
+    linear_forward(be, b->v, b->norm1, w->v->w, TENSOR_NONE);
+    rope_forward(be, by_head(lm, b->q, H), lm->cos, lm->sin);
+    rope_forward(be, by_head(lm, b->k, K), lm->cos, lm->sin);
+    Tensor k = cache ? append(lm, cache->k[block], cache->used, b->k) : by_sequence(lm, b->k, K);
+    Tensor v = cache ? append(lm, cache->v[block], cache->used, b->v) : by_sequence(lm, b->v, K);
+    attention_forward(be, by_sequence(lm, b->attn, H), b->lse, by_sequence(lm, b->q, H), k, v, mask,
+                      attention_scale(lm->config), true);
+    linear_forward(be, lm->branch, b->attn, w->out->w, TENSOR_NONE);
+}
+
+// x_out = x_mid + down(silu(gate(norm2 x_mid)) · up(norm2 x_mid)), x_mid = x + out_proj(attention(norm1 x)).
+static void block_forward(LanguageModel *lm, size_t block, Tensor x_out, Tensor mask, KVCache *cache) {
+    Backend *be = lm->be;
+    const DecoderBlockParams *w = &lm->params->decoder.blocks[block];
+    DecoderBlockActs *b = &lm->blocks[block];
+    float eps = (float)lm->config->lm_rms_eps.value;
+    rms_norm_forward(be, b->norm1, b->norm1_rstd, b->x, w->norm1->w, eps);
+    attention_branch(lm, w, b, block, mask, cache);
+    add(be, b->x_mid, b->x, lm->branch);
+    rms_norm_forward(be, b->norm2, b->norm2_rstd, b->x_mid, w->norm2->w, eps);
+    linear_forward(be, b->gate, b->norm2, w->gate->w, TENSOR_NONE);
+    linear_forward(be, b->up, b->norm2, w->up->w, TENSOR_NONE);
+    swiglu_forward(be, b->swiglu, b->gate, b->up);
+    linear_forward(be, lm->branch, b->swiglu, w->down->w, TENSOR_NONE);
+    add(be, x_out, b->x_mid, lm->branch);
+}
+
+// Positions first … first + T − 1 and their cosines and sines. Beyond lm_max_position_embeddings all
+// frequencies of this call are divided (spec: "for that call"), so cached keys keep the angles they had.
+static void rotary_tables(LanguageModel *lm, size_t first) {
+    const VLMConfig *c = lm->config;
+    CHECK(lm->T <= lm->host_capacity, "%zu positions, %zu planned", lm->T, lm->host_capacity);
+    for (size_t t = 0; t < lm->T; t++) lm->host_positions[t] = (int32_t)(first + t);
+    tensor_upload(lm->be, STREAM_COMPUTE, lm->positions, lm->host_positions);
+    size_t end = first + lm->T, limit = c->lm_max_position_embeddings;
+    float divisor = end > limit ? (float)end / (float)limit : 1.0f;
+    rope_table(lm->be, lm->cos, lm->sin, lm->positions, lm->params->decoder.inv_freq->w, divisor,
+               (float)c->lm_attn_scaling.value);
+}
+
+void language_model_forward(LanguageModel *lm, Tensor mask, KVCache *cache) {
+    size_t n = lm->config->lm_n_blocks;
+    if (cache)
+        CHECK(cache->used + lm->T <= cache->capacity, "cache of %zu, %zu used", cache->capacity, cache->used);
+    rotary_tables(lm, cache ? cache->used : 0);
+    for (size_t i = 0; i < n; i++)
+        block_forward(lm, i, i + 1 < n ? lm->blocks[i + 1].x : lm->x_out, mask, cache);
+    if (cache) cache->used += lm->T;
+    rms_norm_forward(lm->be, lm->out, lm->norm_rstd, lm->x_out, lm->params->decoder.norm->w,
+                     (float)lm->config->lm_rms_eps.value);
+}
+
+// The backward of y = x wᵀ: the weight's gradient if it is trained, and dx.
+static void linear_backward(Backend *be, Tensor dx, const Param *w, Tensor dy, Tensor x, bool accumulate) {
+    if (tensor_exists(w->d)) linear_backward_weight(be, w->d, TENSOR_NONE, dy, x);
+    linear_backward_input(be, dx, dy, w->w, accumulate);
+}
+
+// lm->dx holds d x_out on entry and d x on return; see block_forward.
+static void block_backward(LanguageModel *lm, size_t block, Tensor mask) {
+    Backend *be = lm->be;
+    const DecoderBlockParams *w = &lm->params->decoder.blocks[block];
+    const DecoderBlockActs *b = &lm->blocks[block];
+    size_t H = lm->config->lm_n_heads, K = lm->config->lm_n_kv_heads;
+    // x_out = x_mid + down(silu(gate) · up)
+    linear_backward(be, lm->dswiglu, w->down, lm->dx, b->swiglu, false);
+    swiglu_backward(be, lm->dgate, lm->dup, lm->dswiglu, b->gate, b->up);
+    linear_backward(be, lm->dnorm, w->gate, lm->dgate, b->norm2, false);
+    linear_backward(be, lm->dnorm, w->up, lm->dup, b->norm2, true);
+    rms_norm_backward(be, lm->dx, w->norm2->d, lm->dnorm, b->x_mid, w->norm2->w, b->norm2_rstd);
+    // x_mid = x + out_proj(attention(norm1 x))
+    linear_backward(be, lm->dattn, w->out, lm->dx, b->attn, false);
+    attention_backward(be, by_sequence(lm, lm->dq, H), by_sequence(lm, lm->dk, K), by_sequence(lm, lm->dv, K),
+                       by_sequence(lm, lm->dattn, H), by_sequence(lm, b->q, H), by_sequence(lm, b->k, K),
+                       by_sequence(lm, b->v, K), by_sequence(lm, b->attn, H), b->lse, mask,
+                       attention_scale(lm->config), true);
+    rope_backward(be, by_head(lm, lm->dq, H), lm->cos, lm->sin);
+    rope_backward(be, by_head(lm, lm->dk, K), lm->cos, lm->sin);
+    linear_backward(be, lm->dnorm, w->q, lm->dq, b->norm1, false);
+    linear_backward(be, lm->dnorm, w->k, lm->dk, b->norm1, true);
+    linear_backward(be, lm->dnorm, w->v, lm->dv, b->norm1, true);
+    rms_norm_backward(be, lm->dx, w->norm1->d, lm->dnorm, b->x, w->norm1->w, b->norm1_rstd);
+}
+
+void language_model_backward(LanguageModel *lm, Tensor mask) {
+    const Param *norm = lm->params->decoder.norm;
+    fill(lm->be, lm->dx, 0.0f);
+    rms_norm_backward(lm->be, lm->dx, norm->d, lm->dnorm, lm->x_out, norm->w, lm->norm_rstd);
+    for (size_t i = lm->config->lm_n_blocks; i-- > 0;) block_backward(lm, i, mask);
+}
+
+void kv_cache_plan(KVCache *cache, Arena *arena, const VLMConfig *c, size_t B, size_t capacity) {
+    cache->B = B, cache->capacity = capacity, cache->used = 0;
+    for (size_t i = 0; i < 2 * c->lm_n_blocks;
+         i++) { // k of all blocks, then v: the two lists are one allocation
+        cache->k[i] =
+            arena_take(arena, DTYPE_F32, SHAPE(B, capacity, c->lm_n_kv_heads * vlm_config_head_dim(c)));
+    }
+}
+
+bool kv_cache_create(KVCache *cache, Backend *be, const VLMConfig *c, size_t B, size_t capacity, Error *err) {
+    *cache = (KVCache){.arena = arena_measure(be, "key/value cache")};
+    cache->k = mem_zeroed(2 * c->lm_n_blocks, sizeof *cache->k);
+    cache->v = cache->k + c->lm_n_blocks;
+    kv_cache_plan(cache, &cache->arena, c, B, capacity);
+    if (!arena_commit(&cache->arena, err)) {
+        kv_cache_free(cache);
+        return false;
+    }
+    kv_cache_plan(cache, &cache->arena, c, B, capacity);
+    return true;
+}
+
+void kv_cache_free(KVCache *cache) {
+    if (!cache->k) return;
+    arena_release(&cache->arena);
+    free(cache->k);
+    *cache = (KVCache){0};
+}

@@ -1,0 +1,63 @@
+// The Llama-like decoder: RMS norms, grouped-query attention with rotary positions, SwiGLU
+// (nanoVLM, models/language_model.py; Touvron et al. 2023; Ainslie et al. 2023).
+#pragma once
+#include "model/params.h"
+
+// What a block's forward leaves for its backward. M = B*T rows.
+typedef struct DecoderBlockActs {
+    Tensor x;                 // [M, C] entering the block
+    Tensor norm1, norm1_rstd; // [M, C], [M]
+    Tensor q, k, v;           // [M, H*D], [M, K*D] twice; q and k already rotated
+    Tensor lse;               // [B, H, T]
+    Tensor attn;              // [M, C] heads joined, before out_proj
+    Tensor x_mid;             // [M, C] after the attention branch
+    Tensor norm2, norm2_rstd;
+    Tensor gate, up, swiglu; // [M, inner]
+} DecoderBlockActs;
+
+// Keys and values of earlier positions, for generation: [B, capacity, K*D] a block.
+typedef struct KVCache {
+    Arena arena;
+    size_t B, capacity, used; // used: positions that hold keys and values
+    Tensor *k, *v;
+} KVCache;
+
+typedef struct LanguageModel {
+    Backend *be;
+    const VLMConfig *config;
+    const Params *params;
+    size_t B, T;              // of the current plan
+    Tensor positions;         // [T] I32
+    Tensor cos, sin;          // [T, D]
+    DecoderBlockActs *blocks; // config->lm_n_blocks
+    Tensor x_out;             // [M, C] leaving the last block
+    Tensor norm_rstd;
+    Tensor out;    // [M, C] after the last norm
+    Tensor branch; // [M, C] scratch: what a branch adds to the residual stream
+    // gradients, shared by all blocks
+    Tensor dx, dnorm, dattn; // [M, C]
+    Tensor dq, dk, dv;
+    Tensor dswiglu, dgate, dup; // [M, inner]
+    int32_t *host_positions;    // staging of positions
+    size_t host_capacity;
+} LanguageModel;
+
+void language_model_init(LanguageModel *lm, Backend *be, const VLMConfig *config, const Params *params,
+                         size_t max_positions);
+void language_model_free(LanguageModel *lm);
+// As vision_encoder_plan, for B sequences of T positions.
+void language_model_plan(LanguageModel *lm, Arena *arena, size_t B, size_t T, bool keep, bool gradients);
+// Where the embeddings go in: [M, C].
+Tensor language_model_input(const LanguageModel *lm);
+// From the embeddings in language_model_input to lm->out. mask (opt) [B, T] (with a cache: [B, cache->used +
+// T]) I32. cache (opt): its keys and values are seen too, and those of these T positions are appended;
+// positions go on there.
+void language_model_forward(LanguageModel *lm, Tensor mask, KVCache *cache);
+// lm->dnorm holds d out on entry; on return lm->dx holds the gradient of the embeddings. Accumulates the
+// gradients of the language group if it is trained (the head's and the embedding's are the caller's).
+void language_model_backward(LanguageModel *lm, Tensor mask);
+
+bool kv_cache_create(KVCache *cache, Backend *be, const VLMConfig *config, size_t B, size_t capacity,
+                     Error *err);
+void kv_cache_plan(KVCache *cache, Arena *arena, const VLMConfig *config, size_t B, size_t capacity);
+void kv_cache_free(KVCache *cache);

@@ -1,0 +1,24 @@
+// From the vision encoder's patches to vectors in the decoder's embedding space: pixel shuffle, one linear
+// layer without bias (nanoVLM, models/modality_projector.py; Shi et al. 2016 for the shuffle).
+#pragma once
+#include "model/params.h"
+
+typedef struct ModalityProjector {
+    Backend *be;
+    const VLMConfig *config;
+    const Params *params;
+    Tensor shuffled;  // [I, L, S*S*C], L = mp_image_token_length
+    Tensor out;       // [I, L, C of the decoder]
+    Tensor dshuffled; // like shuffled
+    Tensor dpatches;  // [I, N, C]: gradient of the vision encoder's output
+} ModalityProjector;
+
+void modality_projector_init(ModalityProjector *m, Backend *be, const VLMConfig *config,
+                             const Params *params);
+// gradients: room for what flows back to the vision encoder.
+void modality_projector_plan(ModalityProjector *m, Arena *arena, size_t I, bool gradients);
+// x [I, N, C] to m->out.
+void modality_projector_forward(ModalityProjector *m, Tensor x);
+// dout like out: accumulates the projector's gradient if it is trained; with to_vision also fills
+// m->dpatches.
+void modality_projector_backward(ModalityProjector *m, Tensor dout, bool to_vision);

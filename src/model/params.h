@@ -1,0 +1,85 @@
+// The parameters of the model as one table: name, shape, group, initialiser and the slot in the structs below
+// through which the model reaches it. Allocation, initialisation, loading, saving, optimizer, clipping and
+// the printed summary all walk the table; it stands in PyTorch's order of named_parameters (groups MP,
+// vision, language).
+#pragma once
+#include "config/config.h"
+#include "tensor/ops.h"
+
+typedef enum ParamGroup {
+    GROUP_MP,
+    GROUP_VISION,
+    GROUP_LANGUAGE,
+    GROUP_TRAINED,
+    GROUP_BUFFER = GROUP_TRAINED,
+    GROUP_COUNT
+} ParamGroup; // the trained groups first; a buffer is stored but never trained
+
+typedef enum ParamInit {
+    INIT_WEIGHT,
+    INIT_EMBEDDING,
+    INIT_ZERO,
+    INIT_ONE,
+    INIT_POSITION,
+    INIT_INV_FREQ
+} ParamInit;
+
+typedef struct Param {
+    char name[80];      // PyTorch's name: "decoder.token_embedding.weight"
+    char file_name[80]; // in checkpoints: the same but for the tied weight, "decoder.head.weight"
+    ParamGroup group;
+    ParamInit init;
+    size_t fan_in; // of weights: values summed into one output
+    int ndim;
+    size_t shape[TENSOR_MAX_DIMS];
+    Tensor w; // value
+    Tensor d; // gradient; absent for frozen groups and buffers
+} Param;
+
+typedef struct VisionBlockParams {
+    Param *ln1_w, *ln1_b, *qkv_w, *qkv_b, *out_w, *out_b, *ln2_w, *ln2_b, *fc1_w, *fc1_b, *fc2_w, *fc2_b;
+} VisionBlockParams;
+
+typedef struct DecoderBlockParams {
+    Param *gate, *up, *down, *q, *k, *v, *out, *norm1, *norm2;
+} DecoderBlockParams;
+
+typedef struct Params {
+    Param *items;
+    size_t count;
+    bool tied;
+    Arena values, gradients;
+    // the slots
+    Param *projector;
+    struct {
+        Param *cls, *position, *patch_w, *patch_b, *ln_w, *ln_b; // cls: NULL without vit_cls_flag
+        VisionBlockParams *blocks;
+    } vision;
+    struct {
+        Param *embedding, *norm, *head, *inv_freq; // head is embedding when tied
+        DecoderBlockParams *blocks;
+    } decoder;
+} Params;
+
+extern const char *const param_group_names[GROUP_COUNT]; // "MP", "vision", "language", "buffer"
+
+// Lays out the table for a configuration (vlm_config_check has passed) over arenas that only measure.
+// trained[g]: gradients of group g are wanted.
+void params_plan(Params *p, Backend *be, const VLMConfig *config, const bool trained[GROUP_TRAINED]);
+bool params_allocate(Params *p, Error *err); // zeroed; the second run of the plan
+void params_free(Params *p);
+
+Param *params_find(Params *p, const char *name);        // by PyTorch's name or the file's; NULL when absent
+size_t params_total(const Params *p, ParamGroup group); // number of values
+void params_print_summary(const Params *p);             // one line a group, through log_info
+
+// nanoVLM's initialisation, or "scaled": weights N(0, 1/fan_in), position embeddings N(0, 0.5²). Same seed,
+// same bits.
+void params_initialise(Params *p, Backend *be, const VLMConfig *config, const char *init, uint64_t seed);
+
+void params_zero_gradients(Params *p, Backend *be);
+
+// model.safetensors as nanoVLM loads and saves it (spec 8): strict, tied weight under either name,
+// F32/F16/BF16 read, F32 written.
+bool params_load(Params *p, Backend *be, const char *path, Error *err);
+bool params_save(const Params *p, Backend *be, const char *path, Error *err);

@@ -1,0 +1,184 @@
+#include "model/vision_encoder.h"
+#include "base/memory.h"
+
+#include <math.h>
+
+void vision_encoder_init(VisionEncoder *v, Backend *be, const VLMConfig *config, const Params *params) {
+    *v = (VisionEncoder){.be = be, .config = config, .params = params};
+    v->tokens = vlm_config_patches(config) + (config->vit_cls_flag ? 1 : 0);
+    v->blocks = mem_zeroed(config->vit_n_blocks, sizeof *v->blocks);
+}
+
+void vision_encoder_free(VisionEncoder *v) {
+    free(v->blocks);
+    v->blocks = NULL;
+}
+
+static VisionBlockActs take_block(Arena *a, const VLMConfig *c, size_t I, size_t N, Tensor x, bool keep) {
+    size_t C = c->vit_hidden_dim, M = I * N;
+    VisionBlockActs b = {.x = x};
+    b.ln1 = arena_take(a, DTYPE_F32, SHAPE(I, N, C));
+    b.ln1_mean = arena_take(a, DTYPE_F32, SHAPE(M));
+    b.ln1_rstd = arena_take(a, DTYPE_F32, SHAPE(M));
+    b.qkv = arena_take(a, DTYPE_F32, SHAPE(I, N, 3 * C));
+    b.attn = arena_take(a, DTYPE_F32, SHAPE(I, N, C));
+    b.fc1 = arena_take(a, DTYPE_F32, SHAPE(I, N, c->vit_inter_dim));
+    if (keep) {
+        b.lse = arena_take(a, DTYPE_F32, SHAPE(I, c->vit_n_heads, N));
+        b.x_mid = arena_take(a, DTYPE_F32, SHAPE(I, N, C));
+        b.ln2 = arena_take(a, DTYPE_F32, SHAPE(I, N, C));
+        b.ln2_mean = arena_take(a, DTYPE_F32, SHAPE(M));
+        b.ln2_rstd = arena_take(a, DTYPE_F32, SHAPE(M));
+        b.gelu = arena_take(a, DTYPE_F32, SHAPE(I, N, c->vit_inter_dim));
+    } else { // the residual stream is updated in place, and each buffer is free again when the next step
+             // needs one
+        b.x_mid = x;
+        b.ln2 = b.ln1, b.ln2_mean = b.ln1_mean, b.ln2_rstd = b.ln1_rstd;
+        b.gelu = b.fc1;
+    }
+    return b;
+}
+
+static void take_gradients(VisionEncoder *v, Arena *a, size_t I) {
+    size_t C = v->config->vit_hidden_dim, N = v->tokens;
+    v->dx = arena_take(a, DTYPE_F32, SHAPE(I, N, C));
+    v->dnorm = arena_take(a, DTYPE_F32, SHAPE(I, N, C));
+    v->dattn = arena_take(a, DTYPE_F32, SHAPE(I, N, C));
+    v->dqkv = arena_take(a, DTYPE_F32, SHAPE(I, N, 3 * C));
+    v->dinner = arena_take(a, DTYPE_F32, SHAPE(I, N, v->config->vit_inter_dim));
+    v->dpatches = arena_take(a, DTYPE_F32, SHAPE(I, vlm_config_patches(v->config), C));
+}
+
+void vision_encoder_plan(VisionEncoder *v, Arena *a, size_t I, bool keep, bool gradients) {
+    const VLMConfig *c = v->config;
+    size_t C = c->vit_hidden_dim, N = v->tokens, P = vlm_config_patches(c), p = c->vit_patch_size;
+    v->I = I;
+    v->patches = arena_take(a, DTYPE_F32, SHAPE(I * P, 3 * p * p));
+    v->embedded = arena_take(a, DTYPE_F32, SHAPE(I, P, C));
+    v->branch = arena_take(a, DTYPE_F32, SHAPE(I, N, C));
+    Tensor x = arena_take(a, DTYPE_F32, SHAPE(I, N, C));
+    for (size_t i = 0; i < c->vit_n_blocks; i++) {
+        v->blocks[i] = i == 0 || keep ? take_block(a, c, I, N, x, keep) : v->blocks[0];
+        if (keep) x = arena_take(a, DTYPE_F32, SHAPE(I, N, C));
+    }
+    v->x_out = x;
+    v->ln_mean = arena_take(a, DTYPE_F32, SHAPE(I * N));
+    v->ln_rstd = arena_take(a, DTYPE_F32, SHAPE(I * N));
+    v->out =
+        c->vit_cls_flag ? arena_take(a, DTYPE_F32, SHAPE(I, C)) : arena_take(a, DTYPE_F32, SHAPE(I, N, C));
+    if (gradients) take_gradients(v, a, I);
+}
+
+// The third part `which` (0 q, 1 k, 2 v) of qkv [I, N, 3C] as heads [I, N, H, D]; a view.
+static Tensor qkv_part(const VisionEncoder *v, Tensor qkv, size_t which) {
+    size_t C = v->config->vit_hidden_dim;
+    return tensor_split_last(tensor_columns(qkv, which * C, C), v->config->vit_n_heads);
+}
+
+static float attention_scale(const VLMConfig *c) {
+    return 1.0f / sqrtf((float)(c->vit_hidden_dim / c->vit_n_heads));
+}
+
+// x_out = x_mid + fc2(gelu(fc1(ln2(x_mid)))), x_mid = x + out_proj(attention(ln1(x))).
+static void block_forward(VisionEncoder *v, const VisionBlockParams *w, VisionBlockActs *b, Tensor x_out) {
+    Backend *be = v->be;
+    const VLMConfig *c = v->config;
+    float eps = (float)c->vit_ln_eps.value;
+    Tensor heads = tensor_split_last(b->attn, c->vit_n_heads);
+    layer_norm_forward(be, b->ln1, b->ln1_mean, b->ln1_rstd, b->x, w->ln1_w->w, w->ln1_b->w, eps);
+    linear_forward(be, b->qkv, b->ln1, w->qkv_w->w, w->qkv_b->w);
+    attention_forward(be, heads, b->lse, qkv_part(v, b->qkv, 0), qkv_part(v, b->qkv, 1),
+                      qkv_part(v, b->qkv, 2), TENSOR_NONE, attention_scale(c), false);
+    linear_forward(be, v->branch, b->attn, w->out_w->w, w->out_b->w);
+    add(be, b->x_mid, b->x, v->branch);
+    layer_norm_forward(be, b->ln2, b->ln2_mean, b->ln2_rstd, b->x_mid, w->ln2_w->w, w->ln2_b->w, eps);
+    linear_forward(be, b->fc1, b->ln2, w->fc1_w->w, w->fc1_b->w);
+    gelu_forward(be, b->gelu, b->fc1);
+    linear_forward(be, v->branch, b->gelu, w->fc2_w->w, w->fc2_b->w);
+    add(be, x_out, b->x_mid, v->branch);
+}
+
+// The input of the block after i, which is also what block i writes.
+static Tensor block_output(const VisionEncoder *v, size_t i) {
+    return i + 1 < v->config->vit_n_blocks ? v->blocks[i + 1].x : v->x_out;
+}
+
+// What the last norm reads: all tokens, or with vit_cls_flag the first of each tile (rows N*C apart).
+static Tensor norm_input(const VisionEncoder *v, Tensor x) {
+    if (!v->config->vit_cls_flag) return x;
+    Tensor first = x;
+    first.ndim = 2;
+    first.shape[1] = x.shape[2];
+    first.stride[1] = 1;
+    return first;
+}
+
+// [O, ...] as the matrix [O, fan_in] that a linear layer sees (a convolution kernel).
+static Tensor as_matrix(const Param *p, Tensor t) {
+    return tensor_reshape(t, SHAPE(p->shape[0], p->fan_in));
+}
+
+static Tensor without_leading_one(Tensor t) {
+    return tensor_reshape(t, SHAPE(tensor_rows(t), tensor_cols(t)));
+}
+
+void vision_encoder_forward(VisionEncoder *v, Tensor images) {
+    Backend *be = v->be;
+    const VLMConfig *c = v->config;
+    const Params *p = v->params;
+    Tensor position = without_leading_one(p->vision.position->w), cls = TENSOR_NONE;
+    if (c->vit_cls_flag) cls = tensor_reshape(p->vision.cls->w, SHAPE(c->vit_hidden_dim));
+    patchify(be, v->patches, images, c->vit_patch_size);
+    linear_forward(be, v->embedded, v->patches, as_matrix(p->vision.patch_w, p->vision.patch_w->w),
+                   p->vision.patch_b->w);
+    position_forward(be, v->blocks[0].x, v->embedded, position, cls);
+    for (size_t i = 0; i < c->vit_n_blocks; i++)
+        block_forward(v, &p->vision.blocks[i], &v->blocks[i], block_output(v, i));
+    Tensor x = norm_input(v, v->x_out);
+    layer_norm_forward(be, v->out, tensor_head(v->ln_mean, tensor_rows(x)),
+                       tensor_head(v->ln_rstd, tensor_rows(x)), x, p->vision.ln_w->w, p->vision.ln_b->w,
+                       (float)c->vit_ln_eps.value);
+}
+
+// v->dx holds d x_out on entry and d x on return; quoted lines are block_forward's.
+static void block_backward(VisionEncoder *v, const VisionBlockParams *w, const VisionBlockActs *b) {
+    Backend *be = v->be;
+    const VLMConfig *c = v->config;
+    // x_out = x_mid + fc2(gelu(fc1(ln2(x_mid)))): dx reaches x_mid both directly and through the branch
+    linear_backward_weight(be, w->fc2_w->d, w->fc2_b->d, v->dx, b->gelu);
+    linear_backward_input(be, v->dinner, v->dx, w->fc2_w->w, false);
+    gelu_backward(be, v->dinner, v->dinner, b->fc1);
+    linear_backward_weight(be, w->fc1_w->d, w->fc1_b->d, v->dinner, b->ln2);
+    linear_backward_input(be, v->dnorm, v->dinner, w->fc1_w->w, false);
+    layer_norm_backward(be, v->dx, w->ln2_w->d, w->ln2_b->d, v->dnorm, b->x_mid, w->ln2_w->w, b->ln2_mean,
+                        b->ln2_rstd);
+    // x_mid = x + out_proj(attention(ln1(x)))
+    linear_backward_weight(be, w->out_w->d, w->out_b->d, v->dx, b->attn);
+    linear_backward_input(be, v->dattn, v->dx, w->out_w->w, false);
+    attention_backward(be, qkv_part(v, v->dqkv, 0), qkv_part(v, v->dqkv, 1), qkv_part(v, v->dqkv, 2),
+                       tensor_split_last(v->dattn, c->vit_n_heads), qkv_part(v, b->qkv, 0),
+                       qkv_part(v, b->qkv, 1), qkv_part(v, b->qkv, 2),
+                       tensor_split_last(b->attn, c->vit_n_heads), b->lse, TENSOR_NONE, attention_scale(c),
+                       false);
+    linear_backward_weight(be, w->qkv_w->d, w->qkv_b->d, v->dqkv, b->ln1);
+    linear_backward_input(be, v->dnorm, v->dqkv, w->qkv_w->w, false);
+    layer_norm_backward(be, v->dx, w->ln1_w->d, w->ln1_b->d, v->dnorm, b->x, w->ln1_w->w, b->ln1_mean,
+                        b->ln1_rstd);
+}
+
+void vision_encoder_backward(VisionEncoder *v, Tensor dout) {
+    Backend *be = v->be;
+    const VLMConfig *c = v->config;
+    const Params *p = v->params;
+    Tensor x = norm_input(v, v->x_out);
+    fill(be, v->dx, 0.0f); // the norm's backward accumulates, and with cls it reaches one token a tile only
+    layer_norm_backward(be, norm_input(v, v->dx), p->vision.ln_w->d, p->vision.ln_b->d, dout, x,
+                        p->vision.ln_w->w, tensor_head(v->ln_mean, tensor_rows(x)),
+                        tensor_head(v->ln_rstd, tensor_rows(x)));
+    for (size_t i = c->vit_n_blocks; i-- > 0;) block_backward(v, &p->vision.blocks[i], &v->blocks[i]);
+    Tensor dposition = without_leading_one(p->vision.position->d), dcls = TENSOR_NONE;
+    if (c->vit_cls_flag) dcls = tensor_reshape(p->vision.cls->d, SHAPE(c->vit_hidden_dim));
+    position_backward(be, v->dpatches, dposition, dcls, v->dx);
+    linear_backward_weight(be, as_matrix(p->vision.patch_w, p->vision.patch_w->d), p->vision.patch_b->d,
+                           v->dpatches, v->patches);
+}

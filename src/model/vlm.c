@@ -1,0 +1,220 @@
+#include "model/vlm.h"
+#include "base/check.h"
+#include "base/memory.h"
+
+#include <math.h>
+#include <string.h>
+
+// The head's logits are never whole: a chunk of target positions at a time, about this many values.
+enum { LOGITS_CHUNK_VALUES = 1 << 22, LOGITS_CHUNK_MIN_ROWS = 16 };
+
+static size_t chunk_rows(const VLMConfig *c, size_t n_targets) {
+    size_t rows = LOGITS_CHUNK_VALUES / c->lm_vocab_size;
+    if (rows < LOGITS_CHUNK_MIN_ROWS) rows = LOGITS_CHUNK_MIN_ROWS;
+    return rows < n_targets ? rows : n_targets;
+}
+
+// Everything one batch of the given shape needs, taken from m->activations in a fixed order.
+static void plan_activations(Vlm *m, size_t B, size_t T, size_t I, size_t n_targets) {
+    const VLMConfig *c = m->config;
+    const bool *trained = m->plan.trained;
+    bool training = m->plan.training, to_pictures = training && (trained[GROUP_MP] || trained[GROUP_VISION]);
+    bool to_vision = training && trained[GROUP_VISION];
+    size_t L = c->mp_image_token_length, C = c->lm_hidden_dim, chunk = chunk_rows(c, n_targets);
+    Arena *a = &m->activations;
+    m->B = B, m->T = T, m->I = I, m->n_targets = n_targets;
+    m->input_ids = arena_take(a, DTYPE_I32, SHAPE(B * T));
+    m->mask = arena_take(a, DTYPE_I32, SHAPE(B, T));
+    m->images = arena_take(a, DTYPE_F32, SHAPE(I, 3, c->vit_img_size, c->vit_img_size));
+    m->image_rows = arena_take(a, DTYPE_I32, SHAPE(I * L));
+    m->target_rows = arena_take(a, DTYPE_I32, SHAPE(n_targets));
+    m->targets = arena_take(a, DTYPE_I32, SHAPE(n_targets));
+    m->hidden = arena_take(a, DTYPE_F32, SHAPE(chunk, C));
+    m->logits = arena_take(a, DTYPE_F32, SHAPE(chunk, c->lm_vocab_size));
+    m->losses = arena_take(a, DTYPE_F32, SHAPE(n_targets));
+    m->loss = arena_take(a, DTYPE_F32, SHAPE(1));
+    if (to_pictures) m->dvectors = arena_take(a, DTYPE_F32, SHAPE(I * L, C));
+    vision_encoder_plan(&m->vision, a, I, to_vision, to_vision);
+    modality_projector_plan(&m->projector, a, I, to_vision);
+    language_model_plan(&m->decoder, a, B, T, training, training);
+}
+
+static size_t max_rows(const VlmPlan *plan) {
+    return plan->max_batch * plan->max_positions;
+}
+
+// The first run of all plans, over arenas without memory.
+static bool measure(Vlm *m, Backend *be, const VLMConfig *config, const VlmPlan *plan, Error *err) {
+    *m = (Vlm){.be = be, .config = config, .plan = *plan};
+    if (!vlm_config_check(config, err)) return false;
+    if (!plan->training) memset(m->plan.trained, 0, sizeof m->plan.trained);
+    params_plan(&m->params, be, config, m->plan.trained);
+    m->activations = arena_measure(be, "activations");
+    vision_encoder_init(&m->vision, be, config, &m->params);
+    modality_projector_init(&m->projector, be, config, &m->params);
+    language_model_init(&m->decoder, be, config, &m->params, plan->max_positions);
+    plan_activations(m, plan->max_batch, plan->max_positions, plan->max_tiles, max_rows(plan));
+    return true;
+}
+
+static size_t staging_bytes(const Vlm *m) {
+    return (2 * max_rows(&m->plan) + m->plan.max_tiles * m->config->mp_image_token_length) * sizeof(int32_t);
+}
+
+bool vlm_create(Vlm *m, Backend *be, const VLMConfig *config, const VlmPlan *plan, Error *err) {
+    if (!measure(m, be, config, plan, err)) return false;
+    m->staging = be->device->host_alloc(be, staging_bytes(m));
+    if (params_allocate(&m->params, err) && arena_commit(&m->activations, err)) return true;
+    vlm_free(m);
+    return false;
+}
+
+void vlm_free(Vlm *m) {
+    if (!m->be) return;
+    if (m->staging) m->be->device->host_release(m->be, m->staging, staging_bytes(m));
+    arena_release(&m->activations);
+    vision_encoder_free(&m->vision);
+    language_model_free(&m->decoder);
+    params_free(&m->params);
+    *m = (Vlm){0};
+}
+
+bool vlm_measure(VlmMemory *memory, Backend *be, const VLMConfig *config, const VlmPlan *plan, Error *err) {
+    Vlm m;
+    if (!measure(&m, be, config, plan, err)) return false;
+    *memory = (VlmMemory){m.params.values.used, m.params.gradients.used, m.activations.used};
+    vlm_free(&m);
+    return true;
+}
+
+static bool check_ids(const Vlm *m, const Batch *b, Error *err) {
+    for (size_t i = 0; i < b->B * b->T; i++)
+        if (b->input_ids[i] < 0 || (size_t)b->input_ids[i] >= m->config->lm_vocab_size)
+            return error_set(
+                err,
+                "token id %d at position %zu of sequence %zu lies outside lm_vocab_size %zu; the tokenizer "
+                "and the model do not belong together",
+                b->input_ids[i], i % b->T, i / b->T, m->config->lm_vocab_size);
+    return true;
+}
+
+// Rows of the image tokens, in order. Without pictures image tokens keep their own embedding (spec 2).
+static bool find_image_rows(int32_t *rows, const Vlm *m, const Batch *b, Error *err) {
+    size_t n = 0, expected = b->n_tiles * m->config->mp_image_token_length;
+    if (b->n_tiles == 0) return true;
+    for (size_t i = 0; i < b->B * b->T; i++) {
+        if (b->input_ids[i] != m->plan.image_token_id) continue;
+        if (n < expected) rows[n] = (int32_t)i;
+        n++;
+    }
+    if (n == expected) return true;
+    return error_set(
+        err, "the batch has %zu image tokens, but its %zu tiles of mp_image_token_length %zu need %zu", n,
+        b->n_tiles, m->config->mp_image_token_length, expected);
+}
+
+static bool find_targets(int32_t *rows, int32_t *targets, size_t *n, const Vlm *m, const Batch *b,
+                         Error *err) {
+    *n = 0;
+    for (size_t i = 0; b->labels && i < b->B * b->T; i++) {
+        if (b->labels[i] == IGNORE_INDEX) continue;
+        if (b->labels[i] < 0 || (size_t)b->labels[i] >= m->config->lm_vocab_size)
+            return error_set(err, "label %d at position %zu of sequence %zu lies outside lm_vocab_size %zu",
+                             b->labels[i], i % b->T, i / b->T, m->config->lm_vocab_size);
+        rows[*n] = (int32_t)i;
+        targets[(*n)++] = b->labels[i];
+    }
+    return true;
+}
+
+bool vlm_set_batch(Vlm *m, const Batch *b, Error *err) {
+    const VlmPlan *plan = &m->plan;
+    if (b->B * b->T > max_rows(plan) || b->T > plan->max_positions || b->n_tiles > plan->max_tiles)
+        return error_set(err,
+                         "a batch of %zu x %zu positions and %zu tiles exceeds the plan of %zu x %zu and %zu",
+                         b->B, b->T, b->n_tiles, plan->max_batch, plan->max_positions, plan->max_tiles);
+    int32_t *targets = m->staging, *target_rows = targets + max_rows(plan),
+            *image_rows = target_rows + max_rows(plan);
+    size_t n_targets;
+    if (!check_ids(m, b, err) || !find_image_rows(image_rows, m, b, err) ||
+        !find_targets(target_rows, targets, &n_targets, m, b, err))
+        return false;
+    m->activations.used = 0;
+    plan_activations(m, b->B, b->T, b->n_tiles, n_targets);
+    m->has_mask = b->attention_mask != NULL;
+    tensor_upload(m->be, STREAM_COMPUTE, m->input_ids, b->input_ids);
+    if (m->has_mask) tensor_upload(m->be, STREAM_COMPUTE, m->mask, b->attention_mask);
+    tensor_upload(m->be, STREAM_COMPUTE, m->images, b->images);
+    tensor_upload(m->be, STREAM_COMPUTE, m->image_rows, image_rows);
+    tensor_upload(m->be, STREAM_COMPUTE, m->target_rows, target_rows);
+    tensor_upload(m->be, STREAM_COMPUTE, m->targets, targets);
+    return true;
+}
+
+void vlm_embed(Vlm *m) {
+    Tensor x = language_model_input(&m->decoder);
+    embedding_forward(m->be, x, m->params.decoder.embedding->w, m->input_ids);
+    if (m->I == 0) return;
+    vision_encoder_forward(&m->vision, m->images);
+    modality_projector_forward(&m->projector, m->vision.out);
+    Tensor vectors =
+        tensor_reshape(m->projector.out, SHAPE(tensor_rows(m->projector.out), tensor_cols(m->projector.out)));
+    scatter_rows(m->be, x, vectors, m->image_rows);
+}
+
+void vlm_head(Vlm *m, Tensor logits, Tensor hidden, Tensor rows) {
+    gather_rows(m->be, hidden, m->decoder.out, rows);
+    linear_forward(m->be, logits, hidden, m->params.decoder.head->w, TENSOR_NONE);
+}
+
+// One chunk of target positions: loss and, for training, the gradients of head and hidden states at once.
+static void chunk_loss(Vlm *m, size_t first, size_t n, float dscale) {
+    Backend *be = m->be;
+    const Param *head = m->params.decoder.head;
+    Tensor rows = tensor_slice(m->target_rows, first, n), hidden = tensor_head(m->hidden, n);
+    Tensor logits = tensor_head(m->logits, n);
+    vlm_head(m, logits, hidden, rows);
+    cross_entropy(be, tensor_slice(m->losses, first, n), logits, tensor_slice(m->targets, first, n), dscale);
+    if (dscale == 0) return;
+    if (tensor_exists(head->d)) linear_backward_weight(be, head->d, TENSOR_NONE, logits, hidden);
+    linear_backward_input(be, hidden, logits, head->w, false);
+    scatter_rows(be, m->decoder.dnorm, hidden, rows);
+}
+
+bool vlm_forward(Vlm *m, const Batch *batch, float dscale, Error *err) {
+    CHECK(dscale == 0 || m->plan.training, "gradients were not planned");
+    if (!vlm_set_batch(m, batch, err)) return false;
+    vlm_embed(m);
+    language_model_forward(&m->decoder, m->has_mask ? m->mask : TENSOR_NONE, NULL);
+    if (m->n_targets == 0) {
+        fill(m->be, m->loss, NAN); // the mean of nothing, as PyTorch has it
+        return true;
+    }
+    if (dscale != 0) fill(m->be, m->decoder.dnorm, 0.0f);
+    size_t chunk = tensor_rows(m->logits);
+    for (size_t first = 0; first < m->n_targets; first += chunk) {
+        size_t left = m->n_targets - first;
+        chunk_loss(m, first, left < chunk ? left : chunk, dscale / (float)m->n_targets);
+    }
+    sum(m->be, m->loss, m->losses, 1.0f / (float)m->n_targets);
+    return true;
+}
+
+float vlm_loss(Vlm *m) {
+    return tensor_read_f32(m->be, m->loss);
+}
+
+void vlm_backward(Vlm *m) {
+    const bool *trained = m->plan.trained;
+    if (m->n_targets == 0) return; // no target, no gradient
+    language_model_backward(&m->decoder, m->has_mask ? m->mask : TENSOR_NONE);
+    if (m->I > 0 && (trained[GROUP_MP] || trained[GROUP_VISION])) {
+        gather_rows(m->be, m->dvectors, m->decoder.dx, m->image_rows);
+        modality_projector_backward(&m->projector, m->dvectors, trained[GROUP_VISION]);
+        if (trained[GROUP_VISION]) vision_encoder_backward(&m->vision, m->projector.dpatches);
+    }
+    if (!trained[GROUP_LANGUAGE]) return;
+    if (m->I > 0)
+        zero_rows(m->be, m->decoder.dx, m->image_rows); // the pictures' vectors replaced these embeddings
+    embedding_backward(m->be, m->params.decoder.embedding->d, m->decoder.dx, m->input_ids);
+}

@@ -1,0 +1,63 @@
+// The whole model: vision encoder, projector, decoder, the splice of pictures into text and the loss
+// (nanoVLM, models/vision_language_model.py).
+#pragma once
+#include "base/batch.h"
+#include "model/language_model.h"
+#include "model/modality_projector.h"
+#include "model/vision_encoder.h"
+
+// What memory is planned for.
+typedef struct VlmPlan {
+    size_t max_batch, max_positions, max_tiles; // B, T, I at most
+    bool training;                              // keep activations and gradients
+    bool trained[GROUP_TRAINED];                // of no meaning without training
+    int32_t image_token_id;
+} VlmPlan;
+
+typedef struct Vlm {
+    Backend *be;
+    const VLMConfig *config; // borrowed
+    VlmPlan plan;
+    Params params;
+    Arena
+        activations; // everything below; laid out anew for each batch's shape, within what the plan measured
+    VisionEncoder vision;
+    ModalityProjector projector;
+    LanguageModel decoder;
+    // of the batch in work
+    size_t B, T, I, n_targets;
+    bool has_mask;
+    Tensor input_ids, mask;      // [B*T], [B, T] I32
+    Tensor images;               // [I, 3, Y, X]
+    Tensor image_rows;           // [I*L] I32: rows of the decoder's input that pictures fill
+    Tensor target_rows, targets; // [n_targets] I32
+    Tensor dvectors;             // [I*L, C] gradient of the projector's output
+    Tensor hidden, logits;       // [chunk, C], [chunk, V]: the head runs over target positions in chunks
+    Tensor losses, loss;         // [n_targets], [1]
+    int32_t *staging;            // host: image_rows, target_rows, targets
+} Vlm;
+
+// Checks the configuration, lays everything out and gets the memory; parameters are zero. config is borrowed.
+bool vlm_create(Vlm *m, Backend *be, const VLMConfig *config, const VlmPlan *plan, Error *err);
+void vlm_free(Vlm *m);
+
+// Bytes the plan takes, without getting them.
+typedef struct VlmMemory {
+    size_t parameters, gradients, activations;
+} VlmMemory;
+bool vlm_measure(VlmMemory *memory, Backend *be, const VLMConfig *config, const VlmPlan *plan, Error *err);
+
+// Takes a batch in: checks it (token ids in the vocabulary, as many image tokens as tiles need), lays out the
+// activations and uploads. batch->labels and attention_mask may be NULL (no targets; no padding).
+bool vlm_set_batch(Vlm *m, const Batch *batch, Error *err);
+// Token embeddings with the pictures' vectors written over the image tokens, into the decoder's input.
+void vlm_embed(Vlm *m);
+// vlm_set_batch, vlm_embed, decoder and the mean cross-entropy over the batch's targets, left in m->loss (NaN
+// without targets). dscale > 0: training; the gradient of dscale · loss by hidden states and head is taken in
+// the same pass, for vlm_backward to go on from. dscale 0: validation.
+bool vlm_forward(Vlm *m, const Batch *batch, float dscale, Error *err);
+float vlm_loss(Vlm *m); // reads m->loss; waits for it
+// Accumulates the gradients of all trained groups.
+void vlm_backward(Vlm *m);
+// logits [n, V] = head of rows `rows` [n] I32 of the decoder's output, using hidden [n, C] as scratch.
+void vlm_head(Vlm *m, Tensor logits, Tensor hidden, Tensor rows);
