@@ -1,5 +1,5 @@
 // safetensors files (8 bytes of header length, a JSON header, the data): strict reading through a map, writing in
-// the layout nanoVLM's save_pretrained gives (names sorted, header padded with spaces to 8 bytes).
+// the layout nanoVLM's save_pretrained gives (tensors sorted, header padded with spaces to 8 bytes).
 #pragma once
 #include "base/error.h"
 #include "tensor/dtype.h"
@@ -38,7 +38,8 @@ typedef struct SafetensorsSpec {
     size_t shape[SAFETENSORS_MAX_DIMS];
 } SafetensorsSpec;
 
-// Writes atomically (base/file.h). specs in any order; they are written sorted by name. fill copies the values of
+// Writes atomically (base/file.h). specs in any order; they are written as the safetensors library does, the widest
+// dtypes first and then by name. fill copies the values of
 // specs[i] into dst (its bytes are count x dtype size) and returns false on failure. metadata: n_metadata pairs
 // {key, value}; none: no __metadata__.
 bool safetensors_write(const char *path, const SafetensorsSpec *specs, size_t n,
