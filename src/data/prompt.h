@@ -1,0 +1,17 @@
+// One question about pictures as the model sees it (nanoVLM, generate.py): the tiles of the pictures, and the
+// tokens of a user message with the image string in front, up to "<|im_start|>assistant\n".
+#pragma once
+#include "config/config.h"
+#include "image/image.h"
+#include "text/chat.h"
+
+typedef struct Prompt {
+    Int32Vec ids;
+    size_t n_tiles;
+    float *tiles; // [n_tiles, 3, P, P]; NULL without pictures
+} Prompt;
+
+// images: n decoded pictures (0 is fine). Frees nothing of the caller's; free with prompt_free.
+bool prompt_build(Prompt *p, const VLMConfig *config, const ChatTemplate *chat, const Image *images, size_t n,
+                  const char *text, Error *err);
+void prompt_free(Prompt *p);
