@@ -11,6 +11,7 @@ struct ArrowSchema;
 struct ArrowArray;
 
 // ---- reading ----
+// A reader serves one thread at a time. A RecordBatch may be read by many.
 typedef struct ParquetReader ParquetReader;
 bool parquet_open(ParquetReader **r, const char *path, Error *err); // reads the footer only
 void parquet_close(ParquetReader *r);
@@ -29,6 +30,7 @@ size_t record_batch_rows(const RecordBatch *batch);
 typedef struct Column {
     const struct ArrowSchema *schema;
     const struct ArrowArray *array;
+    size_t first; // where entry 0 lies in the array's buffers: its own offset and those of the structs above it
 } Column;
 
 typedef enum ColumnType { COLUMN_OTHER, COLUMN_LIST, COLUMN_STRUCT, COLUMN_BINARY, COLUMN_STRING, COLUMN_INT, COLUMN_NULL }
@@ -65,7 +67,7 @@ typedef struct FineVisionRow {
 } FineVisionRow;
 typedef struct ParquetWriter ParquetWriter;
 bool parquet_create(ParquetWriter **w, const char *path, size_t rows_per_group, Error *err); // writes "<path>.tmp"
-bool parquet_write_row(ParquetWriter *w, const FineVisionRow *row, Error *err); // copies
+bool parquet_write_row(ParquetWriter *w, const FineVisionRow *row, Error *err); // copies; on failure abandon w
 bool parquet_finish(ParquetWriter *w, Error *err); // flushes, renames, frees w in any case
 void parquet_abandon(ParquetWriter *w);            // removes what was written, frees w
 

@@ -1,0 +1,431 @@
+// LINK: format
+// Parquet: what is written is read again the same, every kind of column is understood, damaged files are
+// refused.
+#include "support/golden.h"
+#include "base/memory.h"
+#include "base/random.h"
+#include "format/arrow.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static char folder[] = "/tmp/test_arrow.XXXXXX";
+
+static int make_folder(void **state) {
+    (void)state;
+    return mkdtemp(folder) ? 0 : -1;
+}
+
+static int remove_folder(void **state) {
+    (void)state;
+    Error err;
+    FileList left;
+    if (!file_list(&left, folder, &err)) return -1;
+    for (size_t i = 0; i < left.count; i++) {
+        char *path = path_join(folder, left.names[i]);
+        unlink(path);
+        free(path);
+    }
+    file_list_free(&left);
+    return rmdir(folder);
+}
+
+static void expect(bool ok, const Error *err) {
+    if (!ok) fail_msg("%s", err->text);
+}
+
+static Column column(const RecordBatch *batch, const char *name) {
+    Column c;
+    if (!record_batch_column(&c, batch, name)) fail_msg("column %s is absent", name);
+    return c;
+}
+
+static Column field(Column c, const char *name) {
+    Column child;
+    if (!column_field(&child, c, name)) fail_msg("field %s is absent", name);
+    return child;
+}
+
+static void expect_bytes(Column c, size_t i, const char *expected, size_t n) {
+    const uint8_t *bytes;
+    size_t size;
+    column_bytes(&bytes, &size, c, i);
+    assert_int_equal(size, n);
+    if (n) assert_memory_equal(bytes, expected, n);
+    assert_false(column_is_null(c, i));
+}
+
+static void expect_text(Column c, size_t i, const char *format, ...) {
+    char expected[256];
+    va_list args;
+    va_start(args, format);
+    int n = vsnprintf(expected, sizeof expected, format, args);
+    va_end(args);
+    expect_bytes(c, i, expected, (size_t)n);
+}
+
+// ---- what we write ----
+
+#define ROWS           25
+#define ROWS_PER_GROUP 10
+
+// Row i has i % 4 pictures of i + 300 bytes and i % 3 turns.
+static bool write_row(ParquetWriter *w, size_t i, Error *err) {
+    char bytes[400], user[32], assistant[32];
+    memset(bytes, (int)i, sizeof bytes);
+    FineVisionImage images[4];
+    FineVisionTurn turns[3];
+    for (size_t k = 0; k < 4; k++) images[k] = (FineVisionImage){bytes, i + 300 * k, k % 2 ? "a.png" : NULL};
+    snprintf(user, sizeof user, "question %zu \xc3\xa4", i);
+    snprintf(assistant, sizeof assistant, "answer %zu", i);
+    for (int64_t k = 0; k < 3; k++)
+        turns[k] = (FineVisionTurn){user, k == 1 ? "" : assistant, (int64_t)i + k, -k, 5, INT64_MIN};
+    FineVisionRow row = {images, i % 4 > 1 ? 2 : i % 4, turns, i % 3, i % 5 ? "tests" : NULL};
+    return parquet_write_row(w, &row, err);
+}
+
+static bool write_rows(const char *path, Error *err) {
+    ParquetWriter *w;
+    if (!parquet_create(&w, path, ROWS_PER_GROUP, err)) return false;
+    for (size_t i = 0; i < ROWS; i++) {
+        if (write_row(w, i, err)) continue;
+        parquet_abandon(w);
+        return false;
+    }
+    return parquet_finish(w, err);
+}
+
+static void expect_row(const RecordBatch *batch, size_t at, size_t i) {
+    static const char *names[] = {"relevance_ratings", "image_correspondence_ratings",
+                                  "visual_dependency_ratings", "formatting_ratings"};
+    char bytes[400];
+    memset(bytes, (int)i, sizeof bytes);
+    size_t first, count;
+    Column images = column(batch, "images"), texts = column(batch, "texts"), source = column(batch, "source");
+    column_list_range(&first, &count, images, at);
+    assert_int_equal(count, i % 4 > 1 ? 2 : i % 4);
+    for (size_t k = 0; k < count; k++) {
+        Column path = field(column_items(images), "path");
+        expect_bytes(field(column_items(images), "bytes"), first + k, bytes, i + 300 * k);
+        if (k % 2)
+            expect_text(path, first + k, "a.png");
+        else
+            assert_true(column_is_null(path, first + k));
+    }
+    column_list_range(&first, &count, texts, at);
+    assert_int_equal(count, i % 3);
+    for (size_t k = 0; k < count; k++) {
+        expect_text(field(column_items(texts), "user"), first + k, "question %zu \xc3\xa4", i);
+        expect_text(field(column_items(texts), "assistant"), first + k, k == 1 ? "" : "answer %zu", i);
+    }
+    if (i % 5)
+        expect_text(source, at, "tests");
+    else
+        assert_true(column_is_null(source, at));
+    for (int r = 0; r < 4; r++) {
+        column_list_range(&first, &count, column(batch, names[r]), at);
+        assert_int_equal(count, i % 3);
+        for (size_t k = 0; k < count; k++) {
+            int64_t expected[] = {(int64_t)(i + k), -(int64_t)k, 5, INT64_MIN};
+            assert_int_equal(column_int(column_items(column(batch, names[r])), first + k), expected[r]);
+        }
+    }
+}
+
+static void test_written_and_read(void **state) {
+    (void)state;
+    Error err;
+    char *path = path_join(folder, "rows.parquet"), *temporary = path_join(folder, "rows.parquet.tmp");
+    expect(write_rows(path, &err), &err);
+    assert_false(file_exists(temporary));
+    ParquetReader *r;
+    RecordBatch *batch;
+    expect(parquet_open(&r, path, &err), &err);
+    assert_int_equal(parquet_row_groups(r), 3);
+    for (size_t g = 0; g < 3; g++) {
+        expect(parquet_read(&batch, r, g, NULL, 0, &err), &err);
+        assert_int_equal(record_batch_rows(batch), g < 2 ? 10 : 5);
+        assert_int_equal(parquet_rows(r, g), g < 2 ? 10 : 5);
+        for (size_t i = 0; i < record_batch_rows(batch); i++) expect_row(batch, i, g * ROWS_PER_GROUP + i);
+        record_batch_free(batch);
+    }
+    assert_false(parquet_read(&batch, r, 3, NULL, 0, &err));
+    assert_null(batch);
+    parquet_close(r);
+    free(path);
+    free(temporary);
+}
+
+static void test_only_the_columns_asked_for(void **state) {
+    (void)state;
+    Error err;
+    char *path = path_join(folder, "some.parquet");
+    expect(write_rows(path, &err), &err);
+    ParquetReader *r;
+    RecordBatch *batch;
+    Column c;
+    expect(parquet_open(&r, path, &err), &err);
+    expect(parquet_read(&batch, r, 0, (const char *[]){"texts", "no such column"}, 2, &err), &err);
+    assert_true(record_batch_column(&c, batch, "texts"));
+    assert_false(record_batch_column(&c, batch, "images"));
+    assert_false(record_batch_column(&c, batch, "no such column"));
+    record_batch_free(batch);
+    expect(parquet_read(&batch, r, 2, (const char *[]){"no such column"}, 1, &err), &err);
+    assert_int_equal(record_batch_rows(batch), 5);
+    record_batch_free(batch);
+    parquet_close(r);
+    free(path);
+}
+
+static void test_same_rows_same_bytes(void **state) {
+    (void)state;
+    Error err;
+    char *a = path_join(folder, "a.parquet"), *b = path_join(folder, "b.parquet"), *x, *y;
+    size_t n, m;
+    expect(write_rows(a, &err) && write_rows(b, &err), &err);
+    expect(file_read(&x, &n, a, &err) && file_read(&y, &m, b, &err), &err);
+    assert_int_equal(n, m);
+    assert_memory_equal(x, y, n);
+    free(a), free(b), free(x), free(y);
+}
+
+// A file size limit stands for the full disk.
+static int write_under_limit(const char *path) {
+    Error err;
+    signal(SIGXFSZ, SIG_IGN);
+    setrlimit(RLIMIT_FSIZE, &(struct rlimit){1000, 1000});
+    return !write_rows(path, &err) && strstr(err.text, "File too large") ? 0 : 1;
+}
+
+static void test_failed_write_leaves_the_old_file(void **state) {
+    (void)state;
+    Error err;
+    char *path = path_join(folder, "old.parquet"), *temporary = path_join(folder, "old.parquet.tmp"), *bytes;
+    size_t size;
+    expect(file_write_text(path, "old", 3, &err), &err);
+    pid_t child = fork();
+    if (child == 0) _exit(write_under_limit(path));
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    ParquetWriter *w;
+    assert_true(parquet_create(&w, path, 5, &err));
+    assert_true(write_row(w, 1, &err));
+    parquet_abandon(w);
+    FineVisionRow bad = {.source = "\xff"};
+    assert_true(parquet_create(&w, path, 1, &err));
+    assert_false(parquet_write_row(w, &bad, &err));
+    parquet_abandon(w);
+    assert_false(parquet_create(&w, "/nowhere/file.parquet", 5, &err));
+    expect(file_read(&bytes, &size, path, &err), &err);
+    assert_string_equal(bytes, "old");
+    assert_false(file_exists(temporary));
+    free(bytes), free(path), free(temporary);
+}
+
+// ---- what pyarrow wrote: tests/golden/parquet/make.py ----
+
+static void expect_numbers(const RecordBatch *batch, size_t at, size_t i) {
+    static const char *names[] = {"int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"};
+    for (size_t k = 0; k < 8; k++) {
+        Column c = column(batch, names[k]);
+        assert_int_equal(column_type(c), COLUMN_INT);
+        assert_int_equal(column_is_null(c, at), i == 5);
+        int64_t expected = k % 2 ? (int64_t)i : -(int64_t)i;
+        if (i != 5) assert_int_equal(column_int(c, at), expected);
+    }
+}
+
+static void expect_word(Column c, size_t at, size_t i) {
+    assert_int_equal(column_type(c), COLUMN_STRING);
+    if (i % 3 == 2)
+        assert_true(column_is_null(c, at));
+    else
+        expect_text(c, at, i % 3 ? "green" : "red");
+}
+
+static void expect_lists(const RecordBatch *batch, size_t at, size_t i) {
+    size_t first, count;
+    Column words = column(batch, "dictionaries"), fixed = column(batch, "fixed_list"),
+           large = column(batch, "large_list");
+    column_list_range(&first, &count, words, at);
+    assert_int_equal(count, 2);
+    expect_word(column_items(words), first + 1, i);
+    column_list_range(&first, &count, fixed, at);
+    assert_int_equal(count, 2);
+    assert_int_equal(column_int(column_items(fixed), first + 1), -(int64_t)i);
+    column_list_range(&first, &count, large, at);
+    assert_int_equal(count, i);
+    for (size_t k = 0; k < count; k++) assert_int_equal(column_int(column_items(large), first + k), k);
+}
+
+static void expect_structs(const RecordBatch *batch, size_t at, size_t i) {
+    size_t first, count;
+    Column one = column(batch, "struct"), images = column(batch, "images"), missing;
+    assert_int_equal(column_is_null(one, at), i % 4 == 3);
+    assert_false(column_field(&missing, one, "no such field"));
+    if (i % 4 != 3) expect_text(field(one, "bytes"), at, "%zu", i);
+    assert_int_equal(column_is_null(images, at), i == 4);
+    column_list_range(&first, &count, images, at);
+    assert_int_equal(count, i == 4 ? 0 : i % 3);
+    for (size_t k = 0; k < count; k++) {
+        Column path = field(column_items(images), "path");
+        expect_bytes(field(column_items(images), "bytes"), first + k, (char[]){(char)i, (char)k}, 2);
+        if (k == 1)
+            assert_true(column_is_null(path, first + k));
+        else
+            expect_text(path, first + k, "p%zu%zu", i, k);
+    }
+}
+
+static void expect_types_row(const RecordBatch *batch, size_t at, size_t i) {
+    expect_numbers(batch, at, i);
+    expect_word(column(batch, "dictionary"), at, i);
+    expect_text(column(batch, "large_string"), at, "text %zu", i);
+    expect_text(column(batch, "string_view"), at, "a text long enough to lie outside of the view %zu", i);
+    expect_bytes(column(batch, "fixed_binary"), at, (char[]){(char)i, (char)i, (char)i}, 3);
+    expect_lists(batch, at, i);
+    expect_structs(batch, at, i);
+    assert_int_equal(column_type(column(batch, "nothing")), COLUMN_NULL);
+    assert_true(column_is_null(column(batch, "nothing"), at));
+    assert_int_equal(column_type(column(batch, "float")), COLUMN_OTHER);
+    assert_string_equal(column_format(column(batch, "float")), "f");
+}
+
+static void test_every_kind_of_column(void **state) {
+    (void)state;
+    Error err;
+    char *path = golden_path("parquet/types.parquet");
+    ParquetReader *r;
+    RecordBatch *batch;
+    expect(parquet_open(&r, path, &err), &err);
+    assert_int_equal(parquet_row_groups(r), 2);
+    for (size_t g = 0; g < 2; g++) {
+        expect(parquet_read(&batch, r, g, NULL, 0, &err), &err);
+        assert_int_equal(record_batch_rows(batch), g ? 4 : 6);
+        for (size_t i = 0; i < record_batch_rows(batch); i++) expect_types_row(batch, i, 6 * g + i);
+        record_batch_free(batch);
+    }
+    parquet_close(r);
+    free(path);
+}
+
+// ---- damaged files ----
+
+static void touch(Column c, size_t i) {
+    const uint8_t *bytes;
+    volatile uint8_t sum = 0;
+    size_t n;
+    if (column_is_null(c, i)) return;
+    switch (column_type(c)) {
+    case COLUMN_BINARY:
+    case COLUMN_STRING:
+        column_bytes(&bytes, &n, c, i);
+        for (size_t k = 0; k < n; k++) sum ^= bytes[k];
+        break;
+    case COLUMN_INT:
+        sum ^= (uint8_t)column_int(c, i);
+        break;
+    case COLUMN_LIST: {
+        size_t first;
+        column_list_range(&first, &n, c, i);
+        for (size_t k = 0; k < n; k++) touch(column_items(c), first + k);
+        break;
+    }
+    case COLUMN_STRUCT: {
+        Column child;
+        if (column_field(&child, c, "bytes")) touch(child, i);
+        if (column_field(&child, c, "path")) touch(child, i);
+        break;
+    }
+    default:
+        break;
+    }
+}
+
+// Reads every value of every group; what Arrow lets through must be safe to touch.
+static bool read_all(const char *path) {
+    static const char *names[] = {"images",       "struct",      "dictionary", "dictionaries", "large_list",
+                                  "fixed_binary", "string_view", "texts",      "source",       "int16"};
+    Error err;
+    ParquetReader *r;
+    bool ok = parquet_open(&r, path, &err);
+    if (!ok) return false;
+    for (size_t g = 0; g < parquet_row_groups(r); g++) {
+        RecordBatch *batch;
+        bool read = parquet_read(&batch, r, g, NULL, 0, &err);
+        ok = ok && read;
+        if (!read) continue;
+        Column c;
+        for (size_t k = 0; k < sizeof names / sizeof *names; k++)
+            if (record_batch_column(&c, batch, names[k]))
+                for (size_t i = 0; i < record_batch_rows(batch); i++) touch(c, i);
+        record_batch_free(batch);
+    }
+    parquet_close(r);
+    return ok;
+}
+
+static void test_damaged_files(void **state) {
+    (void)state;
+    Error err;
+    char *rows = path_join(folder, "rows2.parquet"), *types = golden_path("parquet/types.parquet"),
+         *path = path_join(folder, "damaged.parquet"), *bytes;
+    const char *sources[] = {rows, types};
+    expect(write_rows(rows, &err), &err);
+    Random random = random_stream(2, RANDOM_TEST, 0);
+    size_t accepted = 0;
+    for (int s = 0; s < 2; s++) {
+        size_t size;
+        expect(file_read(&bytes, &size, sources[s], &err), &err);
+        for (size_t k = 0; k < 60; k++) {
+            expect(file_write_text(path, bytes, size * k / 60, &err), &err);
+            assert_false(read_all(path));
+        }
+        for (int k = 0; k < 400; k++) {
+            char *mutant = mem_alloc(size);
+            memcpy(mutant, bytes, size);
+            for (uint64_t n = 1 + random_below(&random, 4); n > 0; n--)
+                mutant[random_below(&random, size)] = (char)random_u32(&random);
+            expect(file_write_text(path, mutant, size, &err), &err);
+            accepted += read_all(path);
+            free(mutant);
+        }
+        free(bytes);
+    }
+    printf("800 mutants: %zu readable, the rest refused\n", accepted);
+    free(rows), free(types), free(path);
+}
+
+static void test_messages(void **state) {
+    (void)state;
+    Error err;
+    ParquetReader *r;
+    char *path = path_join(folder, "text.parquet");
+    expect(file_write_text(path, "this is not Parquet", 19, &err), &err);
+    assert_false(parquet_open(&r, path, &err));
+    assert_null(r);
+    assert_non_null(strstr(err.text, "text.parquet: "));
+    assert_false(parquet_open(&r, "/nowhere.parquet", &err));
+    assert_non_null(strstr(err.text, "/nowhere.parquet"));
+    printf("Arrow %s says: %s\n", arrow_version(), err.text);
+    free(path);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_written_and_read),
+        cmocka_unit_test(test_only_the_columns_asked_for),
+        cmocka_unit_test(test_same_rows_same_bytes),
+        cmocka_unit_test(test_failed_write_leaves_the_old_file),
+        cmocka_unit_test(test_every_kind_of_column),
+        cmocka_unit_test(test_damaged_files),
+        cmocka_unit_test(test_messages),
+    };
+    return cmocka_run_group_tests(tests, make_folder, remove_folder);
+}
