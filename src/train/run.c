@@ -1,0 +1,289 @@
+#include "train/run.h"
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "model/checkpoint.h"
+#include "train/pace.h"
+#include "train/statistics.h"
+#include "train/stop.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_VALIDATION_BATCHES = 65 };
+
+typedef struct Epoch {
+    uint64_t number; // from 0
+    uint64_t micro_batches, updates;
+    double loss_sum, tokens, started;
+} Epoch;
+
+typedef struct Run {
+    const RunPlan *plan;
+    const TrainConfig *config;
+    Trainer *trainer;
+    RunResult *result;
+    char *folder;
+    RunLog log;
+    Statistics statistics;
+    Pace pace;
+    Epoch epoch;
+    double started;
+    uint64_t saved; // updates done at the last attempt to save
+    bool broken;    // loss or gradient were not finite: the weights are not worth saving
+} Run;
+
+// Number of the last update in logs, checkpoints and the schedule.
+static uint64_t current_step(const Run *r) {
+    return r->trainer->updates - 1;
+}
+
+static bool is_due(uint64_t step, size_t interval) {
+    return interval > 0 && step % interval == 0;
+}
+
+static double max_seconds(const Run *r) {
+    return 60 * r->plan->config->options.max_minutes.value;
+}
+
+// Whether the run ends here, between two updates.
+static bool is_over(Run *r) {
+    if (r->trainer->accumulated > 0) return false;
+    if (r->trainer->updates >= r->config->max_training_steps)
+        r->result->end = RUN_COMPLETE;
+    else if (stop_signal())
+        r->result->end = RUN_SIGNALLED;
+    else if (max_seconds(r) > 0 && clock_seconds() - r->started >= max_seconds(r))
+        r->result->end = RUN_OUT_OF_TIME;
+    else
+        return false;
+    return true;
+}
+
+// ---- validation and checkpoints ----
+
+// Mean of the batches' losses. *loss stays NaN when there was no batch with a target or a signal cut it
+// short.
+static bool validate(Run *r, double *loss, Error *err) {
+    const BatchSource *source = &r->plan->validation;
+    double sum = 0;
+    size_t n = 0, read = 0;
+    while (read < MAX_VALIDATION_BATCHES && !stop_signal()) {
+        const Batch *batch;
+        float value;
+        if (!source->next(source->state, &batch, err)) return false;
+        if (!batch) break;
+        if (!trainer_evaluate(r->trainer, batch, &value, err)) return false;
+        read++;
+        if (r->trainer->model->n_targets > 0) sum += value, n++;
+    }
+    if (read == 0) log_warning("no validation: val_size %zu gives no whole batch", r->config->val_size);
+    *loss = n > 0 && !stop_signal() ? sum / (double)n : NAN;
+    return source->restart(source->state, 0, err);
+}
+
+static void remember(char **slot, const char *path) {
+    free(*slot);
+    *slot = mem_strdup(path);
+}
+
+// Saves the state after the last update; true when it now stands on the disk.
+static bool save(Run *r) {
+    Error err;
+    char *path = mem_printf("%s/step_%llu", r->folder, (unsigned long long)current_step(r));
+    const bool ok = checkpoint_save(r->trainer->model, path, &err);
+    r->saved = r->trainer->updates;
+    r->result->save_failed = !ok;
+    if (ok) {
+        remember(&r->result->last_checkpoint, path);
+        log_info("saved %s", path);
+    } else {
+        log_error("%s (%s stands; saving is tried again when it is due next)", err.text,
+                  r->result->last_checkpoint ? r->result->last_checkpoint : "no earlier checkpoint");
+    }
+    free(path);
+    return ok;
+}
+
+static bool validate_and_save(Run *r, Error *err) {
+    double loss = NAN;
+    if (r->plan->validation.next && !validate(r, &loss, err)) return false;
+    const bool saved = save(r);
+    if (isnan(loss)) return true;
+    run_log_number(&r->log, "val_loss", loss);
+    log_info("step %llu: validation loss %.4f", (unsigned long long)current_step(r), loss);
+    if (loss < r->result->best_val_loss) {
+        r->result->best_val_loss = loss;
+        if (saved) remember(&r->result->best_checkpoint, r->result->last_checkpoint);
+    }
+    return true;
+}
+
+// ---- one update ----
+
+static void show_progress(Run *r, double loss) {
+    const uint64_t done = r->trainer->updates, all = r->config->max_training_steps;
+    if (!progress_is_terminal() && done != all && !is_due(done - 1, r->plan->config->options.log_interval))
+        return;
+    double lr = r->trainer->lr[GROUP_LANGUAGE], left = pace_seconds_left(&r->pace, all - done);
+    for (int g = 0; g < GROUP_TRAINED && lr == 0; g++) lr = r->trainer->lr[g];
+    const double until_stop = max_seconds(r) - (clock_seconds() - r->started);
+    if (max_seconds(r) > 0 && until_stop < left) left = until_stop;
+    char left_text[32];
+    pace_format_duration(left_text, left);
+    progress_update(
+        0, "step %llu/%llu  loss %.4f  lr %.3g  norm %.3g  %.0f tokens/s  waiting for data %.0f%%  %s left",
+        (unsigned long long)done, (unsigned long long)all, loss, lr, (double)r->trainer->grad_norm,
+        pace_tokens_per_second(&r->pace), 100 * pace_waiting_share(&r->pace), left_text);
+}
+
+static bool not_finite(Run *r, uint64_t step, const char *what, double value, Error *err) {
+    const char *last = r->result->last_checkpoint;
+    r->broken = true;
+    return error_set(err,
+                     "step %llu: the %s is %g; training cannot go on; the last good checkpoint is %s; lower "
+                     "the learning rates or max_grad_norm",
+                     (unsigned long long)step, what, value, last ? last : "none");
+}
+
+// Everything that is due after an update, in nanoVLM's order.
+static bool after_update(Run *r, double batch_loss, Error *err) {
+    static const char *const lr_names[GROUP_TRAINED] = {"lr_mp", "lr_vision_backbone",
+                                                        "lr_language_backbone"};
+    const uint64_t step = current_step(r);
+    const Trainer *t = r->trainer;
+    if (!isfinite(t->grad_norm)) return not_finite(r, step, "norm of the gradient", t->grad_norm, err);
+    r->epoch.updates++;
+    pace_update(&r->pace);
+    run_log_number(&r->log, "batch_loss", batch_loss);
+    run_log_number(&r->log, "grad_norm", t->grad_norm);
+    for (int g = 0; g < GROUP_TRAINED; g++)
+        if (t->lr[g] > 0) run_log_number(&r->log, lr_names[g], t->lr[g]);
+    bool ok = true;
+    if (r->config->eval_in_epochs && is_due(step, r->config->eval_interval)) ok = validate_and_save(r, err);
+    if (is_due(step, r->config->stats_log_interval)) statistics_log(&r->statistics, &r->log);
+    run_log_commit(&r->log, step);
+    show_progress(r, batch_loss);
+    return ok;
+}
+
+// ---- one micro-batch ----
+
+static double count_tokens(const Batch *b) {
+    double n = 0;
+    for (size_t i = 0; i < b->B * b->T; i++) n += b->attention_mask ? b->attention_mask[i] : 1;
+    return n;
+}
+
+// The loss joins the epoch's mean; a batch without any target has none and is only reported.
+static bool take_loss(Run *r, float loss, Error *err) {
+    if (r->trainer->model->n_targets == 0) {
+        log_warning("step %llu: a batch has no target at all and gives no gradient",
+                    (unsigned long long)r->trainer->updates);
+        return true;
+    }
+    if (!isfinite(loss)) return not_finite(r, r->trainer->updates, "loss", loss, err);
+    r->epoch.loss_sum += loss;
+    return true;
+}
+
+static bool micro_batch(Run *r, const Batch *batch, double waited, Error *err) {
+    const double start = clock_seconds(), tokens = count_tokens(batch);
+    float loss;
+    if (!trainer_micro_step(r->trainer, batch, &loss, err)) return false;
+    const double computed = clock_seconds();
+    if (!take_loss(r, loss, err)) return false;
+    const bool is_update = r->trainer->accumulated == r->config->gradient_accumulation_steps;
+    if (is_update) trainer_update(r->trainer);
+    const double end = clock_seconds();
+    r->epoch.micro_batches++;
+    r->epoch.tokens += tokens;
+    statistics_add(&r->statistics, STATISTIC_TOKENS_PER_SECOND, tokens / (end - start));
+    statistics_add(&r->statistics, STATISTIC_DATA_LOAD_TIME, waited);
+    statistics_add(&r->statistics, STATISTIC_FW_BW_TIME, computed - start);
+    statistics_add(&r->statistics, STATISTIC_POST_PROCESS_TIME, end - computed);
+    for (size_t b = 0; b < batch->B; b++)
+        statistics_add(&r->statistics, STATISTIC_IMAGES_PER_SAMPLE,
+                       (double)batch->n_images / (double)batch->B);
+    pace_micro_batch(&r->pace, tokens, waited, end - start);
+    return !is_update || after_update(r, loss, err);
+}
+
+// ---- epochs ----
+
+// nanoVLM divides the sum of the losses by their number less one, and so does this, but for a single loss.
+static void finish_epoch(Run *r) {
+    const Epoch *e = &r->epoch;
+    if (e->micro_batches == 0 || r->trainer->updates == 0) return;
+    const double seconds = clock_seconds() - e->started;
+    const double loss = e->loss_sum / (double)(e->micro_batches > 1 ? e->micro_batches - 1 : 1);
+    run_log_number(&r->log, "epoch", (double)(e->number + 1));
+    run_log_number(&r->log, "epoch_loss", loss);
+    run_log_number(&r->log, "epoch_duration", seconds);
+    run_log_number(&r->log, "epoch_tokens_per_second", e->tokens / seconds);
+    run_log_commit(&r->log, current_step(r));
+    log_info("epoch %llu: step %llu/%zu, mean loss %.4f, %.1f s, %.0f tokens/s",
+             (unsigned long long)e->number + 1, (unsigned long long)r->trainer->updates,
+             r->config->max_training_steps, loss, seconds, e->tokens / seconds);
+    if (r->plan->training.report) r->plan->training.report(r->plan->training.state, e->number + 1);
+}
+
+static bool train_epoch(Run *r, Error *err) {
+    const BatchSource *source = &r->plan->training;
+    trainer_drop_accumulation(r->trainer);
+    while (!is_over(r)) {
+        const Batch *batch;
+        const double asked = clock_seconds();
+        if (!source->next(source->state, &batch, err)) return false;
+        if (!batch) break;
+        if (!micro_batch(r, batch, clock_seconds() - asked, err)) return false;
+    }
+    finish_epoch(r);
+    return true;
+}
+
+static bool train_epochs(Run *r, Error *err) {
+    const BatchSource *source = &r->plan->training;
+    for (uint64_t number = 0;; number++) {
+        r->epoch = (Epoch){.number = number, .started = clock_seconds()};
+        r->result->epochs = number + 1;
+        if (!train_epoch(r, err)) return false;
+        trainer_drop_accumulation(r->trainer);
+        if (is_over(r)) return true;
+        if (r->epoch.updates == 0)
+            return error_set(err,
+                             "%s: an epoch has %llu batches, but an update takes gradient_accumulation_steps "
+                             "%zu; give more data, fewer accumulation steps or a smaller batch_size",
+                             r->config->train_dataset_path, (unsigned long long)r->epoch.micro_batches,
+                             r->config->gradient_accumulation_steps);
+        if (!source->restart(source->state, number + 1, err)) return false;
+    }
+}
+
+bool train_run(const RunPlan *plan, RunResult *result, Error *err) {
+    const Config *config = plan->config;
+    *result = (RunResult){.end = RUN_FAILED, .best_val_loss = INFINITY};
+    Run r = {.plan = plan, .config = &config->train, .trainer = plan->trainer, .result = result};
+    r.folder = path_join(config->vlm.vlm_checkpoint_path, plan->run_name);
+    r.started = clock_seconds();
+    bool ok = run_log_open(&r.log, r.folder, config, err);
+    if (ok) {
+        ok = train_epochs(&r, err);
+        progress_end();
+        if (!ok) result->end = RUN_FAILED;
+        const bool is_saved = r.saved == r.trainer->updates && !result->save_failed;
+        if (!r.broken && !is_saved) save(&r);
+        run_log_close(&r.log);
+    }
+    result->seconds = clock_seconds() - r.started;
+    free(r.folder);
+    return ok;
+}
+
+void run_result_free(RunResult *result) {
+    free(result->last_checkpoint);
+    free(result->best_checkpoint);
+    *result = (RunResult){0};
+}

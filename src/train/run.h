@@ -1,0 +1,38 @@
+// A training run (nanoVLM, train.py: train): epochs over a source of batches, and on each update what is due
+// then: validation, checkpoint, statistics, log, progress line.
+#pragma once
+#include "train/batch_source.h"
+#include "train/trainer.h"
+
+typedef struct RunPlan {
+    const Config *config; // borrowed, as everything here
+    Trainer *trainer;     // fresh: no update done
+    BatchSource training, validation;
+    const char *run_name;
+} RunPlan;
+
+typedef enum RunEnd {
+    RUN_COMPLETE, // max_training_steps updates
+    RUN_OUT_OF_TIME,
+    RUN_SIGNALLED, // Ctrl-C or SIGTERM (train/stop.h)
+    RUN_FAILED,
+} RunEnd;
+
+typedef struct RunResult {
+    RunEnd end;
+    bool save_failed;      // the last attempt to save did
+    char *last_checkpoint; // folder of the last save that succeeded; NULL: none
+    char *best_checkpoint; // folder of the lowest validation loss; NULL: none
+    double best_val_loss;  // INFINITY: none
+    double seconds;        // of the whole run
+    uint64_t epochs;       // begun
+} RunResult;
+
+// Trains until max_training_steps, max_minutes or a signal; the update step in work is always finished.
+// Checkpoints are <vlm_checkpoint_path>/<run_name>/step_<n>, n counting updates from 0 as nanoVLM does; the
+// state at the end is saved too. A save that fails is reported and tried again when the next is due. Fails
+// (RUN_FAILED) when no more batches can be had or the loss or the gradient is not finite; in the first case
+// the work so far is still saved. max_minutes does not bend the learning rate, which goes by
+// max_training_steps.
+bool train_run(const RunPlan *plan, RunResult *result, Error *err);
+void run_result_free(RunResult *result);

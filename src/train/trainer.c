@@ -1,0 +1,68 @@
+#include "train/trainer.h"
+#include "base/check.h"
+#include "train/schedule.h"
+
+#include <string.h>
+
+static double peak_learning_rate(const TrainConfig *c, int group) {
+    const Number *rates[GROUP_TRAINED] = {
+        [GROUP_MP] = &c->lr_mp,
+        [GROUP_VISION] = &c->lr_vision_backbone,
+        [GROUP_LANGUAGE] = &c->lr_language_backbone,
+    };
+    return rates[group]->value;
+}
+
+void trainer_trained_groups(bool trained[GROUP_TRAINED], const TrainConfig *config) {
+    for (int g = 0; g < GROUP_TRAINED; g++) trained[g] = peak_learning_rate(config, g) > 0;
+}
+
+bool trainer_create(Trainer *t, Vlm *model, const TrainConfig *config, Error *err) {
+    CHECK(model->plan.training, "the model was not created for training");
+    *t = (Trainer){.model = model, .config = config};
+    optimizer_plan(&t->optimizer, model->be, &model->params);
+    if (optimizer_allocate(&t->optimizer, err)) return true;
+    trainer_free(t);
+    return false;
+}
+
+void trainer_free(Trainer *t) {
+    optimizer_free(&t->optimizer);
+    *t = (Trainer){0};
+}
+
+bool trainer_micro_step(Trainer *t, const Batch *batch, float *loss, Error *err) {
+    const float dscale = 1.0f / (float)t->config->gradient_accumulation_steps;
+    if (!vlm_forward(t->model, batch, dscale, err)) return false;
+    vlm_backward(t->model);
+    *loss = vlm_loss(t->model);
+    for (int g = 0; g < GROUP_TRAINED; g++)
+        if (t->model->plan.trained[g] && (g == GROUP_LANGUAGE || batch->n_tiles > 0)) t->received[g] = true;
+    t->accumulated++;
+    return true;
+}
+
+void trainer_update(Trainer *t) {
+    for (int g = 0; g < GROUP_TRAINED; g++)
+        t->lr[g] = t->model->plan.trained[g]
+                       ? schedule_learning_rate(t->updates, peak_learning_rate(t->config, g),
+                                                t->config->max_training_steps)
+                       : 0.0;
+    optimizer_clip(&t->optimizer, (float)t->config->max_grad_norm.value);
+    optimizer_update(&t->optimizer, t->lr, t->received);
+    t->grad_norm = optimizer_gradient_norm(&t->optimizer);
+    trainer_drop_accumulation(t);
+    t->updates++;
+}
+
+void trainer_drop_accumulation(Trainer *t) {
+    params_zero_gradients(&t->model->params, t->model->be);
+    memset(t->received, 0, sizeof t->received);
+    t->accumulated = 0;
+}
+
+bool trainer_evaluate(Trainer *t, const Batch *batch, float *loss, Error *err) {
+    if (!vlm_forward(t->model, batch, 0.0f, err)) return false;
+    *loss = vlm_loss(t->model);
+    return true;
+}

@@ -1,0 +1,34 @@
+// The arithmetic of training: micro-batches that add up gradients, and the update that uses them (nanoVLM,
+// train.py). It knows nothing of files, clocks or epochs; train/run.h adds those.
+#pragma once
+#include "model/vlm.h"
+#include "train/optimizer.h"
+
+typedef struct Trainer {
+    Vlm *model;                // borrowed
+    const TrainConfig *config; // borrowed
+    Optimizer optimizer;
+    size_t accumulated;           // micro-batches in the gradients
+    bool received[GROUP_TRAINED]; // groups that these micro-batches gave a gradient
+    uint64_t updates;             // updates done; number n is step n - 1 of logs and checkpoints
+    // of the last update
+    double lr[GROUP_TRAINED]; // 0 for frozen groups
+    float grad_norm;          // before clipping
+} Trainer;
+
+// Groups with a learning rate above 0; the others are frozen and have no gradients (for VlmPlan.trained).
+void trainer_trained_groups(bool trained[GROUP_TRAINED], const TrainConfig *config);
+
+// Gets the optimizer's memory. model was created for training with the groups of trainer_trained_groups.
+bool trainer_create(Trainer *t, Vlm *model, const TrainConfig *config, Error *err);
+void trainer_free(Trainer *t);
+
+// Forward and backward of one micro-batch; adds the gradient of loss / gradient_accumulation_steps. *loss is
+// the mean over the batch's targets, NaN when it has none.
+bool trainer_micro_step(Trainer *t, const Batch *batch, float *loss, Error *err);
+// Clips, sets the learning rates, steps and zeroes the gradients.
+void trainer_update(Trainer *t);
+// Forgets the micro-batches since the last update (nanoVLM: an incomplete accumulation at an epoch's end).
+void trainer_drop_accumulation(Trainer *t);
+// The loss of one batch without gradients.
+bool trainer_evaluate(Trainer *t, const Batch *batch, float *loss, Error *err);
