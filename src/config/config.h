@@ -77,15 +77,18 @@ void config_sets(Config *c, FieldSet sets[3]);
 // `tiny`, `small`, `nanovlm-222m`, `nanovlm-460m`: sets the fields in which the preset differs from the defaults.
 bool config_apply_preset(Config *c, const char *name, Error *err);
 // A file with VLMConfig's keys at the top (nanoVLM's config.json), or an object {"VLMConfig": …, "TrainConfig": …,
-// "TrainOptions": …}.
+// "TrainOptions": …}. What the file does not name keeps its value.
 bool config_load(Config *c, const char *path, Error *err);
-bool vlm_config_load(VLMConfig *c, const char *path, Error *err); // nanoVLM's config.json over the defaults
+json_t *config_to_json(const Config *c); // {"VLMConfig": …, "TrainConfig": …, "TrainOptions": …}; new reference
+// nanoVLM's config.json over the defaults. c must be initialised, and stays so on failure.
+bool vlm_config_load(VLMConfig *c, const char *path, Error *err);
 bool vlm_config_save(const VLMConfig *c, const char *path, Error *err); // atomic; bytes as json.dumps(indent=4)
 // Fits within itself: heads divide widths, the grid divides by the shuffle factor, token counts agree, …; names fields.
 bool vlm_config_check(const VLMConfig *c, Error *err);
 bool train_config_check(const Config *c, Error *err);
 // --preset NAME, --config FILE and flags, in that order of precedence whatever their order in argv, over the defaults;
-// extra holds a command's own flags (base may be NULL when it has none).
+// extra holds a command's own flags (table NULL when it has none). c and extra hold their defaults already; the caller
+// frees them, also after a failure. argv[0] is the command's name. --help prints help and ends the program with 0.
 bool config_parse(Config *c, FieldSet extra, int argc, char **argv, Error *err);
 
 size_t vlm_config_head_dim(const VLMConfig *c);      // lm_hidden_dim / lm_n_heads

@@ -36,7 +36,8 @@ typedef enum FieldType {
     FIELD_NUMBER,       // Number
     FIELD_OPTIONAL_NUMBER, // OptionalNumber: null / none allowed
     FIELD_BOOL,         // bool; flags take true or false
-    FIELD_STRING,       // char *, owned; null / none allowed only where the default is null
+    FIELD_STRING,          // char *, owned; null / none allowed only where the default is null
+    FIELD_OPTIONAL_STRING, // char *, owned; null / none allowed whatever the default
     FIELD_STRING_LIST,  // StringList, owned; as a flag: values separated by commas
     FIELD_STRING_REPEATED, // StringList, owned; the flag may be given several times, each adds one value
     FIELD_TOKEN_MAP,    // TokenMap, owned; as a flag: a JSON object
@@ -52,7 +53,7 @@ typedef struct Field {
     FieldType type;
     size_t offset;            // in the struct
     const char *default_text; // as a flag's value; NULL: null, none, or empty
-    double min, max;          // allowed range of numbers; both 0: any (sizes: ≥ 0)
+    double min, max;          // allowed range of numbers; both 0: any (sizes: ≥ 0); max 0 below min: no upper limit
     const char *choices;      // of strings: "best|nanovlm"; NULL: any
     const char *help;         // one line
 } Field;
@@ -80,10 +81,14 @@ json_t *fields_to_json(FieldSet set);                       // object, keys in t
 bool fields_from_json(FieldSet set, const json_t *object, const char *file, Error *err);
 bool fields_copy(FieldSet to, const void *from_base); // deep copy of a struct with the same table
 
-// Parses `--name value` and `--name=value` (a bool's value may be left out: then true) into the sets, later flags
-// win. Unknown flags name the nearest known one. Positional arguments are an error unless `positional` is given.
+// Parses `--name value` and `--name=value` into the sets, whose structs hold their defaults already; argv[0] is the
+// command's name and is passed over. Later flags win; of sets with a field of the same name the first one gets it. A
+// bool's value may be left out (then true) and `--no_name` sets it to false. A value that begins with -- needs the
+// form with =. Unknown flags name the nearest known one. Positional arguments are an error unless `positional` is given
+// (they are appended; all that follows a bare `--` is positional). --help prints help and ends the program with 0.
 bool flags_parse(const FieldSet *sets, size_t n_sets, int argc, char **argv, StringList *positional, Error *err);
 void flags_print_help(const FieldSet *sets, size_t n_sets); // to stdout, grouped by table, with defaults
+void fields_print_markdown(const FieldTable *table);        // to stdout: a heading and a table, for docs/config.md
 
 // The nearest of `count` names by edit distance, or NULL when none is near.
 const char *nearest_name(const char *name, const char *const *names, size_t count);
