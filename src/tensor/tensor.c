@@ -47,6 +47,18 @@ bool tensor_is_contiguous(Tensor t) {
     return true;
 }
 
+size_t tensor_row_stride(Tensor t) {
+    size_t stride = 0, rows = 1;
+    if (tensor_cols(t) > 1 && t.stride[t.ndim - 1] != 1) return 0;
+    for (int i = t.ndim - 2; i >= 0; i--) {
+        if (t.shape[i] == 1) continue;
+        if (rows > 1 && t.stride[i] != rows * stride) return 0;
+        if (rows == 1) stride = t.stride[i];
+        rows *= t.shape[i];
+    }
+    return rows == 1 ? tensor_cols(t) : stride;
+}
+
 bool tensor_same_shape(Tensor a, Tensor b) {
     if (a.ndim != b.ndim) return false;
     for (int i = 0; i < a.ndim; i++)

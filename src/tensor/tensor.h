@@ -30,6 +30,9 @@ size_t tensor_rows(Tensor t);                              // product of all siz
 size_t tensor_cols(Tensor t);                              // the last size
 size_t tensor_span(Tensor t);                              // bytes from the first value to past the last one
 bool tensor_is_contiguous(Tensor t);
+// The distance in values between neighbouring rows, all leading dimensions taken as one list of rows; 0 when the rows
+// lie unevenly or the values of a row do not lie side by side.
+size_t tensor_row_stride(Tensor t);
 bool tensor_same_shape(Tensor a, Tensor b);
 Tensor tensor_reshape(Tensor t, int ndim, const size_t *shape); // t contiguous, same count
 Tensor tensor_head(Tensor t, size_t n);                    // the first n entries of the first dimension

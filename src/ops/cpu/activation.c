@@ -1,0 +1,77 @@
+// GELU (tanh form) and SwiGLU, element by element.
+#include "ops/cpu/kernels.h"
+#include "ops/cpu/vecmath.h"
+
+// (1 + tanh u)/2 = σ(2u), so gelu(x) = x σ(z), z = 2 √(2/π) (x + 0.044715 x³).
+#define GELU_LINEAR 1.5957691216f
+#define GELU_CUBIC  0.0713548163f // GELU_LINEAR · 0.044715
+
+static void gelu_piece(float *y, const float *x, size_t n) {
+#pragma omp simd
+    for (size_t i = 0; i < n; i++) {
+        float v = x[i];
+        y[i] = v * sigmoid_f32(v * (GELU_LINEAR + GELU_CUBIC * v * v)).plus;
+    }
+}
+
+void KERNEL(gelu_forward)(Backend *be, Tensor y, Tensor x) {
+    size_t n = tensor_count(y);
+#pragma omp parallel for num_threads(threads_for(be, n))
+    for (size_t p = 0; p < pieces(n); p++)
+        gelu_piece(floats(y) + p * PIECE, floats(x) + p * PIECE, piece_length(n, p));
+}
+
+static void gelu_backward_piece(float *dx, const float *dy, const float *x, size_t n) {
+#pragma omp simd
+    for (size_t i = 0; i < n; i++) {
+        float v = x[i];
+        Sigmoid s = sigmoid_f32(v * (GELU_LINEAR + GELU_CUBIC * v * v));
+        float slope = GELU_LINEAR + 3 * GELU_CUBIC * v * v; // dz/dx
+        dx[i] = dy[i] * (s.plus + v * slope * s.plus * s.minus);
+    }
+}
+
+void KERNEL(gelu_backward)(Backend *be, Tensor dx, Tensor dy, Tensor x) {
+    size_t n = tensor_count(dx);
+#pragma omp parallel for num_threads(threads_for(be, n))
+    for (size_t p = 0; p < pieces(n); p++) {
+        size_t at = p * PIECE;
+        gelu_backward_piece(floats(dx) + at, floats(dy) + at, floats(x) + at, piece_length(n, p));
+    }
+}
+
+static void swiglu_piece(float *y, const float *gate, const float *up, size_t n) {
+#pragma omp simd
+    for (size_t i = 0; i < n; i++) y[i] = gate[i] * sigmoid_f32(gate[i]).plus * up[i];
+}
+
+void KERNEL(swiglu_forward)(Backend *be, Tensor y, Tensor gate, Tensor up) {
+    size_t n = tensor_count(y);
+#pragma omp parallel for num_threads(threads_for(be, n))
+    for (size_t p = 0; p < pieces(n); p++) {
+        size_t at = p * PIECE;
+        swiglu_piece(floats(y) + at, floats(gate) + at, floats(up) + at, piece_length(n, p));
+    }
+}
+
+// d silu(g)/dg = σ(g) (1 + g (1 − σ(g)))
+static void swiglu_backward_piece(float *dgate, float *dup, const float *dy, const float *gate,
+                                  const float *up, size_t n) {
+#pragma omp simd
+    for (size_t i = 0; i < n; i++) {
+        float g = gate[i], d = dy[i], u = up[i];
+        Sigmoid s = sigmoid_f32(g);
+        dgate[i] = d * u * (s.plus + g * s.plus * s.minus);
+        dup[i] = d * g * s.plus;
+    }
+}
+
+void KERNEL(swiglu_backward)(Backend *be, Tensor dgate, Tensor dup, Tensor dy, Tensor gate, Tensor up) {
+    size_t n = tensor_count(dy);
+#pragma omp parallel for num_threads(threads_for(be, n))
+    for (size_t p = 0; p < pieces(n); p++) {
+        size_t at = p * PIECE;
+        swiglu_backward_piece(floats(dgate) + at, floats(dup) + at, floats(dy) + at, floats(gate) + at,
+                              floats(up) + at, piece_length(n, p));
+    }
+}

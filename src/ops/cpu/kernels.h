@@ -1,0 +1,61 @@
+// What every file of kernels begins with. These files are compiled once a level of instructions, with
+// CPU_LEVEL its name; KERNEL(fill) is then cpu_fill_avx2 and so on. Nothing else in them may be visible
+// outside its file, or the linker would mix the levels.
+#pragma once
+#include "ops/cpu/cpu.h"
+#include "ops/cpu/gemm.h"
+#include "tensor/ops_table.h"
+
+#define KERNEL_PASTE(name, level)  cpu_##name##_##level
+#define KERNEL_EXPAND(name, level) KERNEL_PASTE(name, level)
+#define KERNEL(name)               KERNEL_EXPAND(name, CPU_LEVEL)
+#define OP_DECLARE(name, ...)      void KERNEL(name)(Backend * be, __VA_ARGS__);
+BACKEND_OPS(OP_DECLARE)
+#undef OP_DECLARE
+
+// Below this much work (values touched, roughly) waking the other threads costs more than it saves.
+#define PARALLEL_WORK 16384
+static inline int threads_for(const Backend *be, size_t work) {
+    return work < PARALLEL_WORK ? 1 : cpu_threads(be);
+}
+
+// Element-wise kernels go through memory in pieces of this many values, whatever the number of threads, so
+// that each value is always computed by the same instructions.
+#define PIECE 4096
+static inline size_t pieces(size_t n) {
+    return (n + PIECE - 1) / PIECE;
+}
+static inline size_t piece_length(size_t n, size_t piece) {
+    size_t left = n - piece * PIECE;
+    return left < PIECE ? left : PIECE;
+}
+
+// Sums over rows for a column (gradients of biases and of norms' weights) are made a strip of columns a task,
+// the rows in order.
+#define STRIP 32
+static inline size_t strips(size_t columns) {
+    return (columns + STRIP - 1) / STRIP;
+}
+static inline size_t strip_width(size_t columns, size_t strip) {
+    size_t left = columns - strip * STRIP;
+    return left < STRIP ? left : STRIP;
+}
+
+static inline float *floats(Tensor t) {
+    return (float *)t.data;
+}
+static inline const int *ints(Tensor t) {
+    return (const int *)t.data;
+}
+
+// All leading dimensions as one list of rows.
+typedef struct Matrix {
+    float *data;
+    size_t rows, cols, stride;
+} Matrix;
+static inline Matrix matrix(Tensor t) {
+    return (Matrix){floats(t), tensor_rows(t), tensor_cols(t), tensor_row_stride(t)};
+}
+static inline float *row(Matrix m, size_t i) {
+    return m.data + i * m.stride;
+}

@@ -1,0 +1,167 @@
+// The CPU backend: its memory, its threads, and the choice of the level of instructions.
+#include "ops/cpu/cpu.h"
+#include "base/memory.h"
+#include "ops/cpu/gemm.h"
+#include "tensor/ops_table.h"
+
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+typedef struct CpuState {
+    int threads;
+    const char *level;
+} CpuState;
+
+int cpu_threads(const Backend *be) {
+    return ((const CpuState *)be->state)->threads;
+}
+const char *cpu_level_name(const Backend *be) {
+    return ((const CpuState *)be->state)->level;
+}
+
+// ---- memory; every call is complete when it returns, so streams and events have nothing to do ----
+
+static void *cpu_alloc(Backend *be, size_t bytes) {
+    (void)be; // pages come zeroed, and exist only once they are touched
+    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return p == MAP_FAILED ? NULL : p;
+}
+
+static void cpu_release(Backend *be, void *memory, size_t bytes) {
+    (void)be;
+    munmap(memory, bytes);
+}
+
+static void cpu_upload(Backend *be, Stream stream, void *device, const void *host, size_t bytes) {
+    (void)be, (void)stream;
+    memcpy(device, host, bytes);
+}
+
+static void cpu_download(Backend *be, Stream stream, void *host, const void *device, size_t bytes) {
+    (void)be, (void)stream;
+    memcpy(host, device, bytes);
+}
+
+static void *cpu_event_create(Backend *be) {
+    return be;
+}
+static void cpu_event_destroy(Backend *be, void *event) {
+    (void)be, (void)event;
+}
+static void cpu_event(Backend *be, void *event, Stream stream) {
+    (void)be, (void)event, (void)stream;
+}
+static void cpu_sync(Backend *be) {
+    (void)be;
+}
+
+static void cpu_destroy(Backend *be) {
+    free(be->state);
+    free(be);
+}
+
+static const BackendDevice device = {
+    .alloc = cpu_alloc,
+    .release = cpu_release,
+    .host_alloc = cpu_alloc,
+    .host_release = cpu_release,
+    .upload = cpu_upload,
+    .download = cpu_download,
+    .event_create = cpu_event_create,
+    .event_destroy = cpu_event_destroy,
+    .event_record = cpu_event,
+    .event_wait = cpu_event,
+    .sync = cpu_sync,
+    .destroy = cpu_destroy,
+};
+
+// ---- levels ----
+
+extern const BackendOps cpu_table_generic;
+#ifdef CPU_LEVELS_X86
+extern const BackendOps cpu_table_avx2, cpu_table_avx512;
+
+static bool has_avx2(void) {
+    return __builtin_cpu_supports("x86-64-v3");
+}
+static bool has_avx512(void) {
+    return __builtin_cpu_supports("x86-64-v4");
+}
+#endif
+static bool has_generic(void) {
+    return true;
+}
+
+static const struct Level {
+    const char *name, *title;
+    const BackendOps *ops;
+    bool (*supported)(void);
+} levels[] = {
+    // best first
+#ifdef CPU_LEVELS_X86
+    {"avx512", "AVX-512", &cpu_table_avx512, has_avx512},
+    {"avx2", "AVX2", &cpu_table_avx2, has_avx2},
+#endif
+    {"generic", "generic", &cpu_table_generic, has_generic},
+};
+enum { LEVEL_COUNT = sizeof levels / sizeof *levels };
+
+static bool choose_level(const struct Level **level, Error *err) {
+    const char *forced = getenv("VLM_CPU_LEVEL");
+    for (size_t i = 0; i < LEVEL_COUNT; i++) {
+        *level = &levels[i];
+        if (!forced || !*forced) {
+            if (levels[i].supported()) return true;
+        } else if (strcmp(forced, levels[i].name) == 0) {
+            if (levels[i].supported()) return true;
+            return error_set(err, "VLM_CPU_LEVEL is %s, but this machine lacks these instructions; unset it",
+                             forced);
+        }
+    }
+    return error_set(err, "VLM_CPU_LEVEL is \"%s\", expected generic, avx2 or avx512 (on x86-64), or nothing",
+                     forced);
+}
+
+// The lowest-numbered hardware thread of cpu's core, which stands for the core; cpu itself where Linux
+// doesn't say.
+static int core_of(int cpu) {
+    char path[96];
+    int first = cpu;
+    snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/topology/thread_siblings_list", cpu);
+    FILE *f = fopen(path, "r");
+    if (!f) return cpu;
+    if (fscanf(f, "%d", &first) != 1) first = cpu;
+    fclose(f);
+    return first;
+}
+
+// Physical cores among the processors this process may run on.
+static size_t physical_cores(void) {
+    cpu_set_t allowed, cores;
+    CPU_ZERO(&cores);
+    if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) return 1;
+    for (int cpu = 0; cpu < CPU_SETSIZE; cpu++)
+        if (CPU_ISSET(cpu, &allowed)) CPU_SET(core_of(cpu), &cores);
+    return (size_t)CPU_COUNT(&cores);
+}
+
+bool backend_cpu_create(Backend **be, size_t threads, Error *err) {
+    const struct Level *level;
+    *be = NULL;
+    if (!choose_level(&level, err)) return false;
+    if (threads > CPU_SETSIZE) return error_set(err, "%zu threads; at most %d will do", threads, CPU_SETSIZE);
+    if (threads == 0) threads = physical_cores();
+    gemm_limit_level(level->name);
+    CpuState *state = mem_zeroed(1, sizeof *state);
+    *state = (CpuState){.threads = (int)threads, .level = level->name};
+    *be = mem_zeroed(1, sizeof **be);
+    **be = (Backend){.name = "cpu", .alignment = 64, .ops = level->ops, .device = &device, .state = state};
+    char library[64];
+    gemm_describe(library, sizeof library);
+    snprintf((*be)->detail, sizeof(*be)->detail, "%s, %zu thread%s, %s", level->title, threads,
+             threads == 1 ? "" : "s", library);
+    return true;
+}
