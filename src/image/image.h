@@ -1,5 +1,6 @@
-// Pictures as nanoVLM sees them: decoded to RGB by Pillow's rules, resized bicubically in its integer arithmetic, cut
-// into square tiles (data/custom_transforms.py), with a global tile in front when there are several.
+// Pictures as nanoVLM sees them: decoded to RGB by Pillow's rules, resized bicubically in its integer
+// arithmetic, cut into square tiles (data/custom_transforms.py), with a global tile in front when there are
+// several.
 #pragma once
 #include "base/error.h"
 
@@ -12,9 +13,9 @@ typedef struct Image {
 } Image;
 
 void image_free(Image *image);
-// Decodes JPEG, PNG or WebP by their first bytes. exif: apply the orientation 2…8 (training does, generate.py does not).
-// Errors name the format and the cause; a truncated file is an error; more than 178 956 970 pixels (Pillow's limit
-// against decompression bombs) is an error.
+// Decodes JPEG, PNG or WebP by their first bytes. exif: apply the orientation 2…8 (training does, generate.py
+// does not). Errors name the format and the cause; a truncated file is an error; more than 178 956 970 pixels
+// (Pillow's limit against decompression bombs) is an error.
 bool image_decode(Image *image, const void *bytes, size_t size, bool exif, Error *err);
 bool image_load(Image *image, const char *path, bool exif, Error *err); // reads and decodes a file
 bool image_write_png(const Image *image, const char *path, Error *err);
@@ -26,7 +27,7 @@ bool image_target_size(size_t *width, size_t *height, size_t in_width, size_t in
                        size_t tile, bool resize_to_max_side_len, Error *err);
 // Pillow's bicubic on 8-bit pixels, bit for bit (up to Pillow 12). out is allocated; the same size copies.
 bool image_resize_bicubic(Image *out, const Image *in, size_t width, size_t height, Error *err);
-// Cuts into rows x cols tiles of side `tile`, row-major, float = byte / 255, each [3, tile, tile], into out; with
-// `global` the whole picture resized (antialiased bilinear on the floats) goes first. out holds
+// Cuts into rows x cols tiles of side `tile`, row-major, float = byte / 255, each [3, tile, tile], into out;
+// with `global` the whole picture resized (antialiased bilinear on the floats) goes first. out holds
 // (rows*cols + global) * 3 * tile * tile floats.
 void image_to_tiles(float *out, const Image *image, size_t tile, bool global);

@@ -1,0 +1,95 @@
+#include "image/image.h"
+#include "base/file.h"
+#include "image/decode.h"
+
+#include <png.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MAX_PIXELS ((size_t)178956970) // Pillow's DecompressionBombError: 2 x 1 GiB / 4 / 3
+
+void image_free(Image *image) {
+    free(image->rgb);
+    *image = (Image){0};
+}
+
+bool image_alloc(Image *image, size_t width, size_t height, const char *format, Error *err) {
+    *image = (Image){0};
+    if (width == 0 || height == 0) return error_set(err, "%s: a picture without pixels", format);
+    if (width > MAX_PIXELS / height)
+        return error_set(err, "%s: %zu x %zu pixels, at most %zu in all are accepted", format, width, height,
+                         MAX_PIXELS);
+    uint8_t *rgb = malloc(width * height * 3);
+    if (!rgb) return error_set(err, "%s: no memory for %zu x %zu pixels", format, width, height);
+    *image = (Image){width, height, rgb};
+    return true;
+}
+
+// Formats by their first bytes; those without a decoder are named in the error.
+static const struct {
+    const char *name, *magic;
+    size_t at, length;
+    ImageDecoder *decode;
+} formats[] = {
+    {"JPEG", "\xff\xd8\xff", 0, 3, jpeg_decode},
+    {"PNG", "\x89PNG\r\n\x1a\n", 0, 8, png_decode},
+    {"WebP", "WEBP", 8, 4, webp_decode},
+    {"GIF", "GIF8", 0, 4, NULL},
+    {"BMP", "BM", 0, 2, NULL},
+    {"TIFF", "II*\0", 0, 4, NULL},
+    {"TIFF", "MM\0*", 0, 4, NULL},
+    {"AVIF or HEIF", "ftyp", 4, 4, NULL},
+    {"JPEG 2000", "\0\0\0\x0cjP  ", 0, 8, NULL},
+};
+
+bool image_decode(Image *image, const void *bytes, size_t size, bool exif, Error *err) {
+    *image = (Image){0};
+    if (size == 0) return error_set(err, "the picture is empty");
+    for (size_t i = 0; i < sizeof formats / sizeof *formats; i++) {
+        size_t end = formats[i].at + formats[i].length;
+        if (size < end || memcmp((const char *)bytes + formats[i].at, formats[i].magic, formats[i].length))
+            continue;
+        if (!formats[i].decode)
+            return error_set(err, "%s pictures are not supported; convert them to PNG", formats[i].name);
+        int orientation = 1;
+        if (!formats[i].decode(image, &orientation, bytes, size, err)) return false;
+        return !exif || image_orient(image, orientation, err);
+    }
+    return error_set(err, "not a picture of a known format (JPEG, PNG, WebP)");
+}
+
+bool image_load(Image *image, const char *path, bool exif, Error *err) {
+    char *bytes;
+    size_t size;
+    *image = (Image){0};
+    if (!file_read(&bytes, &size, path, err)) return false;
+    bool ok = image_decode(image, bytes, size, exif, err) || error_prefix(err, "%s", path);
+    free(bytes);
+    return ok;
+}
+
+bool image_encode_png(unsigned char **bytes, size_t *size, const Image *image, Error *err) {
+    png_image png = {.version = PNG_IMAGE_VERSION,
+                     .width = (png_uint_32)image->width,
+                     .height = (png_uint_32)image->height,
+                     .format = PNG_FORMAT_RGB};
+    png_alloc_size_t room = PNG_IMAGE_PNG_SIZE_MAX(png);
+    *bytes = malloc(room);
+    if (!*bytes) return error_set(err, "PNG: no memory for %zu bytes", (size_t)room);
+    if (!png_image_write_to_memory(&png, *bytes, &room, 0, image->rgb, 0, NULL)) {
+        free(*bytes);
+        *bytes = NULL;
+        return error_set(err, "PNG: %s", png.message);
+    }
+    *size = room;
+    return true;
+}
+
+bool image_write_png(const Image *image, const char *path, Error *err) {
+    unsigned char *bytes;
+    size_t size;
+    if (!image_encode_png(&bytes, &size, image, err)) return error_prefix(err, "%s", path);
+    bool ok = file_write_text(path, (const char *)bytes, size, err);
+    free(bytes);
+    return ok;
+}

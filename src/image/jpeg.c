@@ -1,0 +1,103 @@
+#include "image/decode.h"
+
+#include <setjmp.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <jpeglib.h>
+
+#include <jerror.h>
+
+#define MAX_SCANS 500 // a progressive file of a few bytes a scan could otherwise cost minutes
+
+// libjpeg leaves through longjmp on errors; everything that must survive lies here.
+typedef struct JpegReader {
+    struct jpeg_decompress_struct info;
+    struct jpeg_error_mgr errors;
+    struct jpeg_progress_mgr progress;
+    jmp_buf leave;
+    char message[JMSG_LENGTH_MAX];
+} JpegReader;
+
+static _Noreturn void on_error(j_common_ptr info) {
+    JpegReader *r = info->client_data;
+    info->err->format_message(info, r->message);
+    longjmp(r->leave, 1);
+}
+
+// libjpeg only warns when the data end too early and fills up with grey; to us that is a broken picture.
+// Other warnings (a damaged code, bytes before a marker) are ignored, as Pillow does.
+static void on_message(j_common_ptr info, int level) {
+    if (level < 0 && info->err->msg_code == JWRN_JPEG_EOF) on_error(info);
+}
+
+static void on_progress(j_common_ptr info) {
+    JpegReader *r = info->client_data;
+    if (r->info.input_scan_number <= MAX_SCANS) return;
+    snprintf(r->message, sizeof r->message, "more than %d scans", MAX_SCANS);
+    longjmp(r->leave, 1);
+}
+
+// One row of CMYK, which Adobe stores inverted, to RGB in Pillow's integer arithmetic.
+static void row_from_cmyk(uint8_t *rgb, const uint8_t *cmyk, size_t width) {
+    for (size_t x = 0; x < width; x++) {
+        int rest = cmyk[4 * x + 3]; // 255 - K
+        for (size_t c = 0; c < 3; c++) {
+            int t = (255 - cmyk[4 * x + c]) * rest + 128, value = rest - ((t + (t >> 8)) >> 8);
+            rgb[3 * x + c] = (uint8_t)(value < 0 ? 0 : value);
+        }
+    }
+}
+
+static int saved_orientation(const struct jpeg_decompress_struct *info) {
+    for (jpeg_saved_marker_ptr m = info->marker_list; m; m = m->next)
+        if (m->marker == JPEG_APP0 + 1 && m->data_length >= 6 && memcmp(m->data, "Exif\0\0", 6) == 0)
+            return exif_orientation(m->data, m->data_length);
+    return 1;
+}
+
+static bool read_pixels(JpegReader *r, Image *image, Error *err) {
+    struct jpeg_decompress_struct *info = &r->info;
+    bool cmyk = info->jpeg_color_space == JCS_CMYK || info->jpeg_color_space == JCS_YCCK;
+    if (info->jpeg_color_space == JCS_UNKNOWN)
+        return error_set(err, "JPEG: %d colour components, expected 1, 3 or 4", info->num_components);
+    info->out_color_space = cmyk ? JCS_CMYK : JCS_RGB; // gray too becomes RGB
+    if (!image_alloc(image, info->image_width, info->image_height, "JPEG", err)) return false;
+    jpeg_start_decompress(info);
+    JSAMPROW line = NULL;
+    if (cmyk) line = info->mem->alloc_large((j_common_ptr)info, JPOOL_IMAGE, image->width * 4);
+    while (info->output_scanline < info->output_height) {
+        JSAMPROW rgb = image->rgb + (size_t)info->output_scanline * image->width * 3;
+        jpeg_read_scanlines(info, cmyk ? &line : &rgb, 1);
+        if (cmyk) row_from_cmyk(rgb, line, image->width);
+    }
+    jpeg_finish_decompress(info);
+    return true;
+}
+
+static bool read_jpeg(JpegReader *r, Image *image, int *orientation, const void *bytes, size_t size,
+                      Error *err) {
+    if (setjmp(r->leave)) {
+        image_free(image);
+        return error_set(err, "JPEG: %s", r->message);
+    }
+    jpeg_create_decompress(&r->info);
+    r->info.progress = &r->progress;
+    jpeg_mem_src(&r->info, bytes, size);
+    jpeg_save_markers(&r->info, JPEG_APP0 + 1, 0xffff);
+    jpeg_read_header(&r->info, TRUE);
+    *orientation = saved_orientation(&r->info);
+    return read_pixels(r, image, err);
+}
+
+bool jpeg_decode(Image *image, int *orientation, const void *bytes, size_t size, Error *err) {
+    JpegReader r = {0};
+    r.info.err = jpeg_std_error(&r.errors);
+    r.errors.error_exit = on_error;
+    r.errors.emit_message = on_message;
+    r.progress.progress_monitor = on_progress;
+    r.info.client_data = &r;
+    bool ok = read_jpeg(&r, image, orientation, bytes, size, err);
+    jpeg_destroy_decompress(&r.info);
+    return ok;
+}

@@ -1,0 +1,107 @@
+#include "base/check.h"
+#include "image/decode.h"
+
+#include <png.h>
+#include <stdio.h>
+#include <string.h>
+
+// libpng leaves through longjmp on errors; everything that must survive lies here.
+typedef struct PngReader {
+    const uint8_t *bytes;
+    size_t size, at;
+    png_structp png;
+    png_infop info;
+    char message[256];
+} PngReader;
+
+static void on_error(png_structp png, png_const_charp message) {
+    PngReader *r = png_get_error_ptr(png);
+    snprintf(r->message, sizeof r->message, "%s", message);
+    png_longjmp(png, 1);
+}
+
+static void on_warning(png_structp png, png_const_charp message) {
+    (void)png, (void)message;
+}
+
+static void read_bytes(png_structp png, png_bytep out, size_t n) {
+    PngReader *r = png_get_io_ptr(png);
+    if (n > r->size - r->at) png_error(png, "the file is truncated");
+    memcpy(out, r->bytes + r->at, n);
+    r->at += n;
+}
+
+// A row of palette numbers becomes RGB in place, from its end because it grows. A number beyond the palette
+// gives the gray of that number, as in Pillow.
+static void expand_palette(uint8_t *row, size_t width, const PngReader *r) {
+    png_colorp palette = NULL;
+    int entries = 0;
+    png_get_PLTE(r->png, r->info, &palette, &entries);
+    for (size_t x = width; x-- > 0;) {
+        uint8_t k = row[x];
+        png_color c = k < entries ? palette[k] : (png_color){k, k, k};
+        row[3 * x] = c.red, row[3 * x + 1] = c.green, row[3 * x + 2] = c.blue;
+    }
+}
+
+// A row of 16-bit gray in place: min(v, 255), as Pillow converts its mode I;16.
+static void expand_gray16(uint8_t *row, size_t width) {
+    for (size_t x = width; x-- > 0;) memset(row + 3 * x, row[2 * x] ? 255 : row[2 * x + 1], 3);
+}
+
+// Reads all rows into image->rgb. Alpha and transparent colours are dropped, gamma and profiles are not
+// applied.
+static void read_rows(PngReader *r, Image *image) {
+    png_structp png = r->png;
+    int color = png_get_color_type(png, r->info), depth = png_get_bit_depth(png, r->info);
+    bool palette = color == PNG_COLOR_TYPE_PALETTE, gray16 = color == PNG_COLOR_TYPE_GRAY && depth == 16;
+    if (palette) {
+        png_set_packing(png);
+    } else if (!gray16) {
+        png_set_strip_16(png); // v >> 8
+        png_set_strip_alpha(png);
+        png_set_gray_to_rgb(png); // 1, 2 and 4 bits become 8
+    }
+    int passes = png_set_interlace_handling(png);
+    png_read_update_info(png, r->info);
+    size_t stride = image->width * 3;
+    CHECK(png_get_rowbytes(png, r->info) <= stride, "%zu bytes a row",
+          (size_t)png_get_rowbytes(png, r->info));
+    for (int pass = 0; pass < passes; pass++)
+        for (size_t y = 0; y < image->height; y++) png_read_row(png, image->rgb + y * stride, NULL);
+    for (size_t y = 0; y < image->height && (palette || gray16); y++) {
+        if (palette)
+            expand_palette(image->rgb + y * stride, image->width, r);
+        else
+            expand_gray16(image->rgb + y * stride, image->width);
+    }
+}
+
+static bool read_png(PngReader *r, Image *image, int *orientation, Error *err) {
+    if (setjmp(png_jmpbuf(r->png))) {
+        image_free(image);
+        return error_set(err, "PNG: %s", r->message);
+    }
+    png_set_crc_action(r->png, PNG_CRC_ERROR_QUIT, PNG_CRC_ERROR_QUIT);
+    png_set_user_limits(r->png, PNG_UINT_31_MAX, PNG_UINT_31_MAX); // image_alloc limits the pixels
+    png_set_read_fn(r->png, r, read_bytes);
+    png_read_info(r->png, r->info);
+    if (!image_alloc(image, png_get_image_width(r->png, r->info), png_get_image_height(r->png, r->info),
+                     "PNG", err))
+        return false;
+    read_rows(r, image);
+    png_read_end(r->png, r->info);
+    png_bytep exif;
+    png_uint_32 exif_size;
+    if (png_get_eXIf_1(r->png, r->info, &exif_size, &exif)) *orientation = exif_orientation(exif, exif_size);
+    return true;
+}
+
+bool png_decode(Image *image, int *orientation, const void *bytes, size_t size, Error *err) {
+    PngReader r = {.bytes = bytes, .size = size};
+    r.png = png_create_read_struct(PNG_LIBPNG_VER_STRING, &r, on_error, on_warning);
+    r.info = r.png ? png_create_info_struct(r.png) : NULL;
+    bool ok = r.info ? read_png(&r, image, orientation, err) : error_set(err, "PNG: out of memory");
+    if (r.png) png_destroy_read_struct(&r.png, &r.info, NULL);
+    return ok;
+}
