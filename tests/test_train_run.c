@@ -1,0 +1,448 @@
+// LINK: train
+// LABELS: parity
+// The run loop: what it logs and saves against nanoVLM's own run, and how it ends when something goes wrong:
+// too few batches, a loss that is no number, a full disk, a signal, the time limit.
+#include "base/log.h"
+#include "base/memory.h"
+#include "model/checkpoint.h"
+#include "ops/cpu/cpu.h"
+#include "support/train_case.h"
+#include "train/run.h"
+#include "train/stop.h"
+
+#include <ftw.h>
+#include <math.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+// ---- a run in a folder of its own ----
+
+typedef struct ListSource {
+    Batch *batches;
+    size_t count, next;
+    size_t given;                    // of all epochs
+    void (*before)(size_t given);    // called before batch number `given` (from 0); may be NULL
+    uint64_t epochs[16], n_restarts; // numbers that restart was asked for
+} ListSource;
+
+static bool list_next(void *state, const Batch **batch, Error *err) {
+    (void)err;
+    ListSource *s = state;
+    *batch = s->next < s->count ? &s->batches[s->next++] : NULL;
+    if (*batch && s->before) s->before(s->given);
+    if (*batch) s->given++;
+    return true;
+}
+
+static bool list_restart(void *state, uint64_t epoch, Error *err) {
+    (void)err;
+    ListSource *s = state;
+    s->next = 0;
+    s->epochs[s->n_restarts++ % 16] = epoch;
+    return true;
+}
+
+typedef struct Fixture {
+    char folder[64];
+    Backend *be;
+    TrainCase c;
+    ListSource training, validation;
+    RunResult result;
+    Error err;
+} Fixture;
+
+static void fixture_open(Fixture *f, const char *variant) {
+    *f = (Fixture){.folder = "/tmp/vlm_train_XXXXXX"};
+    assert_non_null(mkdtemp(f->folder));
+    if (!backend_cpu_create(&f->be, 0, &f->err)) fail_msg("%s", f->err.text);
+    train_case_open(&f->c, f->be, variant);
+    free(f->c.config.vlm.vlm_checkpoint_path);
+    f->c.config.vlm.vlm_checkpoint_path = mem_strdup(f->folder);
+    f->training = (ListSource){.batches = f->c.micro, .count = f->c.n_micro};
+    f->validation = (ListSource){.batches = f->c.validation, .count = f->c.n_validation};
+    stop_on_signals();
+}
+
+static bool run(Fixture *f) {
+    const BatchSource training = {list_next, list_restart, NULL, &f->training};
+    const BatchSource validation = {list_next, list_restart, NULL, &f->validation};
+    const RunPlan plan = {&f->c.config, &f->c.trainer, training,
+                          f->validation.batches ? validation : (BatchSource){0}, "run"};
+    return train_run(&plan, &f->result, &f->err);
+}
+
+static int remove_entry(const char *path, const struct stat *info, int type, struct FTW *where) {
+    (void)info, (void)type, (void)where;
+    return remove(path);
+}
+
+static void fixture_close(Fixture *f) {
+    run_result_free(&f->result);
+    train_case_close(&f->c);
+    backend_destroy(f->be);
+    nftw(f->folder, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
+}
+
+// A file of the run's folder; valid until the next call.
+static const char *in_run(const Fixture *f, const char *name) {
+    static char path[256];
+    snprintf(path, sizeof path, "%s/run/%s", f->folder, name);
+    return path;
+}
+
+static bool has_checkpoint(const Fixture *f, unsigned step) {
+    char name[64];
+    snprintf(name, sizeof name, "step_%u/model.safetensors", step);
+    return file_exists(in_run(f, name));
+}
+
+static json_t *read_log(const Fixture *f) { // array of the lines
+    FILE *stream = fopen(in_run(f, "log.jsonl"), "r");
+    assert_non_null(stream);
+    json_t *lines = json_array(), *line;
+    char text[4096];
+    while (fgets(text, sizeof text, stream)) {
+        json_error_t where;
+        if (!(line = json_loads(text, 0, &where))) fail_msg("%s in: %s", where.text, text);
+        json_array_append_new(lines, line);
+    }
+    fclose(stream);
+    return lines;
+}
+
+static double number(const json_t *object, const char *key) {
+    const json_t *value = json_object_get(object, key);
+    if (!json_is_number(value)) fail_msg("no number %s", key);
+    return json_number_value(value);
+}
+
+// ---- what a run logs and saves ----
+
+static void compare_key(const Fixture *f, const json_t *line, const json_t *ref, const char *key,
+                        double limit, bool relative) {
+    const double a = number(line, key), b = number(ref, key);
+    expect_within(relative ? "logged norm, relative" : "logged loss, absolute",
+                  fabs(a - b) / (relative ? b : 1), limit, "%s %s step %g", f->c.variant, key,
+                  number(ref, "step"));
+}
+
+// One line an update with nanoVLM's keys, and one an epoch.
+static void compare_log(const Fixture *f) {
+    json_t *lines = read_log(f), *line;
+    const json_t *steps = json_object_get(f->c.reference, "steps"),
+                 *epochs = json_object_get(f->c.reference, "epoch_losses");
+    size_t i, n_updates = 0, n_epochs = 0;
+    json_array_foreach(lines, i, line) {
+        if (json_object_get(line, "epoch_loss")) {
+            const double ref = json_number_value(json_array_get(epochs, n_epochs++));
+            expect_within("logged loss, absolute", fabs(number(line, "epoch_loss") - ref), 1e-3,
+                          "%s epoch %zu", f->c.variant, n_epochs);
+            assert_true(number(line, "epoch_duration") > 0 && number(line, "epoch_tokens_per_second") > 0);
+            continue;
+        }
+        const json_t *ref = json_array_get(steps, n_updates++);
+        assert_true(number(line, "step") == number(ref, "step"));
+        compare_key(f, line, ref, "batch_loss", 5e-4, false);
+        compare_key(f, line, ref, "grad_norm", 5e-4, true);
+        assert_int_equal(json_object_get(line, "val_loss") != NULL, json_object_get(ref, "val_loss") != NULL);
+        if (json_object_get(ref, "val_loss")) compare_key(f, line, ref, "val_loss", 5e-4, false);
+        expect_within("logged learning rate, relative",
+                      fabs(number(line, "lr_mp") / number(json_object_get(ref, "lr"), "MP") - 1), 1e-8,
+                      "step %zu", n_updates);
+    }
+    assert_int_equal(n_updates, json_array_size(steps));
+    assert_int_equal(n_epochs, json_array_size(epochs));
+    json_decref(lines);
+}
+
+static void check_files(Fixture *f) {
+    for (unsigned step = 0; step < 20; step++)
+        assert_int_equal(has_checkpoint(f, step), step % 5 == 0 || step == 19);
+    Config again;
+    config_init(&again);
+    if (!config_load(&again, in_run(f, "config.json"), &f->err)) fail_msg("%s", f->err.text);
+    assert_int_equal(again.vlm.lm_vocab_size, 290);
+    assert_int_equal(again.train.eval_interval, 5);
+    assert_string_equal(again.vlm.vlm_checkpoint_path, f->folder);
+    config_free(&again);
+}
+
+// The best validation loss of the reference decides which checkpoint is the best.
+static void check_best(const Fixture *f) {
+    const json_t *steps = json_object_get(f->c.reference, "steps"), *step;
+    double best = INFINITY;
+    size_t i;
+    char name[32] = "";
+    json_array_foreach(steps, i, step) {
+        if (!json_object_get(step, "val_loss") || number(step, "val_loss") >= best) continue;
+        best = number(step, "val_loss");
+        snprintf(name, sizeof name, "step_%zu", i);
+    }
+    assert_string_equal(f->result.best_checkpoint, in_run(f, name));
+}
+
+static void test_reference_run(void **state) {
+    (void)state;
+    FileList variants = golden_cases("train", "weights_final.safetensors");
+    for (size_t i = 0; i < variants.count; i++) {
+        Fixture f;
+        fixture_open(&f, variants.names[i]);
+        if (!run(&f)) fail_msg("%s", f.err.text);
+        assert_int_equal(f.result.end, RUN_COMPLETE);
+        compare_log(&f);
+        check_files(&f);
+        check_best(&f);
+        // what the last checkpoint holds is what nanoVLM's twenty updates gave
+        assert_string_equal(f.result.last_checkpoint, in_run(&f, "step_19"));
+        params_initialise(&f.c.model.params, f.be, &f.c.config.vlm, "nanovlm", 1);
+        if (!checkpoint_load_weights(&f.c.model, f.result.last_checkpoint, &f.err))
+            fail_msg("%s", f.err.text);
+        if (f.c.model.plan.trained[GROUP_VISION])
+            train_compare_weights(&f.c, "weights_final.safetensors",
+                                  "weights of the last checkpoint, of the movement", 1e-2);
+        fixture_close(&f);
+    }
+    printf("%zu runs compared\n", variants.count);
+    file_list_free(&variants);
+}
+
+static void test_statistics(void **state) {
+    (void)state;
+    Fixture f;
+    fixture_open(&f, "three_groups");
+    f.c.config.train.stats_log_interval = 4;
+    f.c.config.train.max_training_steps = 8;
+    assert_true(run(&f));
+    static const char *const keys[] = {
+        "avg_tokens_per_second", "avg_data_load_time",    "max_data_load_time",    "avg_fw_bw_time",
+        "max_fw_bw_time",        "avg_post_process_time", "max_post_process_time", "avg_images_per_sample",
+        "max_images_per_sample", "min_images_per_sample",
+    };
+    json_t *lines = read_log(&f), *line;
+    size_t i, n = 0;
+    json_array_foreach(lines, i, line) {
+        size_t found = 0;
+        const char *key;
+        json_t *value;
+        json_object_foreach(line, key, value) found += strncmp(key, "training_stats/", 15) == 0;
+        const bool due = json_object_get(line, "batch_loss") && (int)number(line, "step") % 4 == 0;
+        assert_int_equal(found, due ? sizeof keys / sizeof *keys : 0);
+        for (size_t k = 0; due && k < sizeof keys / sizeof *keys; k++) {
+            char full[64];
+            snprintf(full, sizeof full, "training_stats/%s", keys[k]);
+            assert_true(number(line, full) >= 0);
+        }
+        if (due && n++ == 0) { // step 0: micro-batches 0 (three images in two sequences) and 1 (two)
+            assert_true(number(line, "training_stats/avg_images_per_sample") == 1.25);
+        }
+    }
+    assert_int_equal(n, 2);
+    json_decref(lines);
+    fixture_close(&f);
+}
+
+// Five batches make two updates an epoch; the fifth is dropped and the next epoch begins with the first.
+static void test_incomplete_accumulation_is_dropped(void **state) {
+    (void)state;
+    Fixture f;
+    fixture_open(&f, "three_groups");
+    f.training.count = 5;
+    f.c.config.train.max_training_steps = 4;
+    f.c.config.train.eval_interval = 100;
+    assert_true(run(&f));
+    assert_int_equal(f.training.given, 5 + 4);
+    assert_int_equal(f.result.epochs, 2);
+    assert_int_equal(f.training.n_restarts, 1);
+    assert_int_equal(f.training.epochs[0], 1);
+
+    TrainCase c; // the same by hand
+    train_case_open(&c, f.be, "three_groups");
+    c.config.train.max_training_steps = 4;
+    for (size_t i = 0; i < 8; i++) {
+        float loss;
+        assert_true(trainer_micro_step(&c.trainer, &c.micro[i % 4], &loss, &f.err));
+        if (i % 2 == 1) trainer_update(&c.trainer);
+    }
+    float *a = tensor_values(f.be, f.c.model.params.projector->w),
+          *b = tensor_values(f.be, c.model.params.projector->w);
+    assert_memory_equal(a, b, tensor_bytes(c.model.params.projector->w));
+    free(a);
+    free(b);
+    train_case_close(&c);
+    fixture_close(&f);
+}
+
+static void test_no_validation(void **state) {
+    (void)state;
+    Fixture f;
+    fixture_open(&f, "three_groups");
+    f.validation.batches = NULL;
+    f.c.config.train.max_training_steps = 6;
+    assert_true(run(&f));
+    assert_true(has_checkpoint(&f, 0) && has_checkpoint(&f, 5));
+    assert_null(f.result.best_checkpoint);
+    fixture_close(&f);
+}
+
+// ---- how a run ends ----
+
+static void test_too_few_batches(void **state) {
+    (void)state;
+    Fixture f;
+    fixture_open(&f, "three_groups");
+    f.training.count = 1;
+    assert_false(run(&f));
+    assert_non_null(strstr(f.err.text, "gradient_accumulation_steps 2"));
+    fixture_close(&f);
+}
+
+static void test_run_exists_already(void **state) {
+    (void)state;
+    Fixture f;
+    fixture_open(&f, "three_groups");
+    f.c.config.train.max_training_steps = 1;
+    assert_true(run(&f));
+    run_result_free(&f.result);
+    assert_false(run(&f));
+    assert_non_null(strstr(f.err.text, "run_name"));
+    fixture_close(&f);
+}
+
+// A picture with a NaN makes the loss one: the run ends, names the step, and does not save what may be
+// spoiled.
+static void test_loss_is_not_finite(void **state) {
+    (void)state;
+    Fixture f;
+    fixture_open(&f, "three_groups");
+    f.c.micro[5].images[0] = NAN; // second micro-batch of step 2
+    assert_false(run(&f));
+    assert_int_equal(f.result.end, RUN_FAILED);
+    assert_non_null(strstr(f.err.text, "step 2: the loss is"));
+    assert_non_null(strstr(f.err.text, in_run(&f, "step_0")));
+    assert_false(has_checkpoint(&f, 1) || has_checkpoint(&f, 2));
+    fixture_close(&f);
+}
+
+static void test_batch_without_targets(void **state) {
+    (void)state;
+    Fixture f;
+    fixture_open(&f, "three_groups");
+    for (size_t i = 0; i < f.c.micro[1].B * f.c.micro[1].T; i++) f.c.micro[1].labels[i] = IGNORE_INDEX;
+    f.c.config.train.max_training_steps = 3;
+    assert_true(run(&f)); // no loss to speak of, but nothing is spoiled
+    json_t *lines = read_log(&f);
+    assert_true(json_is_null(json_object_get(json_array_get(lines, 0), "batch_loss")));
+    assert_true(number(json_array_get(lines, 1), "batch_loss") > 0);
+    json_decref(lines);
+    fixture_close(&f);
+}
+
+static void interrupt_at_2(size_t given) {
+    if (given == 2) raise(SIGINT);
+}
+
+// Ctrl-C in the first half of an accumulation: the update is finished, then saved.
+static void test_signal(void **state) {
+    (void)state;
+    Fixture f;
+    fixture_open(&f, "three_groups");
+    f.training.before = interrupt_at_2;
+    assert_true(run(&f));
+    assert_int_equal(f.result.end, RUN_SIGNALLED);
+    assert_int_equal(f.c.trainer.updates, 2);
+    assert_int_equal(f.training.given, 4);
+    assert_string_equal(f.result.last_checkpoint, in_run(&f, "step_1"));
+    assert_true(has_checkpoint(&f, 1));
+    fixture_close(&f);
+}
+
+static void wait_a_little(size_t given) {
+    (void)given;
+    usleep(30000);
+}
+
+static void test_time_limit(void **state) {
+    (void)state;
+    Fixture f;
+    fixture_open(&f, "three_groups");
+    f.training.before = wait_a_little;
+    f.c.config.options.max_minutes.value = 0.15 / 60; // three or so updates of two batches
+    assert_true(run(&f));
+    assert_int_equal(f.result.end, RUN_OUT_OF_TIME);
+    const uint64_t updates = f.c.trainer.updates;
+    assert_true(updates >= 1 && updates < 20);
+    assert_true(has_checkpoint(&f, (unsigned)updates - 1));
+    fixture_close(&f);
+}
+
+// ---- a disk that is full ----
+
+static size_t full_from, full_until; // batches between which files cannot grow
+
+static void limit_files(bool full) {
+    struct rlimit limit;
+    getrlimit(RLIMIT_FSIZE, &limit);
+    limit.rlim_cur = full ? 32768 : limit.rlim_max; // less than a checkpoint, more than the log
+    setrlimit(RLIMIT_FSIZE, &limit);
+}
+
+static void fill_and_free_disk(size_t given) {
+    limit_files(given >= full_from && given < full_until);
+}
+
+static void run_with_full_disk(Fixture *f, size_t from, size_t until) {
+    full_from = from, full_until = until;
+    fixture_open(f, "three_groups");
+    f->training.before = fill_and_free_disk;
+    const bool ok = run(f);
+    limit_files(false);
+    if (!ok) fail_msg("%s", f->err.text); // saving fails, training goes on
+    assert_int_equal(f->c.trainer.updates, 20);
+}
+
+static void test_disk_full_for_a_while(void **state) {
+    (void)state;
+    Fixture f;
+    run_with_full_disk(&f, 6, 24); // saves of steps 5 and 10 fail
+    assert_true(has_checkpoint(&f, 0) && !has_checkpoint(&f, 5) && !has_checkpoint(&f, 10) &&
+                has_checkpoint(&f, 15));
+    assert_false(file_exists(in_run(&f, "step_5")) || file_exists(in_run(&f, "step_5.tmp")));
+    assert_false(f.result.save_failed);
+    assert_string_equal(f.result.last_checkpoint, in_run(&f, "step_19"));
+    fixture_close(&f);
+}
+
+static void test_disk_full_at_the_end(void **state) {
+    (void)state;
+    Fixture f;
+    run_with_full_disk(&f, 24, SIZE_MAX);
+    assert_true(f.result.save_failed);
+    assert_string_equal(f.result.last_checkpoint, in_run(&f, "step_10"));
+    if (!checkpoint_load_weights(&f.c.model, f.result.last_checkpoint, &f.err)) fail_msg("%s", f.err.text);
+    fixture_close(&f);
+}
+
+int main(void) {
+    log_set_level(LOG_ERROR);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_reference_run),
+        cmocka_unit_test(test_statistics),
+        cmocka_unit_test(test_incomplete_accumulation_is_dropped),
+        cmocka_unit_test(test_no_validation),
+        cmocka_unit_test(test_too_few_batches),
+        cmocka_unit_test(test_run_exists_already),
+        cmocka_unit_test(test_loss_is_not_finite),
+        cmocka_unit_test(test_batch_without_targets),
+        cmocka_unit_test(test_signal),
+        cmocka_unit_test(test_time_limit),
+        cmocka_unit_test(test_disk_full_for_a_while),
+        cmocka_unit_test(test_disk_full_at_the_end),
+    };
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    print_worst_shares();
+    return failed;
+}
