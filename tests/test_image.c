@@ -263,22 +263,33 @@ static void test_orientations(void **state) {
     }
 }
 
-static void test_exif(void **state) {
+static int orientation(const void *exif, size_t exif_size, const char *xmp) {
+    return orientation_of(&(Metadata){exif, xmp, exif_size, xmp ? strlen(xmp) : 0});
+}
+
+static void test_orientation_in_metadata(void **state) {
     (void)state;
     static const char little[] =
         "II*\0\x08\0\0\0\x02\0\x0f\x01\x02\0\x01\0\0\0A\0\0\0\x12\x01\x03\0\x01\0\0\0\x06\0\0";
-    static const char big[] = "Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x04\0\0\0\x01\0\0\0\x03\0\0\0";
-    assert_int_equal(exif_orientation(little, sizeof little), 6);
-    assert_int_equal(exif_orientation(big, sizeof big), 3);
-    for (size_t n = 0; n < 33; n++) { // cut short: 1 or the value, never a read outside
+    static const char big[] = "Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x04\0\0\0\x01\0\0\0\x03";
+    static const char far[] = "II*\0\xff\xff\xff\xff\xff\xff";
+    assert_int_equal(orientation(little, sizeof little, NULL), 6);
+    assert_int_equal(orientation(little, sizeof little, "tiff:Orientation=\"8\""), 6);
+    assert_int_equal(orientation(big, sizeof big - 1, NULL), 3);
+    assert_int_equal(orientation(far, sizeof far, NULL), 0);
+    assert_int_equal(orientation(far, sizeof far, "<a tiff:Orientation=\"8\"/>"), 8);
+    assert_int_equal(orientation(NULL, 0, "<tiff:Orientation>5</tiff:Orientation>"), 5);
+    assert_int_equal(orientation(NULL, 0, "tiff:Orientation=x tiff:Orientation=\"2\""), 2);
+    static const char *without[] = {"", "tiff:Orientation", "tiff:Orientation>", "tiff:Orientation=\"",
+                                    "Orientation>3"};
+    for (size_t i = 0; i < 5; i++) assert_int_equal(orientation(NULL, 0, without[i]), 0);
+    for (size_t n = 0; n < 33; n++) { // cut short: nothing or the value, never a read outside
         char *copy = mem_alloc(n + 1);
         memcpy(copy, little, n);
-        int o = exif_orientation(copy, n);
-        assert_true(o == 1 || o == 6);
+        int o = orientation(copy, n, NULL);
+        assert_true(o <= 1 || o == 6);
         free(copy);
     }
-    char far[] = "II*\0\xff\xff\xff\xff\xff\xff";
-    assert_int_equal(exif_orientation(far, sizeof far), 1);
 }
 
 static void test_bombs(void **state) {
@@ -347,7 +358,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_sha256),
         cmocka_unit_test(test_target_size),
-        cmocka_unit_test(test_exif),
+        cmocka_unit_test(test_orientation_in_metadata),
         cmocka_unit_test(test_orientations),
         cmocka_unit_test(test_bombs),
         cmocka_unit_test(test_reference_pictures),

@@ -2,8 +2,8 @@
 #pragma once
 #include "image/image.h"
 
-// A decoder fills image (RGB, allocated by image_alloc) and leaves in *orientation what the file's EXIF says
-// (1…8; 1 when it says nothing). On failure image holds nothing.
+// A decoder fills image (RGB, allocated by image_alloc) and leaves in *orientation what the file says
+// (orientation_of). On failure image holds nothing.
 typedef bool ImageDecoder(Image *image, int *orientation, const void *bytes, size_t size, Error *err);
 ImageDecoder jpeg_decode, png_decode, webp_decode;
 
@@ -11,7 +11,13 @@ ImageDecoder jpeg_decode, png_decode, webp_decode;
 // memory.
 bool image_alloc(Image *image, size_t width, size_t height, const char *format, Error *err);
 
-// The orientation in a TIFF header with its first directory, as EXIF carries it; 1 when absent or damaged.
-int exif_orientation(const void *bytes, size_t size);
-// Turns and mirrors the picture as orientation 2…8 says; anything else leaves it.
+// Metadata of a file that may hold its orientation; borrowed, size 0 when absent.
+typedef struct Metadata {
+    const void *exif, *xmp;
+    size_t exif_size, xmp_size;
+} Metadata;
+// The orientation in the EXIF (a TIFF header with its first directory) or else, as in Pillow, the one in the
+// XMP. Anything but 2…8 means upright.
+int orientation_of(const Metadata *m);
+// Turns and mirrors the picture as orientation 2…8 says; anything else leaves it. On failure image is freed.
 bool image_orient(Image *image, int orientation, Error *err);

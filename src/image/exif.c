@@ -24,12 +24,13 @@ static uint32_t tiff_number(Tiff t, size_t at, size_t n) {
     return value;
 }
 
-int exif_orientation(const void *bytes, size_t size) {
+// 0 when absent.
+static int exif_orientation(const void *bytes, size_t size) {
     Tiff t = {bytes, size, false};
     if (size >= 6 && memcmp(bytes, "Exif\0\0", 6) == 0) t.bytes += 6, t.size -= 6;
-    if (t.size < 8 || (memcmp(t.bytes, "II", 2) && memcmp(t.bytes, "MM", 2))) return 1;
+    if (t.size < 8 || (memcmp(t.bytes, "II", 2) && memcmp(t.bytes, "MM", 2))) return 0;
     t.big_endian = t.bytes[0] == 'M';
-    if (tiff_number(t, 2, 2) != 42) return 1;
+    if (tiff_number(t, 2, 2) != 42) return 0;
     size_t directory = tiff_number(t, 4, 4), entries = tiff_number(t, directory, 2);
     for (size_t i = 0; i < entries; i++) {
         size_t entry = directory + 2 + 12 * i;
@@ -39,7 +40,25 @@ int exif_orientation(const void *bytes, size_t size) {
         uint32_t value = tiff_number(t, entry + 8, type == TYPE_SHORT ? 2 : 4);
         return value >= 1 && value <= 8 ? (int)value : 1;
     }
-    return 1;
+    return 0;
+}
+
+// The digit behind the first tiff:Orientation=" or tiff:Orientation> of an XMP packet; 0 when there is none.
+static int xmp_orientation(const char *text, size_t size) {
+    static const char name[] = "tiff:Orientation";
+    const char *end = text + size, *p = text;
+    while ((p = memmem(p, (size_t)(end - p), name, sizeof name - 1)) != NULL) {
+        p += sizeof name - 1;
+        size_t left = (size_t)(end - p),
+               sign = left > 2 && memcmp(p, "=\"", 2) == 0 ? 2 : left > 1 && *p == '>';
+        if (sign && p[sign] >= '0' && p[sign] <= '9') return p[sign] - '0';
+    }
+    return 0;
+}
+
+int orientation_of(const Metadata *m) {
+    int orientation = m->exif_size ? exif_orientation(m->exif, m->exif_size) : 0;
+    return orientation || !m->xmp_size ? orientation : xmp_orientation(m->xmp, m->xmp_size);
 }
 
 // ---- turning ----

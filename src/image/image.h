@@ -13,9 +13,9 @@ typedef struct Image {
 } Image;
 
 void image_free(Image *image);
-// Decodes JPEG, PNG or WebP by their first bytes. exif: apply the orientation 2…8 (training does, generate.py
-// does not). Errors name the format and the cause; a truncated file is an error; more than 178 956 970 pixels
-// (Pillow's limit against decompression bombs) is an error.
+// Decodes JPEG, PNG or WebP by their first bytes. exif: apply the orientation 2…8 that EXIF or XMP gives
+// (training does, generate.py does not). Errors name the format and the cause; a file without its end is an
+// error; more than 178 956 970 pixels (Pillow's limit against decompression bombs) are an error.
 bool image_decode(Image *image, const void *bytes, size_t size, bool exif, Error *err);
 bool image_load(Image *image, const char *path, bool exif, Error *err); // reads and decodes a file
 bool image_write_png(const Image *image, const char *path, Error *err);

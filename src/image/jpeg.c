@@ -49,11 +49,17 @@ static void row_from_cmyk(uint8_t *rgb, const uint8_t *cmyk, size_t width) {
     }
 }
 
+#define XMP_NAME "http://ns.adobe.com/xap/1.0/" // and a '\0', before the packet in its APP1 marker
+
 static int saved_orientation(const struct jpeg_decompress_struct *info) {
-    for (jpeg_saved_marker_ptr m = info->marker_list; m; m = m->next)
-        if (m->marker == JPEG_APP0 + 1 && m->data_length >= 6 && memcmp(m->data, "Exif\0\0", 6) == 0)
-            return exif_orientation(m->data, m->data_length);
-    return 1;
+    Metadata m = {0};
+    for (jpeg_saved_marker_ptr s = info->marker_list; s; s = s->next) {
+        if (s->data_length > 6 && !m.exif && memcmp(s->data, "Exif\0\0", 6) == 0)
+            m.exif = s->data, m.exif_size = s->data_length;
+        if (s->data_length > sizeof XMP_NAME && memcmp(s->data, XMP_NAME, sizeof XMP_NAME) == 0)
+            m.xmp = s->data + sizeof XMP_NAME, m.xmp_size = s->data_length - sizeof XMP_NAME;
+    }
+    return orientation_of(&m);
 }
 
 static bool read_pixels(JpegReader *r, Image *image, Error *err) {

@@ -77,6 +77,19 @@ static void read_rows(PngReader *r, Image *image) {
     }
 }
 
+static int stored_orientation(const PngReader *r) {
+    Metadata m = {0};
+    png_bytep exif;
+    png_uint_32 exif_size;
+    if (png_get_eXIf_1(r->png, r->info, &exif_size, &exif)) m.exif = exif, m.exif_size = exif_size;
+    png_textp texts = NULL;
+    int n = png_get_text(r->png, r->info, &texts, NULL);
+    for (int i = 0; i < n; i++)
+        if (strcmp(texts[i].key, "XML:com.adobe.xmp") == 0)
+            m.xmp = texts[i].text, m.xmp_size = strlen(texts[i].text);
+    return orientation_of(&m);
+}
+
 static bool read_png(PngReader *r, Image *image, int *orientation, Error *err) {
     if (setjmp(png_jmpbuf(r->png))) {
         image_free(image);
@@ -91,9 +104,7 @@ static bool read_png(PngReader *r, Image *image, int *orientation, Error *err) {
         return false;
     read_rows(r, image);
     png_read_end(r->png, r->info);
-    png_bytep exif;
-    png_uint_32 exif_size;
-    if (png_get_eXIf_1(r->png, r->info, &exif_size, &exif)) *orientation = exif_orientation(exif, exif_size);
+    *orientation = stored_orientation(r);
     return true;
 }
 

@@ -28,11 +28,13 @@ bool webp_decode(Image *image, int *orientation, const void *bytes, size_t size,
     WebPDemuxer *demuxer = WebPDemux(&data);
     if (!demuxer) return error_set(err, "WebP: the file is truncated or damaged");
     bool ok = read_first_frame(image, &data, demuxer, err);
-    WebPChunkIterator exif;
-    if (WebPDemuxGetChunk(demuxer, "EXIF", 1, &exif)) {
-        *orientation = exif_orientation(exif.chunk.bytes, exif.chunk.size);
-        WebPDemuxReleaseChunkIterator(&exif);
-    }
+    WebPChunkIterator exif = {0}, xmp = {0};
+    WebPDemuxGetChunk(demuxer, "EXIF", 1, &exif);
+    WebPDemuxGetChunk(demuxer, "XMP ", 1, &xmp);
+    *orientation =
+        orientation_of(&(Metadata){exif.chunk.bytes, xmp.chunk.bytes, exif.chunk.size, xmp.chunk.size});
+    WebPDemuxReleaseChunkIterator(&exif);
+    WebPDemuxReleaseChunkIterator(&xmp);
     WebPDemuxDelete(demuxer);
     return ok;
 }
