@@ -3,6 +3,7 @@
 #include "base/vec.h"
 
 #include <math.h>
+#include <stdbool.h>
 #include <stdio.h>
 
 static void put(CharVec *out, const char *text) {
@@ -121,24 +122,42 @@ char *pyjson_dump(const json_t *value, int indent) {
     return out.items;
 }
 
+// Adds one to the last digit of "1.234e+05"; false when the carry would make it longer.
+static bool next_digits(char *text) {
+    for (char *c = strchr(text, 'e') - 1; c >= text && *c != '-'; c--) {
+        if (*c == '.') continue;
+        if (*c != '9') {
+            (*c)++;
+            return true;
+        }
+        *c = '0';
+    }
+    return false;
+}
+
+// The shortest "d.ddde±dd" that reads back as the value. Below a power of two the doubles lie closer than
+// above it, so that there the digits next to the rounded ones can be the only ones of their length that do.
+static void shortest_digits(char text[32], double value) {
+    for (int decimals = 0; decimals < 17; decimals++) {
+        snprintf(text, 32, "%.*e", decimals, value);
+        if (strtod(text, NULL) == value) return;
+        if (next_digits(text) && strtod(text, NULL) == value) return;
+    }
+    CHECK(false, "17 digits do not name %.17g", value);
+}
+
 void py_repr_double(char text[32], double value) {
     if (!isfinite(value)) {
         snprintf(text, 32, "%s", isnan(value) ? "nan" : value < 0 ? "-inf" : "inf");
         return;
     }
-    char shortest[32];
-    for (int digits = 0; digits < 17; digits++) { // %e prints one digit more than its precision
-        snprintf(shortest, sizeof shortest, "%.*e", digits, value);
-        if (strtod(shortest, NULL) == value) break;
-    }
-    char *e = strchr(shortest, 'e');
-    CHECK(e, "%s has no exponent", shortest);
-    int exponent = atoi(e + 1),
-        decimals = (int)(e - shortest) - (shortest[0] == '-') - 2; // behind the point of `shortest`
+    char digits[32];
+    shortest_digits(digits, value);
+    const char *e = strchr(digits, 'e');
+    int exponent = atoi(e + 1), decimals = (int)(e - digits) - (digits[0] == '-') - 2; // behind the point
     if (decimals < 0) decimals = 0;
     if (exponent < -4 || exponent >= 16) {
-        snprintf(text, 32, "%.*se%c%02d", (int)(e - shortest), shortest, exponent < 0 ? '-' : '+',
-                 abs(exponent));
+        snprintf(text, 32, "%.*se%c%02d", (int)(e - digits), digits, exponent < 0 ? '-' : '+', abs(exponent));
     } else {
         snprintf(text, 32, "%.*f", decimals > exponent ? decimals - exponent : 1, value);
     }

@@ -99,6 +99,14 @@ static bool check_pictures(const VLMConfig *c, const TrainConfig *t, Error *err)
     RULE(c->max_img_size % c->vit_img_size == 0,
          "max_img_size %zu is no multiple of vit_img_size %zu: pictures could not be split into tiles",
          c->max_img_size, c->vit_img_size);
+    size_t grid = c->max_img_size / c->vit_img_size;
+    char last[48];
+    snprintf(last, sizeof last, "r%zuc%zu", grid, grid);
+    RULE(grid == 1 || find_token(&c->vlm_extra_tokens, last),
+         "max_img_size %zu / vit_img_size %zu gives up to %zu x %zu tiles, but vlm_extra_tokens has no %s: "
+         "lower "
+         "max_img_size or add the tokens",
+         c->max_img_size, c->vit_img_size, grid, grid, last);
     size_t length = c->lm_max_length < t->max_sample_length ? c->lm_max_length : t->max_sample_length;
     RULE(c->mp_image_token_length + 2 < length,
          "mp_image_token_length %zu leaves no room in lm_max_length %zu and max_sample_length %zu: every "
