@@ -5,6 +5,7 @@
 #include "base/memory.h"
 #include "base/random.h"
 #include "format/arrow.h"
+#include "format/arrow_batch.h"
 
 #include <signal.h>
 #include <stdio.h>
@@ -315,6 +316,36 @@ static void test_every_kind_of_column(void **state) {
     free(path);
 }
 
+// A batch as another producer may give it: struct, child and items all begin at offsets of their own.
+// Row i is {numbers: [10 i, 10 i + 1]}, row 1 is null.
+static void test_offsets(void **state) {
+    (void)state;
+    int16_t values[] = {-1, -1, -1, -1, 0, 1, 10, 11, 20, 21}; // items begin at 4
+    int32_t starts[] = {99, 99, 99, 0, 2, 4, 6};               // lists begin at 1 + 2
+    uint8_t valid = 0x2f;                                      // bit 4: row 1
+    struct ArrowArray items = {6, 0, 4, 2, 0, (const void *[]){NULL, values}, NULL, NULL, NULL, NULL};
+    struct ArrowArray *list_children[] = {&items}, *children[1];
+    struct ArrowArray lists = {5,    1,    1,   2, 1, (const void *[]){&valid, starts}, list_children,
+                               NULL, NULL, NULL};
+    struct ArrowSchema item_schema = {.format = "s", .name = "item"}, *list_schemas[] = {&item_schema};
+    struct ArrowSchema list_schema = {
+        .format = "+l", .name = "numbers", .n_children = 1, .children = list_schemas};
+    struct ArrowSchema *schemas[] = {&list_schema};
+    children[0] = &lists;
+    RecordBatch batch = {{.format = "+s", .name = "", .n_children = 1, .children = schemas},
+                         {3, 0, 2, 1, 1, (const void *[]){NULL}, children, NULL, NULL, NULL}};
+    assert_int_equal(record_batch_rows(&batch), 3);
+    Column numbers = column(&batch, "numbers");
+    for (size_t i = 0; i < 3; i++) {
+        size_t first, count;
+        column_list_range(&first, &count, numbers, i);
+        assert_int_equal(column_is_null(numbers, i), i == 1);
+        assert_int_equal(count, i == 1 ? 0 : 2);
+        for (size_t k = 0; k < count; k++)
+            assert_int_equal(column_int(column_items(numbers), first + k), 10 * i + k);
+    }
+}
+
 // ---- damaged files ----
 
 static void touch(Column c, size_t i) {
@@ -402,6 +433,26 @@ static void test_damaged_files(void **state) {
     free(rows), free(types), free(path);
 }
 
+static void test_text_that_is_not_utf8(void **state) {
+    (void)state;
+    Error err;
+    char *source = golden_path("parquet/types.parquet"), *path = path_join(folder, "utf8.parquet"), *bytes;
+    size_t size;
+    expect(file_read(&bytes, &size, source, &err), &err);
+    char *text = memmem(bytes, size, "text 1", 6);
+    assert_non_null(text);
+    *text = '\xff';
+    expect(file_write_text(path, bytes, size, &err), &err);
+    ParquetReader *r;
+    RecordBatch *batch;
+    expect(parquet_open(&r, path, &err), &err);
+    assert_false(parquet_read(&batch, r, 0, NULL, 0, &err));
+    assert_non_null(strstr(err.text, "utf8.parquet: row group 0: "));
+    assert_non_null(strstr(err.text, "UTF8"));
+    parquet_close(r);
+    free(bytes), free(source), free(path);
+}
+
 static void test_messages(void **state) {
     (void)state;
     Error err;
@@ -424,7 +475,9 @@ int main(void) {
         cmocka_unit_test(test_same_rows_same_bytes),
         cmocka_unit_test(test_failed_write_leaves_the_old_file),
         cmocka_unit_test(test_every_kind_of_column),
+        cmocka_unit_test(test_offsets),
         cmocka_unit_test(test_damaged_files),
+        cmocka_unit_test(test_text_that_is_not_utf8),
         cmocka_unit_test(test_messages),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);

@@ -155,8 +155,7 @@ static arrow::Result<std::shared_ptr<arrow::Table>> plain_table(std::shared_ptr<
 static Status read_group(RecordBatch *out, ParquetReader *r, size_t row_group,
                          const std::vector<int> &leaves) {
     ARROW_ASSIGN_OR_RAISE(auto table, r->file->ReadRowGroup((int)row_group, leaves));
-    ARROW_RETURN_NOT_OK(
-        table->ValidateFull()); // the bytes may be hostile; casts and C code trust what passes
+    ARROW_RETURN_NOT_OK(table->ValidateFull()); // the bytes may be hostile; what follows trusts them
     ARROW_ASSIGN_OR_RAISE(table, plain_table(table));
     ARROW_ASSIGN_OR_RAISE(auto batch, table->CombineChunksToBatch());
     if ((size_t)batch->num_rows() != parquet_rows(r, row_group))
