@@ -1,0 +1,14 @@
+#include "cmd/cmd.h"
+
+#include <stddef.h>
+
+const Command commands[] = {
+    {"train", cmd_train, "train a model on a data set, or go on from a checkpoint"},
+    {"generate", cmd_generate, "answer a question about pictures"},
+    {"synth", cmd_synth, "draw a synthetic data set of pictures with questions and answers"},
+    {"memory", cmd_memory, "what training with a configuration takes, without running"},
+    {"config", cmd_config, "print the configuration that flags, presets and files give"},
+    {"version", cmd_version, "version, libraries and instruction level"},
+    {"help", cmd_help, "this list, or `vlm help COMMAND`"},
+    {NULL, NULL, NULL},
+};

@@ -1,0 +1,61 @@
+// `vlm version`: what this program was built from and which instructions it uses here.
+#include "base/log.h"
+#include "cmd/cmd.h"
+#include "config/fields.h"
+#include "format/arrow.h"
+#include "ops/cpu/cpu.h"
+
+#include <stdio.h>
+
+#include <cairo.h>
+#include <dnnl.h>
+#include <jansson.h>
+#include <jpeglib.h>
+#include <png.h>
+#include <webp/decode.h>
+
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include <pcre2.h>
+
+#define TEXT(x)        #x
+#define TEXT_OF(macro) TEXT(macro)
+
+static void print_row(const char *name, const char *value) {
+    printf("%-14s %s\n", name, value);
+}
+
+static void print_libraries(void) {
+    char text[64];
+    print_row("Arrow", arrow_version());
+    const dnnl_version_t *dnnl = dnnl_version();
+    snprintf(text, sizeof text, "%d.%d.%d", dnnl->major, dnnl->minor, dnnl->patch);
+    print_row("oneDNN", text);
+    print_row("libjpeg-turbo", TEXT_OF(LIBJPEG_TURBO_VERSION));
+    print_row("libpng", png_get_libpng_ver(NULL));
+    int webp = WebPGetDecoderVersion();
+    snprintf(text, sizeof text, "%d.%d.%d", webp >> 16, webp >> 8 & 0xff, webp & 0xff);
+    print_row("libwebp", text);
+    pcre2_config(PCRE2_CONFIG_VERSION, text);
+    print_row("PCRE2", text);
+    print_row("jansson", jansson_version_str());
+    print_row("cairo", cairo_version_string());
+}
+
+int cmd_version(int argc, char **argv) {
+    Error err;
+    if (!flags_parse(NULL, 0, argc, argv, NULL, &err)) {
+        log_error("%s", err.text);
+        return EXIT_USAGE;
+    }
+    print_row("vlm", VLM_VERSION);
+    print_row("compiler", VLM_COMPILER);
+    print_row("build type", VLM_BUILD_TYPE);
+    Backend *be;
+    bool ok = backend_cpu_create(&be, 0, &err);
+    print_row("cpu", ok ? be->detail : err.text);
+    if (ok) backend_destroy(be);
+    print_row("CUDA", "not built in");
+    print_row("MPI", "not built in");
+    print_libraries();
+    return fflush(stdout) || ferror(stdout) || !ok ? EXIT_FAILED : EXIT_DONE;
+}
