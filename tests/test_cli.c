@@ -136,7 +136,8 @@ static void every_command_has_help(void **state) {
     (void)state;
     Result list = run("help");
     size_t count = 0;
-    for (char *line = strtok(list.out, "\n"); line; line = strtok(NULL, "\n")) {
+    char *rest; // run() has a strtok of its own
+    for (char *line = strtok_r(list.out, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest)) {
         char name[32];
         if (strncmp(line, "  ", 2) || sscanf(line, " %31s", name) != 1) continue;
         char *help = mem_printf("%s --help", name), *bad = mem_printf("%s --no_such_flag", name);

@@ -10,7 +10,7 @@ typedef struct Command {
     const char *summary;               // one line for `vlm help`
 } Command;
 
-extern const Command commands[];                // ends with name NULL
+extern const Command commands[];               // ends with name NULL
 const Command *command_find(const char *name); // NULL after an error message that names the nearest
 void command_print_list(void);                 // what `vlm help` prints
 

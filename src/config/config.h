@@ -1,5 +1,5 @@
-// The configurations of nanoVLM (models/config.py: VLMConfig, TrainConfig) under their own names, and beside them
-// TrainOptions: what vlm.c adds to training. config/tables.c holds their field tables.
+// The configurations of nanoVLM (models/config.py: VLMConfig, TrainConfig) under their own names, and beside
+// them TrainOptions: what vlm.c adds to training. config/tables.c holds their field tables.
 #pragma once
 #include "config/fields.h"
 
@@ -33,13 +33,14 @@ typedef struct TrainConfig {
     size_t val_size, batch_size, gradient_accumulation_steps;
     Number max_grad_norm;
     bool eval_in_epochs;
-    size_t eval_interval, stats_log_interval, max_training_steps, max_images_per_example, max_images_per_knapsack,
-        max_sample_length;
+    size_t eval_interval, stats_log_interval, max_training_steps, max_images_per_example,
+        max_images_per_knapsack, max_sample_length;
     bool compile, resume_from_vlm_checkpoint;
     char *train_dataset_path;
     StringList train_dataset_name;
     bool stream_dataset;
-    int relevance_min_rating, image_correspondence_min_rating, visual_dependency_min_rating, formatting_min_rating;
+    int relevance_min_rating, image_correspondence_min_rating, visual_dependency_min_rating,
+        formatting_min_rating;
     char *wandb_entity;
     bool log_wandb, use_lmms_eval;
     char *lmms_eval_tasks;
@@ -48,17 +49,17 @@ typedef struct TrainConfig {
 } TrainConfig;
 
 typedef struct TrainOptions {
-    uint64_t seed;        // of initial weights, order of rows and packs
-    char *device;         // cpu
-    size_t threads;       // of the backend; 0: one per physical core
-    size_t num_workers;   // loader threads
+    uint64_t seed;          // of initial weights, order of rows and packs
+    char *device;           // cpu
+    size_t threads;         // of the backend; 0: one per physical core
+    size_t num_workers;     // loader threads
     size_t prefetch_factor; // batches prepared ahead per worker
-    char *packing;        // best | nanovlm
-    char *init;           // nanovlm | scaled
-    char *run_name;       // NULL: made as nanoVLM does
-    size_t log_interval;  // update steps between plain progress lines
-    size_t max_tiles;     // tiles a batch may hold; 0: as many as its tokens allow
-    Number max_minutes;   // stop (and save) after this many minutes; 0: no limit
+    char *packing;          // best | nanovlm
+    char *init;             // nanovlm | scaled
+    char *run_name;         // NULL: made as nanoVLM does
+    size_t log_interval;    // update steps between plain progress lines
+    size_t max_tiles;       // tiles a batch may hold; 0: as many as its tokens allow
+    Number max_minutes;     // stop (and save) after this many minutes; 0: no limit
 } TrainOptions;
 
 extern const FieldTable vlm_config_table, train_config_table, train_options_table;
@@ -74,24 +75,29 @@ void config_init(Config *c); // the defaults (preset nanovlm-460m)
 void config_free(Config *c);
 // The three field sets of c, in the order vlm, train, options.
 void config_sets(Config *c, FieldSet sets[3]);
-// `tiny`, `small`, `nanovlm-222m`, `nanovlm-460m`: sets the fields in which the preset differs from the defaults.
+// `tiny`, `small`, `nanovlm-222m`, `nanovlm-460m`: sets the fields in which the preset differs from the
+// defaults.
 bool config_apply_preset(Config *c, const char *name, Error *err);
-// A file with VLMConfig's keys at the top (nanoVLM's config.json), or an object {"VLMConfig": …, "TrainConfig": …,
-// "TrainOptions": …}. What the file does not name keeps its value.
+// A file with VLMConfig's keys at the top (nanoVLM's config.json), or an object {"VLMConfig": …,
+// "TrainConfig": …, "TrainOptions": …}. What the file does not name keeps its value.
 bool config_load(Config *c, const char *path, Error *err);
-json_t *config_to_json(const Config *c); // {"VLMConfig": …, "TrainConfig": …, "TrainOptions": …}; new reference
+json_t *
+config_to_json(const Config *c); // {"VLMConfig": …, "TrainConfig": …, "TrainOptions": …}; new reference
 // nanoVLM's config.json over the defaults. c must be initialised, and stays so on failure.
 bool vlm_config_load(VLMConfig *c, const char *path, Error *err);
-bool vlm_config_save(const VLMConfig *c, const char *path, Error *err); // atomic; bytes as json.dumps(indent=4)
-// Fits within itself: heads divide widths, the grid divides by the shuffle factor, token counts agree, …; names fields.
+bool vlm_config_save(const VLMConfig *c, const char *path,
+                     Error *err); // atomic; bytes as json.dumps(indent=4)
+// Fits within itself: heads divide widths, the grid divides by the shuffle factor, token counts agree, …;
+// names fields.
 bool vlm_config_check(const VLMConfig *c, Error *err);
 bool train_config_check(const Config *c, Error *err);
-// --preset NAME, --config FILE and flags, in that order of precedence whatever their order in argv, over the defaults;
-// extra holds a command's own flags (table NULL when it has none). c and extra hold their defaults already; the caller
-// frees them, also after a failure. argv[0] is the command's name. --help prints help and ends the program with 0.
+// --preset NAME, --config FILE and flags, in that order of precedence whatever their order in argv, over the
+// defaults; extra holds a command's own flags (table NULL when it has none). c and extra hold their defaults
+// already; the caller frees them, also after a failure. argv[0] is the command's name. --help prints help and
+// ends the program with 0.
 bool config_parse(Config *c, FieldSet extra, int argc, char **argv, Error *err);
 
-size_t vlm_config_head_dim(const VLMConfig *c);      // lm_hidden_dim / lm_n_heads
-size_t vlm_config_patches(const VLMConfig *c);       // patches of a tile, without cls
+size_t vlm_config_head_dim(const VLMConfig *c); // lm_hidden_dim / lm_n_heads
+size_t vlm_config_patches(const VLMConfig *c);  // patches of a tile, without cls
 // nanoVLM's get_run_name (train.py); date is "%m%d-%H%M%S". Caller frees.
 char *run_name(const Config *c, size_t world_size, const char *date);

@@ -44,13 +44,14 @@ static bool unknown_flag(const Reader *r, const char *argument, Error *err) {
 // A flag without `=`: its value is the next argument, which a bool may leave out.
 static bool read_value(Flag *flag, Reader *r, Error *err) {
     const char *next = r->next < r->argc ? r->argv[r->next] : NULL;
-    if (next && !is_flag(next) && strcmp(next, "--")) {
+    bool is_bool = flag->field->type == FIELD_BOOL;
+    if (next && !is_flag(next) && strcmp(next, "--") && !(is_bool && *next == '-')) {
         flag->value = next;
         r->next++;
         return true;
     }
     flag->value = "true";
-    if (flag->field->type == FIELD_BOOL) return true;
+    if (is_bool) return true;
     return error_set(err, "--%s: the value is missing; write --%s=VALUE", flag->field->name,
                      flag->field->name);
 }
