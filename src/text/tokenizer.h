@@ -5,12 +5,13 @@
 
 typedef struct Tokenizer Tokenizer;
 
-// path: a folder with tokenizer.json (and tokenizer_config.json), or the file itself. extra_tokens are added as special
-// tokens behind the file's own, in their order (nanoVLM: get_tokenizer); an entry whose text is already a token keeps
-// its id. May be NULL. A Tokenizer is constant after loading: any number of threads may use it.
+// path: a folder with tokenizer.json (and tokenizer_config.json), or the file itself. extra_tokens are added
+// as special tokens behind the file's own, in their order (nanoVLM: get_tokenizer); an entry whose text is
+// already a token keeps its id. May be NULL. A Tokenizer is constant after loading: any number of threads may
+// use it.
 bool tokenizer_load(Tokenizer **t, const char *path, const TokenMap *extra_tokens, Error *err);
 void tokenizer_free(Tokenizer *t);
-size_t tokenizer_vocab_size(const Tokenizer *t); // highest id + 1, added tokens included
+size_t tokenizer_vocab_size(const Tokenizer *t);                   // highest id + 1, added tokens included
 int32_t tokenizer_token_id(const Tokenizer *t, const char *token); // -1 when there is none
 int32_t tokenizer_eos_id(const Tokenizer *t); // <|im_end|> by tokenizer_config.json; also the pad token
 // The id of an extra token by its name ("image_token", "global_image_token", "r1c1"), -1 when there is none.
@@ -19,6 +20,7 @@ const char *tokenizer_extra_text(const Tokenizer *t, const char *name); // its t
 // Appends the ids of text (special tokens inside it are recognised, nothing is added around it).
 void tokenizer_encode(const Tokenizer *t, const char *text, size_t size, Int32Vec *ids);
 // Appends the raw bytes of the tokens to out; not yet checked as UTF-8 (a token may hold half a character).
-void tokenizer_decode_bytes(const Tokenizer *t, const int32_t *ids, size_t n, bool skip_special, CharVec *out);
+void tokenizer_decode_bytes(const Tokenizer *t, const int32_t *ids, size_t n, bool skip_special,
+                            CharVec *out);
 // The text, with U+FFFD for each maximal invalid part, as Hugging Face's decode; caller frees.
 char *tokenizer_decode(const Tokenizer *t, const int32_t *ids, size_t n, bool skip_special);

@@ -1,0 +1,34 @@
+// Tokens found in the raw text before anything else is done to it: leftmost first, then the longest.
+#pragma once
+#include "base/vec.h"
+
+#include <stdbool.h>
+
+typedef struct AddedToken {
+    int32_t id;
+    bool strip_left, strip_right; // swallows the white space beside it
+} AddedToken;
+
+// A trie over bytes; node 0 is the root.
+typedef struct AddedNode {
+    uint32_t child, sibling; // 0: none
+    uint8_t byte;
+    int32_t token; // index into tokens, -1: none ends here
+} AddedNode;
+
+typedef struct AddedTokens {
+    VEC(AddedNode) nodes;
+    VEC(AddedToken) tokens;
+    bool begins[256]; // whether a token begins with this byte
+} AddedTokens;
+
+void added_tokens_insert(AddedTokens *a, const char *text, size_t size, AddedToken token);
+void added_tokens_free(AddedTokens *a);
+
+// The first token in text[from…size): where it begins and ends, with the white space it swallows. False:
+// none.
+typedef struct AddedMatch {
+    size_t begin, end;
+    int32_t id;
+} AddedMatch;
+bool added_tokens_find(const AddedTokens *a, const char *text, size_t size, size_t from, AddedMatch *match);

@@ -1,0 +1,118 @@
+#include "text/tokenizer_parts.h"
+#include "text/unicode.h"
+
+void tokenizer_free(Tokenizer *t) {
+    if (!t) return;
+    for (size_t i = 0; i < t->extra.count; i++) {
+        free(t->extra.items[i].name);
+        free(t->extra.items[i].text);
+    }
+    vec_free(&t->extra);
+    added_tokens_free(&t->added[0]);
+    added_tokens_free(&t->added[1]);
+    pretokenizer_free(&t->pretokenizer);
+    bpe_free(&t->bpe);
+    vocab_free(&t->vocab);
+    free(t);
+}
+
+size_t tokenizer_vocab_size(const Tokenizer *t) {
+    return t->vocab.tokens.count;
+}
+int32_t tokenizer_token_id(const Tokenizer *t, const char *token) {
+    return vocab_find(&t->vocab, token, strlen(token));
+}
+int32_t tokenizer_eos_id(const Tokenizer *t) {
+    return t->eos_id;
+}
+
+static const ExtraToken *find_extra(const Tokenizer *t, const char *name) {
+    for (size_t i = 0; i < t->extra.count; i++)
+        if (strcmp(t->extra.items[i].name, name) == 0) return &t->extra.items[i];
+    return NULL;
+}
+
+int32_t tokenizer_extra_id(const Tokenizer *t, const char *name) {
+    const ExtraToken *extra = find_extra(t, name);
+    return extra ? extra->id : -1;
+}
+
+const char *tokenizer_extra_text(const Tokenizer *t, const char *name) {
+    const ExtraToken *extra = find_extra(t, name);
+    return extra ? extra->text : NULL;
+}
+
+typedef struct Encoding {
+    const Tokenizer *tokenizer;
+    BpeScratch scratch;
+    Int32Vec *ids;
+} Encoding;
+
+static void encode_piece(void *context, const char *piece, size_t size) {
+    Encoding *e = context;
+    bpe_encode(&e->tokenizer->bpe, piece, size, &e->scratch, e->ids);
+}
+
+// Cuts out the added tokens of this pass and those behind it, and encodes what is between them.
+static void encode_valid(Encoding *e, size_t pass, const char *text, size_t size) {
+    if (pass == 2) {
+        pretokenizer_run(&e->tokenizer->pretokenizer, text, size, encode_piece, e);
+        return;
+    }
+    size_t at = 0;
+    AddedMatch match;
+    for (size_t from = 0; added_tokens_find(&e->tokenizer->added[pass], text, size, from, &match);
+         from = at) {
+        if (match.begin > at) encode_valid(e, pass + 1, text + at, match.begin - at);
+        vec_push(e->ids, match.id);
+        at = match.end;
+    }
+    encode_valid(e, pass + 1, text + at, size - at);
+}
+
+void tokenizer_encode(const Tokenizer *t, const char *text, size_t size, Int32Vec *ids) {
+    Encoding e = {.tokenizer = t, .ids = ids};
+    while (size > 0) {
+        const size_t valid = utf8_valid_prefix(text, size);
+        encode_valid(&e, 0, text, valid);
+        text += valid, size -= valid;
+        if (size == 0) break;
+        bpe_encode(&t->bpe, text, 1, &e.scratch, ids);
+        text++, size--;
+    }
+    bpe_scratch_free(&e.scratch);
+}
+
+// A token's characters stand for bytes; one with a character outside the alphabet stands for itself.
+static void append_token_bytes(CharVec *out, const char *text, size_t size) {
+    const size_t start = out->count;
+    for (size_t at = 0; at < size;) {
+        const Utf8Char c = utf8_decode(text + at, size - at);
+        const int byte = alphabet_to_byte(c.code_point);
+        if (byte < 0) {
+            out->count = start;
+            vec_extend(out, text, size);
+            return;
+        }
+        vec_push(out, (char)byte);
+        at += c.size;
+    }
+}
+
+void tokenizer_decode_bytes(const Tokenizer *t, const int32_t *ids, size_t n, bool skip_special,
+                            CharVec *out) {
+    for (size_t i = 0; i < n; i++) {
+        const VocabToken *token = vocab_token(&t->vocab, ids[i]);
+        if (!token || (skip_special && token->special)) continue;
+        append_token_bytes(out, t->vocab.texts.items + token->offset, token->size);
+    }
+}
+
+char *tokenizer_decode(const Tokenizer *t, const int32_t *ids, size_t n, bool skip_special) {
+    CharVec bytes = {0}, text = {0};
+    tokenizer_decode_bytes(t, ids, n, skip_special, &bytes);
+    utf8_append_lossy(&text, bytes.items, bytes.count);
+    vec_push(&text, '\0');
+    vec_free(&bytes);
+    return text.items;
+}

@@ -1,0 +1,225 @@
+#include "base/file.h"
+#include "base/memory.h"
+#include "text/tokenizer_parts.h"
+
+#include <inttypes.h>
+#include <jansson.h>
+
+#define END_OF_TURN "<|im_end|>"
+
+static bool read_json(json_t **json, const char *path, Error *err) {
+    char *bytes;
+    size_t size;
+    json_error_t where;
+    if (!file_read(&bytes, &size, path, err)) return false;
+    *json = json_loadb(bytes, size, JSON_ALLOW_NUL, &where);
+    free(bytes);
+    if (!*json) return error_set(err, "%s: line %d: %s", path, where.line, where.text);
+    if (json_is_object(*json)) return true;
+    json_decref(*json);
+    return error_set(err, "%s: expected a JSON object", path);
+}
+
+static bool is_empty(const json_t *value) {
+    return !value || json_is_null(value) || json_is_false(value) ||
+           (json_is_string(value) && json_string_length(value) == 0) ||
+           (json_is_number(value) && json_number_value(value) == 0);
+}
+
+// The name of what stands in a field, for messages: its type, or its text.
+static const char *describe(const json_t *value) {
+    const char *type = json_string_value(json_is_object(value) ? json_object_get(value, "type") : value);
+    return type ? type : json_is_object(value) ? "an object" : "a value";
+}
+
+// Fields that would change the ids in a way this tokenizer does not know: refused rather than passed over.
+static bool check_unsupported(const json_t *root, Error *err) {
+    static const char *const model_fields[] = {"dropout", "continuing_subword_prefix", "end_of_word_suffix"};
+    const json_t *model = json_object_get(root, "model"), *normalizer = json_object_get(root, "normalizer");
+    if (!is_empty(normalizer))
+        return error_set(err, "field normalizer is %s, expected null: normalisation is not supported",
+                         describe(normalizer));
+    if (!json_is_object(model)) return error_set(err, "field model: expected an object");
+    const json_t *type = json_object_get(model, "type");
+    if (type && strcmp(describe(type), "BPE") != 0)
+        return error_set(err, "field model.type is %s, expected BPE", describe(type));
+    for (size_t i = 0; i < sizeof model_fields / sizeof *model_fields; i++)
+        if (!is_empty(json_object_get(model, model_fields[i])))
+            return error_set(err, "field model.%s is not null: it is not supported", model_fields[i]);
+    const char *decoder = describe(json_object_get(root, "decoder"));
+    if (strcmp(decoder, "ByteLevel") != 0)
+        return error_set(err, "field decoder is %s, expected one of type ByteLevel", decoder);
+    return true;
+}
+
+static bool load_vocab(Tokenizer *t, const json_t *model, Error *err) {
+    const json_t *vocab = json_object_get(model, "vocab");
+    if (!json_is_object(vocab)) return error_set(err, "field model.vocab: expected an object of token: id");
+    const char *text;
+    json_t *id;
+    json_object_foreach((json_t *)vocab, text, id) {
+        if (!json_is_integer(id))
+            return error_set(err, "field model.vocab: the id of \"%s\" is no integer", text);
+        if (!vocab_add(&t->vocab, text, strlen(text), json_integer_value(id), err))
+            return error_prefix(err, "field model.vocab");
+    }
+    return true;
+}
+
+// The halves of a merge: written as "left right", or as a pair ["left", "right"].
+static bool split_merge(const json_t *merge, const char *halves[2], size_t sizes[2]) {
+    for (size_t i = 0; i < 2 && json_array_size(merge) == 2; i++) {
+        halves[i] = json_string_value(json_array_get(merge, i));
+        if (!halves[i]) return false;
+        sizes[i] = json_string_length(json_array_get(merge, i));
+        if (i == 1) return true;
+    }
+    const char *text = json_string_value(merge), *space = text ? strchr(text, ' ') : NULL;
+    if (!space || strchr(space + 1, ' ')) return false;
+    halves[0] = text, sizes[0] = (size_t)(space - text);
+    halves[1] = space + 1, sizes[1] = strlen(space + 1);
+    return true;
+}
+
+static bool load_merge(Tokenizer *t, const json_t *merge, size_t rank, CharVec *joined, Error *err) {
+    const char *halves[2];
+    size_t sizes[2];
+    int32_t ids[2];
+    if (!split_merge(merge, halves, sizes))
+        return error_set(err, "expected \"left right\" or [\"left\", \"right\"]");
+    vec_clear(joined);
+    for (size_t i = 0; i < 2; i++) {
+        ids[i] = vocab_find(&t->vocab, halves[i], sizes[i]);
+        if (ids[i] < 0) return error_set(err, "\"%.*s\" is not in model.vocab", (int)sizes[i], halves[i]);
+        vec_extend(joined, halves[i], sizes[i]);
+    }
+    const int32_t id = vocab_find(&t->vocab, joined->items, joined->count);
+    if (id < 0) return error_set(err, "\"%.*s\" is not in model.vocab", (int)joined->count, joined->items);
+    bpe_add_merge(&t->bpe, ids[0], ids[1], (uint32_t)rank, id);
+    return true;
+}
+
+static bool load_bpe(Tokenizer *t, const json_t *model, Error *err) {
+    const json_t *merges = json_object_get(model, "merges"), *unknown = json_object_get(model, "unk_token");
+    if (!json_is_array(merges)) return error_set(err, "field model.merges: expected an array");
+    bpe_init(&t->bpe, &t->vocab, json_array_size(merges));
+    CharVec joined = {0};
+    bool ok = true;
+    for (size_t i = 0; i < json_array_size(merges) && ok; i++)
+        ok = load_merge(t, json_array_get(merges, i), i, &joined, err) ||
+             error_prefix(err, "field model.merges[%zu]", i);
+    vec_free(&joined);
+    if (!ok) return false;
+    if (!is_empty(unknown)) {
+        const char *text = json_string_value(unknown);
+        t->bpe.unknown_id = text ? tokenizer_token_id(t, text) : -1;
+        if (t->bpe.unknown_id < 0)
+            return error_set(err, "field model.unk_token: expected a token of model.vocab");
+    }
+    t->bpe.fuse_unknown = json_is_true(json_object_get(model, "fuse_unk"));
+    t->bpe.ignore_merges = json_is_true(json_object_get(model, "ignore_merges"));
+    if (json_is_true(json_object_get(model, "byte_fallback"))) bpe_use_byte_fallback(&t->bpe);
+    return true;
+}
+
+// Gives the token its id, an own one or the one it has, and has it found in raw text.
+static bool add_token(Tokenizer *t, const char *text, size_t size, int64_t id, const json_t *json,
+                      Error *err) {
+    const int32_t present = vocab_find(&t->vocab, text, size);
+    if (present < 0 && !vocab_add(&t->vocab, text, size, id, err)) return false;
+    if (present >= 0 && present != id)
+        return error_set(err, "\"%s\" has the id %" PRId64 ", but %" PRId32 " in model.vocab", text, id,
+                         present);
+    AddedToken token = {.id = (int32_t)id};
+    token.strip_left = json_is_true(json_object_get(json, "lstrip"));
+    token.strip_right = json_is_true(json_object_get(json, "rstrip"));
+    const bool normalized = json_is_true(json_object_get(json, "normalized"));
+    t->vocab.tokens.items[id].special |= !json || json_is_true(json_object_get(json, "special"));
+    added_tokens_insert(&t->added[normalized], text, size, token);
+    return true;
+}
+
+static bool load_added_token(Tokenizer *t, const json_t *json, Error *err) {
+    const json_t *content = json_object_get(json, "content"), *id = json_object_get(json, "id");
+    if (!json_is_string(content)) return error_set(err, "content: expected a string");
+    if (!json_is_integer(id)) return error_set(err, "id: expected an integer");
+    if (json_is_true(json_object_get(json, "single_word")))
+        return error_set(err, "single_word is true, expected false: it is not supported");
+    return add_token(t, json_string_value(content), json_string_length(content), json_integer_value(id), json,
+                     err);
+}
+
+static bool load_added_tokens(Tokenizer *t, const json_t *root, Error *err) {
+    const json_t *added = json_object_get(root, "added_tokens");
+    if (!is_empty(added) && !json_is_array(added))
+        return error_set(err, "field added_tokens: expected an array");
+    for (size_t i = 0; i < json_array_size(added); i++)
+        if (!load_added_token(t, json_array_get(added, i), err))
+            return error_prefix(err, "field added_tokens[%zu]", i);
+    return true;
+}
+
+static bool load_parts(Tokenizer *t, const json_t *root, Error *err) {
+    const json_t *model = json_object_get(root, "model"),
+                 *pretokenizer = json_object_get(root, "pre_tokenizer");
+    if (!check_unsupported(root, err)) return false;
+    if (!json_is_object(pretokenizer)) return error_set(err, "field pre_tokenizer: expected an object");
+    return pretokenizer_load(&t->pretokenizer, pretokenizer, err) && load_vocab(t, model, err) &&
+           load_bpe(t, model, err) && load_added_tokens(t, root, err);
+}
+
+static bool add_extra_tokens(Tokenizer *t, const TokenMap *extra, Error *err) {
+    for (size_t i = 0; extra && i < extra->count; i++) {
+        const char *name = extra->items[i].name, *text = extra->items[i].token;
+        const int32_t present = tokenizer_token_id(t, text);
+        const int64_t id = present >= 0 ? present : (int64_t)tokenizer_vocab_size(t);
+        if (!add_token(t, text, strlen(text), id, NULL, err))
+            return error_prefix(err, "extra token %s", name);
+        vec_push(&t->extra, (ExtraToken){mem_strdup(name), mem_strdup(text), (int32_t)id});
+    }
+    return true;
+}
+
+// eos: the field eos_token of tokenizer_config.json (a string or {"content": string}); without it,
+// <|im_end|>.
+static bool find_eos(Tokenizer *t, const char *folder, Error *err) {
+    char *path = path_join(folder, "tokenizer_config.json");
+    json_t *config = NULL;
+    bool ok = !file_exists(path) || read_json(&config, path, err);
+    if (ok) {
+        const json_t *field = json_object_get(config, "eos_token");
+        const char *text =
+            json_string_value(json_is_object(field) ? json_object_get(field, "content") : field);
+        t->eos_id = tokenizer_token_id(t, text ? text : END_OF_TURN);
+        if (t->eos_id < 0)
+            ok = error_set(err, "%s: field eos_token is %s%s%s, expected a token of tokenizer.json", path,
+                           text ? "\"" : "missing", text ? text : " and there is no " END_OF_TURN,
+                           text ? "\"" : "");
+    }
+    json_decref(config);
+    free(path);
+    return ok;
+}
+
+static char *folder_of(const char *path) {
+    const char *slash = strrchr(path, '/');
+    return slash ? mem_strndup(path, (size_t)(slash - path)) : mem_strdup(".");
+}
+
+bool tokenizer_load(Tokenizer **t, const char *path, const TokenMap *extra_tokens, Error *err) {
+    const bool in_folder = file_is_folder(path);
+    char *folder = in_folder ? mem_strdup(path) : folder_of(path);
+    char *file = in_folder ? path_join(path, "tokenizer.json") : mem_strdup(path);
+    json_t *root = NULL;
+    *t = mem_zeroed(1, sizeof **t);
+    bool ok = read_json(&root, file, err) && (load_parts(*t, root, err) || error_prefix(err, "%s", file)) &&
+              (add_extra_tokens(*t, extra_tokens, err) || error_prefix(err, "%s", file)) &&
+              find_eos(*t, folder, err);
+    json_decref(root);
+    free(folder);
+    free(file);
+    if (ok) return true;
+    tokenizer_free(*t);
+    *t = NULL;
+    return false;
+}

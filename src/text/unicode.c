@@ -1,0 +1,93 @@
+#include "text/unicode.h"
+
+static unsigned ascii_classes(uint32_t c) {
+    if ((c | 32) - 'a' < 26) return CHAR_LETTER;
+    if (c - '0' < 10) return CHAR_NUMBER | CHAR_DIGIT;
+    return c == ' ' || c - '\t' < 5 ? CHAR_SPACE : 0;
+}
+
+unsigned char_classes(uint32_t code_point) {
+    if (code_point < 128) return ascii_classes(code_point);
+    size_t low = 0, high = n_char_ranges;
+    while (low < high) {
+        const size_t middle = (low + high) / 2;
+        if (char_ranges[middle].last < code_point)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < n_char_ranges && char_ranges[low].first <= code_point ? char_ranges[low].classes : 0;
+}
+
+// The Unicode standard's table 3-7 (well-formed byte sequences): by first byte, how many bytes follow and
+// what the second one may be; the others are 80…BF.
+typedef struct Lead {
+    uint8_t first, last, following, low, high;
+} Lead;
+static const Lead leads[] = {
+    {0xC2, 0xDF, 1, 0x80, 0xBF}, {0xE0, 0xE0, 2, 0xA0, 0xBF}, {0xE1, 0xEC, 2, 0x80, 0xBF},
+    {0xED, 0xED, 2, 0x80, 0x9F}, {0xEE, 0xEF, 2, 0x80, 0xBF}, {0xF0, 0xF0, 3, 0x90, 0xBF},
+    {0xF1, 0xF3, 3, 0x80, 0xBF}, {0xF4, 0xF4, 3, 0x80, 0x8F},
+};
+
+Utf8Char utf8_decode(const char *text, size_t size) {
+    const uint8_t *bytes = (const uint8_t *)text;
+    if (bytes[0] < 0x80) return (Utf8Char){bytes[0], 1};
+    const Lead *lead = NULL;
+    for (size_t i = 0; i < sizeof leads / sizeof *leads && !lead; i++)
+        if (bytes[0] >= leads[i].first && bytes[0] <= leads[i].last) lead = &leads[i];
+    if (!lead) return (Utf8Char){UTF8_INVALID, 1};
+    uint32_t code_point = bytes[0] & (0x3F >> lead->following);
+    for (size_t i = 1; i <= lead->following; i++) {
+        const uint8_t low = i == 1 ? lead->low : 0x80, high = i == 1 ? lead->high : 0xBF;
+        if (i >= size || bytes[i] < low || bytes[i] > high) return (Utf8Char){UTF8_INVALID, i};
+        code_point = code_point << 6 | (bytes[i] & 0x3F);
+    }
+    return (Utf8Char){code_point, 1u + lead->following};
+}
+
+size_t utf8_valid_prefix(const char *text, size_t size) {
+    size_t at = 0;
+    while (at < size) {
+        if ((uint8_t)text[at] < 0x80) {
+            at++;
+            continue;
+        }
+        const Utf8Char c = utf8_decode(text + at, size - at);
+        if (c.code_point == UTF8_INVALID) break;
+        at += c.size;
+    }
+    return at;
+}
+
+void utf8_append(CharVec *out, uint32_t c) {
+    const size_t following = c < 0x80 ? 0 : c < 0x800 ? 1 : c < 0x10000 ? 2 : 3;
+    static const uint8_t marks[] = {0, 0xC0, 0xE0, 0xF0};
+    vec_push(out, (char)(marks[following] | c >> (6 * following)));
+    for (size_t i = following; i-- > 0;) vec_push(out, (char)(0x80 | (c >> (6 * i) & 0x3F)));
+}
+
+void utf8_append_lossy(CharVec *out, const char *text, size_t size) {
+    while (size > 0) {
+        const size_t valid = utf8_valid_prefix(text, size);
+        vec_extend(out, text, valid);
+        text += valid, size -= valid;
+        if (size == 0) return;
+        const Utf8Char invalid = utf8_decode(text, size);
+        utf8_append(out, 0xFFFD);
+        text += invalid.size, size -= invalid.size;
+    }
+}
+
+uint32_t byte_to_alphabet(uint8_t byte) {
+    if (byte <= 32) return 256u + byte;
+    if (byte >= 127 && byte <= 160) return 256u + 33 + byte - 127;
+    return byte == 173 ? 323 : byte;
+}
+
+int alphabet_to_byte(uint32_t c) {
+    if (c >= 256 && c <= 288) return (int)c - 256;
+    if (c >= 289 && c <= 322) return (int)c - 289 + 127;
+    if (c == 323) return 173;
+    return (c >= 33 && c <= 126) || (c >= 161 && c <= 255 && c != 173) ? (int)c : -1;
+}

@@ -1,0 +1,35 @@
+// UTF-8, classes of characters, and the byte alphabet of byte-level tokenizers.
+#pragma once
+#include "base/vec.h"
+
+#include <stdbool.h>
+
+// Bit masks; space, letter and number exclude one another, a digit is nearly always a number as well.
+enum { CHAR_SPACE = 1, CHAR_LETTER = 2, CHAR_NUMBER = 4, CHAR_DIGIT = 8 };
+
+typedef struct CharRange {
+    uint32_t first, last;
+    uint8_t classes;
+} CharRange;
+extern const CharRange char_ranges[]; // sorted, disjoint
+extern const size_t n_char_ranges;
+unsigned char_classes(uint32_t code_point); // 0 for a character of none
+
+// The character at text (size > 0): its code point and its length in bytes. Of invalid UTF-8 the code point
+// is UTF8_INVALID and the length that of the maximal invalid part, 1…3 (Unicode, 3.9, "substitution of
+// maximal subparts").
+typedef struct Utf8Char {
+    uint32_t code_point;
+    size_t size;
+} Utf8Char;
+#define UTF8_INVALID UINT32_MAX
+Utf8Char utf8_decode(const char *text, size_t size);
+size_t utf8_valid_prefix(const char *text, size_t size); // bytes before the first invalid part
+void utf8_append(CharVec *out, uint32_t code_point);
+// Appends text with U+FFFD in place of each maximal invalid part.
+void utf8_append_lossy(CharVec *out, const char *text, size_t size);
+
+// GPT-2's alphabet of 256 printable characters, one a byte: code points 33…126, 161…172, 174…255 stand for
+// themselves, the other bytes are 256, 257, … in their order (openai/gpt-2, bytes_to_unicode).
+uint32_t byte_to_alphabet(uint8_t byte);
+int alphabet_to_byte(uint32_t code_point); // -1 for a character outside the alphabet
