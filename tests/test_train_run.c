@@ -8,6 +8,7 @@
 #include "ops/cpu/cpu.h"
 #include "support/train_case.h"
 #include "train/run.h"
+#include "train/run_log.h"
 #include "train/stop.h"
 
 #include <ftw.h>
@@ -426,6 +427,37 @@ static void test_disk_full_at_the_end(void **state) {
     fixture_close(&f);
 }
 
+// Lines that find no room are lost whole; those before and after stand.
+static void test_log_on_full_disk(void **state) {
+    (void)state;
+    Fixture f;
+    fixture_open(&f, "three_groups");
+    char *folder = path_join(f.folder, "run");
+    RunLog log;
+    if (!run_log_open(&log, folder, &f.c.config, &f.err)) fail_msg("%s", f.err.text);
+    struct rlimit before, small;
+    getrlimit(RLIMIT_FSIZE, &before);
+    small = before;
+    for (uint64_t step = 0; step < 60; step++) {
+        small.rlim_cur = step >= 5 && step < 50 ? 500 : before.rlim_max;
+        setrlimit(RLIMIT_FSIZE, &small);
+        run_log_number(&log, "batch_loss", 1.0 / (double)(step + 3));
+        run_log_commit(&log, step);
+    }
+    setrlimit(RLIMIT_FSIZE, &before);
+    run_log_close(&log);
+    json_t *lines = read_log(&f);
+    const size_t n = json_array_size(lines);
+    assert_true(n > 15 && n < 30); // 500 bytes hold a dozen of them
+    assert_true(number(json_array_get(lines, n - 1), "step") == 59);
+    assert_true(number(json_array_get(lines, n - 10), "step") == 50);
+    assert_true(number(json_array_get(lines, n - 11), "step") < 20);
+    assert_true(number(json_array_get(lines, 0), "batch_loss") == 0.333333333);
+    json_decref(lines);
+    free(folder);
+    fixture_close(&f);
+}
+
 int main(void) {
     log_set_level(LOG_ERROR);
     const struct CMUnitTest tests[] = {
@@ -441,6 +473,7 @@ int main(void) {
         cmocka_unit_test(test_time_limit),
         cmocka_unit_test(test_disk_full_for_a_while),
         cmocka_unit_test(test_disk_full_at_the_end),
+        cmocka_unit_test(test_log_on_full_disk),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     print_worst_shares();

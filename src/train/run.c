@@ -73,6 +73,9 @@ static bool validate(Run *r, double *loss, Error *err) {
     while (read < MAX_VALIDATION_BATCHES && !stop_signal()) {
         const Batch *batch;
         float value;
+        if (progress_is_terminal())
+            progress_update(0, "step %llu: validating, batch %zu", (unsigned long long)current_step(r),
+                            read + 1);
         if (!source->next(source->state, &batch, err)) return false;
         if (!batch) break;
         if (!trainer_evaluate(r->trainer, batch, &value, err)) return false;

@@ -5,9 +5,11 @@
 #include "base/pyjson.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static bool write_config(const char *folder, const Config *config, Error *err) {
     static const char *const names[] = {"VLMConfig", "TrainConfig", "TrainOptions"};
@@ -24,23 +26,23 @@ static bool write_config(const char *folder, const Config *config, Error *err) {
 }
 
 bool run_log_open(RunLog *log, const char *folder, const Config *config, Error *err) {
-    *log = (RunLog){.path = path_join(folder, "log.jsonl"), .line = json_object()};
+    *log = (RunLog){.path = path_join(folder, "log.jsonl"), .file = -1, .line = json_object()};
     bool ok = true;
     if (file_exists(log->path))
         ok = error_set(err, "%s: this run exists already; choose another --run_name or remove the folder",
                        log->path);
     ok = ok && file_make_folders(folder, err) && write_config(folder, config, err);
-    if (ok && !(log->stream = fopen(log->path, "w")))
+    if (ok && (log->file = open(log->path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666)) < 0)
         ok = error_set(err, "%s: cannot be written: %s", log->path, strerror(errno));
     if (!ok) run_log_close(log);
     return ok;
 }
 
 void run_log_close(RunLog *log) {
-    if (log->stream) fclose(log->stream);
+    if (log->file >= 0) close(log->file);
     json_decref(log->line);
     free(log->path);
-    *log = (RunLog){0};
+    *log = (RunLog){.file = -1};
 }
 
 void run_log_number(RunLog *log, const char *key, double value) {
@@ -48,15 +50,34 @@ void run_log_number(RunLog *log, const char *key, double value) {
     json_object_set_new(log->line, key, isfinite(value) ? json_real(value) : json_null());
 }
 
+// Behind the last whole line, so that half a line left by a full disk is written over.
+static bool write_line(RunLog *log, const char *text, size_t n) {
+    for (size_t done = 0; done < n;) {
+        const ssize_t written = pwrite(log->file, text + done, n - done, (off_t)(log->size + done));
+        if (written > 0) {
+            done += (size_t)written;
+        } else if (errno != EINTR) {
+            const int reason = errno;
+            if (ftruncate(log->file, (off_t)log->size) != 0) log_debug("%s: half a line stays", log->path);
+            errno = reason;
+            return false;
+        }
+    }
+    log->size += n;
+    return true;
+}
+
 void run_log_commit(RunLog *log, uint64_t step) {
     json_t *line = json_object();
     json_object_set_new(line, "step", json_integer((json_int_t)step));
     json_object_update(line, log->line);
     json_object_clear(log->line);
-    bool ok = json_dumpf(line, log->stream, JSON_REAL_PRECISION(9)) == 0 && fputc('\n', log->stream) != EOF &&
-              fflush(log->stream) == 0;
+    char *json = json_dumps(line, JSON_REAL_PRECISION(9)), *text = mem_printf("%s\n", json);
+    const bool ok = write_line(log, text, strlen(text));
     if (!ok && !log->failed)
         log_warning("%s: cannot be written: %s; training goes on", log->path, strerror(errno));
     log->failed = !ok;
+    free(text);
+    free(json);
     json_decref(line);
 }

@@ -12,13 +12,12 @@
 #pragma once
 #include "config/config.h"
 
-#include <stdio.h>
-
 typedef struct RunLog {
     char *path; // of log.jsonl
-    FILE *stream;
+    int file;
+    size_t size;  // bytes of whole lines in it
     json_t *line; // the open line
-    bool failed;  // a write failed and was reported
+    bool failed;  // the last line was lost, which was reported
 } RunLog;
 
 // Makes the folder and writes config.json. A folder that already has a log is an error: two runs do not mix.

@@ -1,0 +1,330 @@
+// LINK: cmd
+// `vlm train` from the command line on a small synthetic data set, each run in a process of its own: loader
+// threads do not change a bit of the log, Ctrl-C saves and says how to go on, what it says works, and wrong
+// flags name the remedy.
+#include "base/file.h"
+#include "base/memory.h"
+#include "cmd/cmd.h"
+#include "cmd/continue_line.h"
+#include "support/golden.h"
+#include "train/pace.h"
+#include "train/stop.h"
+
+#include <ftw.h>
+#include <jansson.h>
+#include <math.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static char folder[64] = "/tmp/vlm_train_command_XXXXXX";
+
+static const char *in_folder(const char *name) { // valid for four more calls
+    static char paths[4][256];
+    static int next;
+    char *path = paths[next++ % 4];
+    snprintf(path, sizeof paths[0], "%s/%s", folder, name);
+    return path;
+}
+
+// ---- commands in child processes ----
+
+typedef struct Arguments {
+    int count;
+    char *words[64];
+} Arguments;
+
+static void add_words(Arguments *a, const char *line) { // separated by blanks
+    char *copy = mem_strdup(line), *rest = copy;
+    for (char *word = strtok_r(rest, " ", &rest); word; word = strtok_r(rest, " ", &rest))
+        a->words[a->count++] = mem_strdup(word);
+    free(copy);
+}
+
+static void free_words(Arguments *a) {
+    for (int i = 0; i < a->count; i++) free(a->words[i]);
+}
+
+// A tiny model on the synthetic rows; the last word given of a flag counts.
+static Arguments train_arguments(const char *name, const char *more) {
+    Arguments a = {0};
+    char line[1024];
+    snprintf(
+        line, sizeof line,
+        "train --preset tiny --vit_n_blocks 1 --lm_n_blocks 1 --lm_max_length 128 --max_sample_length 128 "
+        "--val_size 40 "
+        "--batch_size 2 --gradient_accumulation_steps 2 --eval_interval 4 --max_training_steps 6 --threads 1 "
+        "--train_dataset_path %s/data/train --vlm_checkpoint_path %s/checkpoints --run_name %s",
+        folder, folder, name);
+    add_words(&a, line);
+    add_words(&a, more);
+    return a;
+}
+
+static pid_t start(Arguments *a) {
+    fflush(NULL);
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child > 0) return child;
+    if (!freopen(in_folder("stderr.txt"), "w", stderr)) _exit(99);
+    for (const Command *c = commands; c->name; c++)
+        if (!strcmp(c->name, a->words[0])) exit(c->run(a->count, a->words));
+    _exit(98);
+}
+
+static int wait_for(pid_t child) { // exit status, or minus the signal
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+}
+
+static char *read_text(const char *path) {
+    struct {
+        char *bytes;
+        size_t size;
+    } text = {0};
+    Error err;
+    if (!file_read(&text.bytes, &text.size, path, &err)) fail_msg("%s", err.text);
+    return text.bytes;
+}
+
+static void expect_status(int status, int expected) {
+    if (status == expected) return;
+    char *text = read_text(in_folder("stderr.txt"));
+    fail_msg("exit status %d instead of %d: %s", status, expected, text);
+}
+
+static void run(Arguments a, int expected) {
+    const int status = wait_for(start(&a));
+    free_words(&a);
+    expect_status(status, expected);
+}
+
+static void expect_said(const char *words) {
+    char *text = read_text(in_folder("stderr.txt"));
+    if (!strstr(text, words)) fail_msg("\"%s\" is not in: %s", words, text);
+    free(text);
+}
+
+static const char *in_run(const char *name, const char *file) {
+    char path[160];
+    snprintf(path, sizeof path, "checkpoints/%s/%s", name, file);
+    return in_folder(path);
+}
+
+// ---- runs ----
+
+// Losses and norms of all lines of log.jsonl, as written.
+static json_t *logged(const char *name) {
+    char *text = read_text(in_run(name, "log.jsonl")), *rest = text;
+    json_t *values = json_array();
+    for (char *line = strtok_r(rest, "\n", &rest); line; line = strtok_r(rest, "\n", &rest)) {
+        json_t *object = json_loads(line, 0, NULL);
+        assert_non_null(object);
+        static const char *const keys[] = {"step", "batch_loss", "grad_norm", "val_loss", "epoch_loss"};
+        for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
+            if (json_object_get(object, keys[i])) json_array_append(values, json_object_get(object, keys[i]));
+        json_decref(object);
+    }
+    free(text);
+    return values;
+}
+
+static void test_loader_threads_do_not_matter(void **state) {
+    (void)state;
+    run(train_arguments("workers_0", "--num_workers 0"), EXIT_DONE);
+    run(train_arguments("workers_1", "--num_workers 1"), EXIT_DONE);
+    run(train_arguments("workers_4", "--num_workers 4 --prefetch_factor 3"), EXIT_DONE);
+    run(train_arguments("seed_1", "--num_workers 1 --seed 1"), EXIT_DONE);
+    expect_said("best: ");
+    json_t *one = logged("workers_1"), *none = logged("workers_0"), *four = logged("workers_4"),
+           *other = logged("seed_1");
+    assert_true(json_array_size(one) >= 6 * 3);
+    assert_true(json_equal(one, none));
+    assert_true(json_equal(one, four));
+    assert_false(json_equal(one, other));
+    json_decref(one);
+    json_decref(none);
+    json_decref(four);
+    json_decref(other);
+    assert_true(file_exists(in_run("workers_1", "step_5/model.safetensors")));
+    assert_true(file_exists(in_run("workers_1", "step_5/config.json")));
+}
+
+// Waits until the run has logged a few updates.
+static void wait_for_log(const char *name, pid_t child) {
+    for (int i = 0; i < 1200; i++) {
+        Error err;
+        char *text = NULL;
+        size_t size, lines = 0;
+        if (file_read(&text, &size, in_run(name, "log.jsonl"), &err))
+            for (size_t k = 0; k < size; k++) lines += text[k] == '\n';
+        free(text);
+        if (lines >= 3) return;
+        usleep(100000);
+        if (waitpid(child, NULL, WNOHANG) != 0) break;
+    }
+    char *text = read_text(in_folder("stderr.txt"));
+    fail_msg("the run logs nothing: %s", text);
+}
+
+// The line after "to go on …", without "vlm".
+static Arguments said_line(void) {
+    char *text = read_text(in_folder("stderr.txt")), *line = strstr(text, "\n  vlm train");
+    if (!line) fail_msg("no line to go on with in: %s", text);
+    line += strlen("\n  vlm ");
+    line[strcspn(line, "\n")] = '\0';
+    Arguments a = {0};
+    add_words(&a, line);
+    free(text);
+    return a;
+}
+
+static void test_interrupted(void **state) {
+    (void)state;
+    static const int signals[] = {SIGINT, SIGTERM};
+    for (int i = 0; i < 2; i++) {
+        char name[32];
+        snprintf(name, sizeof name, "signal_%d", signals[i]);
+        Arguments a =
+            train_arguments(name, "--max_training_steps 100000 --eval_interval 100000 --val_size 0");
+        pid_t child = start(&a);
+        wait_for_log(name, child);
+        kill(child, signals[i]);
+        expect_status(wait_for(child), 128 + signals[i]);
+        free_words(&a);
+        expect_said("saved ");
+        Arguments again = said_line();
+        add_words(&again, "--max_training_steps 2 --run_name again");
+        run(again, EXIT_DONE);
+    }
+}
+
+static void test_second_signal_ends_at_once(void **state) {
+    (void)state;
+    fflush(NULL);
+    pid_t child = fork();
+    if (child == 0) {
+        stop_on_signals();
+        raise(SIGINT);
+        if (stop_signal() != SIGINT) _exit(1);
+        raise(SIGINT);
+        _exit(2);
+    }
+    assert_int_equal(wait_for(child), 130);
+}
+
+static void test_wrong_flags(void **state) {
+    (void)state;
+    static const struct {
+        const char *flags, *said;
+        int status;
+    } cases[] = {
+        {"--vlm_load_backbone_weights true", "--vlm_load_backbone_weights false", EXIT_USAGE},
+        {"--lm_dropout 0.1", "lm_dropout", EXIT_USAGE},
+        {"--lr_mp 0 --lr_vision_backbone 0 --lr_language_backbone 0", "lr_mp", EXIT_USAGE},
+        {"--max_training_stpes 3", "max_training_steps", EXIT_USAGE},
+        {"--train_dataset_path /nowhere", "/nowhere", EXIT_FAILED},
+        {"--lm_tokenizer /nowhere", "/nowhere", EXIT_FAILED},
+        {"--resume_from_vlm_checkpoint true --vlm_checkpoint_path /nowhere", "/nowhere/config.json",
+         EXIT_USAGE},
+        {"--run_name workers_1", "run_name", EXIT_FAILED},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        run(train_arguments("wrong", cases[i].flags), cases[i].status);
+        expect_said(cases[i].said);
+        assert_false(file_exists(in_run("wrong", "log.jsonl")));
+    }
+}
+
+static void test_says_what_is_left_out(void **state) {
+    (void)state;
+    run(train_arguments("left_out", "--log_wandb true --max_training_steps 1"), EXIT_DONE);
+    expect_said("not part of this build and left out: W&B (log_wandb);");
+}
+
+// ---- parts ----
+
+static void test_continue_line(void **state) {
+    (void)state;
+    char *argv[] = {"train",
+                    "--preset",
+                    "tiny",
+                    "--run-name",
+                    "a b",
+                    "--vlm_checkpoint_path=old",
+                    "--resume_from_vlm_checkpoint",
+                    "--note",
+                    "it's",
+                    "--threads=2"};
+    char *line = continue_line("runs/x y/step_3", 10, argv);
+    assert_string_equal(
+        line, "vlm train --preset tiny --note 'it'\\''s' --threads=2 --resume_from_vlm_checkpoint true "
+              "--vlm_checkpoint_path 'runs/x y/step_3'");
+    free(line);
+    assert_true(flag_is("--run-name=x", "run_name") && flag_is("--run_name", "run_name"));
+    assert_false(flag_is("--run_names", "run_name") || flag_is("run_name", "run_name") ||
+                 flag_is("--run", "run_name"));
+}
+
+static void test_pace(void **state) {
+    (void)state;
+    Pace p = {0};
+    assert_true(pace_tokens_per_second(&p) == 0 && pace_waiting_share(&p) == 0 &&
+                pace_seconds_left(&p, 5) == 0);
+    for (int i = 0; i < 50; i++) {
+        pace_micro_batch(&p, 100, 0.5, 0.75);
+        pace_micro_batch(&p, 300, 0.0, 0.75);
+        pace_update(&p);
+    }
+    expect_within("pace", fabs(pace_tokens_per_second(&p) - 200), 1e-9, "tokens a second");
+    expect_within("pace", fabs(pace_waiting_share(&p) - 0.25), 1e-9, "share of waiting");
+    expect_within("pace", fabs(pace_seconds_left(&p, 10) - 20), 1e-9, "seconds left");
+    static const struct {
+        double seconds;
+        const char *text;
+    } cases[] = {{-1, "0 s"},           {59.4, "59 s"},       {59.6, "1 min 0 s"},
+                 {3599, "59 min 59 s"}, {25620, "7 h 7 min"}, {187200, "2 d 4 h"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char text[32];
+        pace_format_duration(text, cases[i].seconds);
+        assert_string_equal(text, cases[i].text);
+    }
+}
+
+static int make_data(void **state) {
+    (void)state;
+    if (!mkdtemp(folder)) return -1;
+    Arguments a = {0};
+    char line[256];
+    snprintf(line, sizeof line, "synth --out %s/data --rows 300 --test_rows 0 --seed 3", folder);
+    add_words(&a, line);
+    run(a, EXIT_DONE);
+    return 0;
+}
+
+static int remove_entry(const char *path, const struct stat *info, int type, struct FTW *where) {
+    (void)info, (void)type, (void)where;
+    return remove(path);
+}
+
+static int remove_data(void **state) {
+    (void)state;
+    return nftw(folder, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_loader_threads_do_not_matter),
+        cmocka_unit_test(test_interrupted),
+        cmocka_unit_test(test_second_signal_ends_at_once),
+        cmocka_unit_test(test_wrong_flags),
+        cmocka_unit_test(test_says_what_is_left_out),
+        cmocka_unit_test(test_continue_line),
+        cmocka_unit_test(test_pace),
+    };
+    return cmocka_run_group_tests(tests, make_data, remove_data);
+}
