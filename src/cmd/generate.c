@@ -43,12 +43,12 @@ static const FieldTable generate_table = {"Generation", generate_fields,
                                           sizeof generate_fields / sizeof *generate_fields};
 
 // An answer while it comes: bytes that end within a character wait for the rest of it.
-typedef struct Stream {
+typedef struct AnswerStream {
     const Tokenizer *tokenizer;
     int32_t eos;
     Int32Vec ids;
     size_t printed; // bytes of the decoded text that are out
-} Stream;
+} AnswerStream;
 
 // Length of the longest prefix of text[0..n) that ends on a character's border.
 static size_t whole_characters(const char *text, size_t n) {
@@ -61,7 +61,7 @@ static size_t whole_characters(const char *text, size_t n) {
     return n;
 }
 
-static void print_new_text(Stream *s, bool last) {
+static void print_new_text(AnswerStream *s, bool last) {
     CharVec bytes = {0};
     tokenizer_decode_bytes(s->tokenizer, s->ids.items, s->ids.count, true, &bytes);
     size_t end = last ? bytes.count : whole_characters(bytes.items, bytes.count);
@@ -74,7 +74,7 @@ static void print_new_text(Stream *s, bool last) {
 }
 
 static bool on_token(void *context, size_t step, const int32_t *tokens) {
-    Stream *s = context;
+    AnswerStream *s = context;
     (void)step;
     if (tokens[0] == s->eos) return false;
     vec_push(&s->ids, tokens[0]);
@@ -104,7 +104,7 @@ static bool answer(Session *s, Generation *g, const Prompt *prompt, const Genera
     GenerateOptions o = {
         f->max_new_tokens,    f->greedy,       f->top_k > 0 ? (size_t)f->top_k : 0, f->top_p.value,
         f->temperature.value, f->seed + number};
-    Stream stream = {.tokenizer = s->tokenizer, .eos = tokenizer_eos_id(s->tokenizer)};
+    AnswerStream stream = {.tokenizer = s->tokenizer, .eos = tokenizer_eos_id(s->tokenizer)};
     int32_t *tokens = mem_zeroed(f->max_new_tokens, sizeof *tokens);
     size_t steps;
     double start = clock_seconds();
