@@ -1,5 +1,6 @@
-// Parquet files through Apache Arrow C++ (format/arrow.cc, the project's one C++ file), seen from C through Arrow's C
-// data interface (https://arrow.apache.org/docs/format/CDataInterface.html), plus typed access to nested columns.
+// Parquet files through Apache Arrow C++ (format/arrow.cc, the project's one C++ file), seen from C through
+// Arrow's C data interface (https://arrow.apache.org/docs/format/CDataInterface.html), plus typed access to
+// nested columns.
 #pragma once
 #include "base/error.h"
 
@@ -21,30 +22,41 @@ size_t parquet_rows(const ParquetReader *r, size_t row_group);
 // One decoded row group (or any record batch). Owns its memory; RecordBatch columns are borrowed from it.
 typedef struct RecordBatch RecordBatch;
 // Reads row group i with the named columns only (those that exist; NULL: all).
-bool parquet_read(RecordBatch **batch, ParquetReader *r, size_t row_group, const char *const *columns, size_t n_columns,
-                  Error *err);
+bool parquet_read(RecordBatch **batch, ParquetReader *r, size_t row_group, const char *const *columns,
+                  size_t n_columns, Error *err);
 void record_batch_free(RecordBatch *batch);
 size_t record_batch_rows(const RecordBatch *batch);
 
-// A view on a column or nested child; cheap to copy, borrowed from its RecordBatch. Offsets and validity are handled.
+// A view on a column or nested child; cheap to copy, borrowed from its RecordBatch. Offsets and validity are
+// handled.
 typedef struct Column {
     const struct ArrowSchema *schema;
     const struct ArrowArray *array;
-    size_t first; // where entry 0 lies in the array's buffers: its own offset and those of the structs above it
+    size_t
+        first; // where entry 0 lies in the array's buffers: its own offset and those of the structs above it
 } Column;
 
-typedef enum ColumnType { COLUMN_OTHER, COLUMN_LIST, COLUMN_STRUCT, COLUMN_BINARY, COLUMN_STRING, COLUMN_INT, COLUMN_NULL }
-    ColumnType;
+typedef enum ColumnType {
+    COLUMN_OTHER,
+    COLUMN_LIST,
+    COLUMN_STRUCT,
+    COLUMN_BINARY,
+    COLUMN_STRING,
+    COLUMN_INT,
+    COLUMN_NULL
+} ColumnType;
 
 bool record_batch_column(Column *column, const RecordBatch *batch, const char *name); // false when absent
 ColumnType column_type(Column c);
-const char *column_format(Column c);               // Arrow's format string, for messages
+const char *column_format(Column c);                          // Arrow's format string, for messages
 bool column_field(Column *child, Column c, const char *name); // of a struct (false when absent)
-Column column_items(Column list);                  // the child of a list
+Column column_items(Column list);                             // the child of a list
 bool column_is_null(Column c, size_t i);
-void column_list_range(size_t *first, size_t *count, Column c, size_t i); // entry i covers items [first, first+count)
-void column_bytes(const uint8_t **bytes, size_t *size, Column c, size_t i); // binary or string, small or large offsets
-int64_t column_int(Column c, size_t i);            // any integer width
+void column_list_range(size_t *first, size_t *count, Column c,
+                       size_t i); // entry i covers items [first, first+count)
+void column_bytes(const uint8_t **bytes, size_t *size, Column c,
+                  size_t i);            // binary or string, small or large offsets
+int64_t column_int(Column c, size_t i); // any integer width
 
 // ---- writing ----
 // FineVision's schema: images list<struct<bytes: binary, path: string>>, texts list<struct<user: string,
@@ -66,8 +78,10 @@ typedef struct FineVisionRow {
     const char *source;
 } FineVisionRow;
 typedef struct ParquetWriter ParquetWriter;
-bool parquet_create(ParquetWriter **w, const char *path, size_t rows_per_group, Error *err); // writes "<path>.tmp"
-bool parquet_write_row(ParquetWriter *w, const FineVisionRow *row, Error *err); // copies; on failure abandon w
+bool parquet_create(ParquetWriter **w, const char *path, size_t rows_per_group,
+                    Error *err); // writes "<path>.tmp"
+bool parquet_write_row(ParquetWriter *w, const FineVisionRow *row,
+                       Error *err);                // copies; on failure abandon w
 bool parquet_finish(ParquetWriter *w, Error *err); // flushes, renames, frees w in any case
 void parquet_abandon(ParquetWriter *w);            // removes what was written, frees w
 

@@ -1,5 +1,6 @@
-// safetensors files (8 bytes of header length, a JSON header, the data): strict reading through a map, writing in
-// the layout nanoVLM's save_pretrained gives (tensors sorted, header padded with spaces to 8 bytes).
+// safetensors files (8 bytes of header length, a JSON header, the data): strict reading through a map,
+// writing in the layout nanoVLM's save_pretrained gives (tensors sorted, header padded with spaces to 8
+// bytes).
 #pragma once
 #include "base/error.h"
 #include "tensor/dtype.h"
@@ -20,13 +21,14 @@ typedef struct SafetensorsEntry {
 
 typedef struct Safetensors Safetensors;
 
-// Opens and checks the whole header: lengths, offsets inside the file, no overlap, bytes = shape x dtype, names once.
+// Opens and checks the whole header: lengths, offsets inside the file, no overlap, bytes = shape x dtype,
+// names once.
 bool safetensors_open(Safetensors **st, const char *path, Error *err);
 void safetensors_close(Safetensors *st); // NULL is fine
 size_t safetensors_count(const Safetensors *st);
 const SafetensorsEntry *safetensors_entry(const Safetensors *st, size_t i); // in the order of the header
 const SafetensorsEntry *safetensors_find(const Safetensors *st, const char *name); // NULL when absent
-const char *safetensors_metadata(const Safetensors *st, const char *key);   // NULL when absent
+const char *safetensors_metadata(const Safetensors *st, const char *key);          // NULL when absent
 const char *safetensors_path(const Safetensors *st);
 // Converts count values to float (F32, BF16, F16, F64 entries). Anything else is an error.
 bool safetensors_to_f32(float *out, const SafetensorsEntry *e, Error *err);
@@ -38,10 +40,9 @@ typedef struct SafetensorsSpec {
     size_t shape[SAFETENSORS_MAX_DIMS];
 } SafetensorsSpec;
 
-// Writes atomically (base/file.h). specs in any order; they are written as the safetensors library does, the widest
-// dtypes first and then by name. fill copies the values of
-// specs[i] into dst (its bytes are count x dtype size) and returns false on failure. metadata: n_metadata pairs
-// {key, value}; none: no __metadata__.
+// Writes atomically (base/file.h). specs in any order; they are written as the safetensors library does, the
+// widest dtypes first and then by name. fill copies the values of specs[i] into dst (its bytes are count x
+// dtype size) and returns false on failure. metadata: n_metadata pairs {key, value}; none: no __metadata__.
 bool safetensors_write(const char *path, const SafetensorsSpec *specs, size_t n,
                        const char *const (*metadata)[2], size_t n_metadata,
                        bool (*fill)(void *context, size_t i, void *dst), void *context, Error *err);
