@@ -150,6 +150,24 @@ static void reference_configurations_survive(void **state) {
     assert_true(count >= 9);
 }
 
+static void missing_keys_take_their_defaults(void **state) {
+    (void)state;
+    VLMConfig c;
+    FieldSet set = {&vlm_config_table, &c};
+    Error err;
+    char *path = temporary_path();
+    fields_set_defaults(set);
+    c.lm_n_blocks = 7; // of an earlier use
+    assert_true(file_write_text(path, "{\"vit_n_blocks\": 3}", 19, &err));
+    if (!vlm_config_load(&c, path, &err)) fail_msg("%s", err.text);
+    assert_int_equal(c.vit_n_blocks, 3);
+    assert_int_equal(c.lm_n_blocks, 32);
+    assert_string_equal(c.vlm_checkpoint_path, "checkpoints");
+    unlink(path);
+    free(path);
+    fields_free(set);
+}
+
 static bool load_text(Config *c, const char *text, size_t size, Error *err) {
     char *path = temporary_path();
     FILE *stream = fopen(path, "wb"); // without file_write_text's waiting for the disk
@@ -485,6 +503,7 @@ static void fields_that_do_not_fit_are_named(void **state) {
          false},
         {"--mp_pixel_shuffle_factor 64", "mp_pixel_shuffle_factor 64", false},
         {"--mp_image_token_length 65", "set it to 64", false},
+        {"--mp_image_token_length 63", "set it to 64", false},
         {"--lm_n_heads 7", "lm_hidden_dim 960 is no multiple of lm_n_heads 7", false},
         {"--lm_n_kv_heads 4", "lm_n_heads 15 is no multiple of lm_n_kv_heads 4", false},
         {"--lm_n_heads 64 --lm_n_kv_heads 64", "is 15: rotary positions need an even head size", false},
@@ -597,6 +616,7 @@ int main(void) {
         cmocka_unit_test(json_is_written_as_python_does),
         cmocka_unit_test(defaults_are_nanovlms),
         cmocka_unit_test(reference_configurations_survive),
+        cmocka_unit_test(missing_keys_take_their_defaults),
         cmocka_unit_test(bad_files_are_named),
         cmocka_unit_test(everything_is_written_and_read_again),
         cmocka_unit_test(flags_set_fields),
