@@ -33,7 +33,7 @@ typedef struct Column {
     const struct ArrowSchema *schema;
     const struct ArrowArray *array;
     size_t
-        first; // where entry 0 lies in the array's buffers: its own offset and those of the structs above it
+        first; // where entry 0 lies in the buffers: the array's own offset and those of the structs above it
 } Column;
 
 typedef enum ColumnType {
@@ -52,11 +52,12 @@ const char *column_format(Column c);                          // Arrow's format 
 bool column_field(Column *child, Column c, const char *name); // of a struct (false when absent)
 Column column_items(Column list);                             // the child of a list
 bool column_is_null(Column c, size_t i);
-void column_list_range(size_t *first, size_t *count, Column c,
-                       size_t i); // entry i covers items [first, first+count)
-void column_bytes(const uint8_t **bytes, size_t *size, Column c,
-                  size_t i);            // binary or string, small or large offsets
-int64_t column_int(Column c, size_t i); // any integer width
+// Entry i covers items [first, first + count); a null covers none.
+void column_list_range(size_t *first, size_t *count, Column c, size_t i);
+// Binary or string, small or large offsets; NULL and 0 for a null.
+void column_bytes(const uint8_t **bytes, size_t *size, Column c, size_t i);
+// Any integer width; 0 for a null.
+int64_t column_int(Column c, size_t i);
 
 // ---- writing ----
 // FineVision's schema: images list<struct<bytes: binary, path: string>>, texts list<struct<user: string,
@@ -78,10 +79,10 @@ typedef struct FineVisionRow {
     const char *source;
 } FineVisionRow;
 typedef struct ParquetWriter ParquetWriter;
-bool parquet_create(ParquetWriter **w, const char *path, size_t rows_per_group,
-                    Error *err); // writes "<path>.tmp"
-bool parquet_write_row(ParquetWriter *w, const FineVisionRow *row,
-                       Error *err);                // copies; on failure abandon w
+// Writes "<path>.tmp" until parquet_finish.
+bool parquet_create(ParquetWriter **w, const char *path, size_t rows_per_group, Error *err);
+// Copies the row. After a failure only parquet_abandon is left.
+bool parquet_write_row(ParquetWriter *w, const FineVisionRow *row, Error *err);
 bool parquet_finish(ParquetWriter *w, Error *err); // flushes, renames, frees w in any case
 void parquet_abandon(ParquetWriter *w);            // removes what was written, frees w
 
