@@ -328,6 +328,17 @@ static void test_loss_is_not_finite(void **state) {
     fixture_close(&f);
 }
 
+static void test_validation_loss_is_not_finite(void **state) {
+    (void)state;
+    Fixture f;
+    fixture_open(&f, "three_groups");
+    f.c.validation[1].images[7] = INFINITY;
+    assert_false(run(&f));
+    assert_non_null(strstr(f.err.text, "step 0: the validation loss is"));
+    assert_false(has_checkpoint(&f, 0));
+    fixture_close(&f);
+}
+
 static void test_batch_without_targets(void **state) {
     (void)state;
     Fixture f;
@@ -468,6 +479,7 @@ int main(void) {
         cmocka_unit_test(test_too_few_batches),
         cmocka_unit_test(test_run_exists_already),
         cmocka_unit_test(test_loss_is_not_finite),
+        cmocka_unit_test(test_validation_loss_is_not_finite),
         cmocka_unit_test(test_batch_without_targets),
         cmocka_unit_test(test_signal),
         cmocka_unit_test(test_time_limit),

@@ -62,6 +62,16 @@ static bool is_over(Run *r) {
     return true;
 }
 
+// The error of a run that has gone astray; what its weights hold is not saved any more.
+static bool not_finite(Run *r, uint64_t step, const char *what, double value, Error *err) {
+    const char *last = r->result->last_checkpoint;
+    r->broken = true;
+    return error_set(err,
+                     "step %llu: the %s is %g; training cannot go on; the last good checkpoint is %s; lower "
+                     "the learning rates or max_grad_norm",
+                     (unsigned long long)step, what, value, last ? last : "none");
+}
+
 // ---- validation and checkpoints ----
 
 // Mean of the batches' losses. *loss stays NaN when there was no batch with a target or a signal cut it
@@ -82,7 +92,9 @@ static bool validate(Run *r, double *loss, Error *err) {
         read++;
         if (r->trainer->model->n_targets > 0) sum += value, n++;
     }
-    if (read == 0) log_warning("no validation: val_size %zu gives no whole batch", r->config->val_size);
+    if (!isfinite(sum)) return not_finite(r, current_step(r), "validation loss", sum, err);
+    if (read == 0 && !stop_signal())
+        log_warning("no validation: val_size %zu gives no whole batch", r->config->val_size);
     *loss = n > 0 && !stop_signal() ? sum / (double)n : NAN;
     return source->restart(source->state, 0, err);
 }
@@ -140,15 +152,6 @@ static void show_progress(Run *r, double loss) {
         0, "step %llu/%llu  loss %.4f  lr %.3g  norm %.3g  %.0f tokens/s  waiting for data %.0f%%  %s left",
         (unsigned long long)done, (unsigned long long)all, loss, lr, (double)r->trainer->grad_norm,
         pace_tokens_per_second(&r->pace), 100 * pace_waiting_share(&r->pace), left_text);
-}
-
-static bool not_finite(Run *r, uint64_t step, const char *what, double value, Error *err) {
-    const char *last = r->result->last_checkpoint;
-    r->broken = true;
-    return error_set(err,
-                     "step %llu: the %s is %g; training cannot go on; the last good checkpoint is %s; lower "
-                     "the learning rates or max_grad_norm",
-                     (unsigned long long)step, what, value, last ? last : "none");
 }
 
 // Everything that is due after an update, in nanoVLM's order.
@@ -235,7 +238,6 @@ static void finish_epoch(Run *r) {
 
 static bool train_epoch(Run *r, Error *err) {
     const BatchSource *source = &r->plan->training;
-    trainer_drop_accumulation(r->trainer);
     while (!is_over(r)) {
         const Batch *batch;
         const double asked = clock_seconds();
