@@ -26,13 +26,14 @@ const char *cpu_level_name(const Backend *be) {
 
 static void *cpu_alloc(Backend *be, size_t bytes) {
     (void)be; // pages come zeroed, and exist only once they are touched
-    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void *p = mmap(NULL, bytes ? bytes : 1, PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     return p == MAP_FAILED ? NULL : p;
 }
 
 static void cpu_release(Backend *be, void *memory, size_t bytes) {
     (void)be;
-    munmap(memory, bytes);
+    munmap(memory, bytes ? bytes : 1);
 }
 
 static void cpu_upload(Backend *be, Stream stream, void *device, const void *host, size_t bytes) {
@@ -100,7 +101,7 @@ static const struct Level {
     const BackendOps *ops;
     bool (*supported)(void);
 } levels[] = {
-    // best first
+// best first
 #ifdef CPU_LEVELS_X86
     {"avx512", "AVX-512", &cpu_table_avx512, has_avx512},
     {"avx2", "AVX2", &cpu_table_avx2, has_avx2},

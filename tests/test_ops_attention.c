@@ -1,0 +1,270 @@
+// LINK: tensor ops_cpu base
+// Attention against softmax(scale q kᵀ + masks) v written out in double, and its gradient by differences.
+#include "support/golden.h"
+#include "support/op_case.h"
+
+#include "base/memory.h"
+
+#include <float.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define COUNT(list) (sizeof(list) / sizeof *(list))
+
+typedef enum MaskKind {
+    MASK_NONE,
+    MASK_ONES,
+    MASK_LEFT,
+    MASK_HOLES,
+    MASK_LAST_ONLY,
+    MASK_ALL_HIDDEN,
+    MASK_KINDS
+} MaskKind;
+
+typedef struct Sizes {
+    size_t B, Tq, Tk, H, K, D;
+} Sizes;
+
+// Arguments of the forward in the order of the reference: o, lse, q, k, v, mask.
+typedef struct Problem {
+    double *o, *lse, *q, *k, *v, *mask;
+    Sizes s;
+    double scale;
+    bool causal;
+} Problem;
+
+static double score(const Problem *p, size_t b, size_t h, size_t i, size_t j) {
+    const Sizes *s = &p->s;
+    const double *q = p->q + ((b * s->Tq + i) * s->H + h) * s->D;
+    const double *k = p->k + ((b * s->Tk + j) * s->K + h / (s->H / s->K)) * s->D;
+    double dot = 0;
+    for (size_t d = 0; d < s->D; d++) dot += q[d] * k[d];
+    return dot * p->scale;
+}
+
+// The weights of query i over its keys, and log Σ exp. A query that sees no key weighs all keys of its past
+// alike.
+static double weights(double *w, const Problem *p, size_t b, size_t h, size_t i) {
+    size_t reach = p->causal ? i + p->s.Tk - p->s.Tq + 1 : p->s.Tk, visible = 0;
+    double largest = -INFINITY, sum = 0;
+    for (size_t j = 0; j < reach; j++) {
+        w[j] = !p->mask || p->mask[b * p->s.Tk + j] != 0 ? score(p, b, h, i, j) : -INFINITY;
+        visible += w[j] > -INFINITY;
+        largest = fmax(largest, w[j]);
+    }
+    for (size_t j = 0; j < reach; j++) sum += w[j] = visible ? exp(w[j] - largest) : 1;
+    for (size_t j = 0; j < p->s.Tk; j++) w[j] = j < reach ? w[j] / sum : 0;
+    return visible ? largest + log(sum) : -FLT_MAX;
+}
+
+// o and lse; with dout, only Σ dout o.
+static double attend(const Problem *p, const double *dout) {
+    const Sizes *s = &p->s;
+    double *w = mem_zeroed(s->Tk, sizeof *w), loss = 0;
+    for (size_t b = 0; b < s->B; b++)
+        for (size_t h = 0; h < s->H; h++)
+            for (size_t i = 0; i < s->Tq; i++) {
+                double lse = weights(w, p, b, h, i);
+                if (p->lse) p->lse[(b * s->H + h) * s->Tq + i] = lse;
+                for (size_t d = 0; d < s->D; d++) {
+                    size_t at = ((b * s->Tq + i) * s->H + h) * s->D + d;
+                    double o = 0;
+                    for (size_t j = 0; j < s->Tk; j++)
+                        o += w[j] * p->v[((b * s->Tk + j) * s->K + h / (s->H / s->K)) * s->D + d];
+                    if (p->o) p->o[at] = o;
+                    if (dout) loss += dout[at] * o;
+                }
+            }
+    free(w);
+    return loss;
+}
+
+static Sizes sizes_of(const Arg *q, const Arg *k) {
+    return (Sizes){q->shape[0], q->shape[1], k->shape[1], q->shape[2], k->shape[2], q->shape[3]};
+}
+
+static void make_mask(double *mask, const Sizes *s, size_t kind) {
+    for (size_t i = 0; mask && i < s->B * s->Tk; i++) {
+        size_t b = i / s->Tk, j = i % s->Tk;
+        switch (kind) {
+        case MASK_LEFT:
+            mask[i] = j >= (b + 1) * s->Tk / 3;
+            break;
+        case MASK_HOLES:
+            mask[i] = (j * 7 + b) % 5 > 1;
+            break;
+        case MASK_LAST_ONLY:
+            mask[i] = j == s->Tk - 1;
+            break;
+        case MASK_ALL_HIDDEN:
+            mask[i] = b > 0;
+            break; // the first sequence sees nothing
+        default:
+            mask[i] = 1;
+        }
+    }
+}
+
+// ---- forward ----
+
+static void run_forward(Backend *be, const Tensor *t, const OpCase *c) {
+    attention_forward(be, t[0], t[1], t[2], t[3], t[4], t[5], c->f[0], c->flag);
+}
+
+static void prepare_forward(double **a, const OpCase *c) {
+    Sizes s = sizes_of(&c->args[2], &c->args[3]);
+    make_mask(a[5], &s, c->n[0]);
+}
+
+static void ref_forward(double **a, const OpCase *c) {
+    attend(
+        &(Problem){a[0], a[1], a[2], a[3], a[4], a[5], sizes_of(&c->args[2], &c->args[3]), c->f[0], c->flag},
+        NULL);
+}
+
+static OpCase forward_case(Sizes s, bool causal, size_t mask, float range) {
+    OpCase c = {.op = "attention_forward",
+                .run = run_forward,
+                .prepare = prepare_forward,
+                .reference = ref_forward,
+                .n = {mask},
+                .f = {1 / sqrtf((float)s.D)},
+                .flag = causal,
+                .limit = 12 + 6 * range * range,
+                .args = {F32_ARG(o, ROLE_ASSIGNED, s.B, s.Tq, s.H, s.D),
+                         F32_ARG(lse, ROLE_ASSIGNED, s.B, s.H, s.Tq),
+                         F32_ARG(q, ROLE_IN, s.B, s.Tq, s.H, s.D), F32_ARG(k, ROLE_IN, s.B, s.Tk, s.K, s.D),
+                         F32_ARG(v, ROLE_IN, s.B, s.Tk, s.K, s.D), I32_ARG(mask, 2, s.B, s.Tk)}};
+    if (mask == MASK_NONE) c.args[5].ndim = 0;
+    c.args[2].low = c.args[3].low = -range, c.args[2].high = c.args[3].high = range;
+    return c;
+}
+
+// B, Tq, Tk, H, K, D
+static const Sizes square[] = {{1, 1, 1, 1, 1, 2},      {2, 3, 3, 2, 1, 4},    {2, 17, 17, 3, 1, 6},
+                               {2, 33, 33, 4, 2, 8},    {1, 64, 64, 2, 2, 32}, {2, 65, 65, 3, 1, 16},
+                               {1, 130, 130, 2, 1, 24}, {2, 70, 70, 6, 2, 48}, {1, 129, 129, 1, 1, 64},
+                               {1, 5, 5, 2, 1, 255},    {1, 66, 66, 1, 1, 13}};
+static const Sizes longer[] = {{1, 1, 2, 1, 1, 2},    {2, 1, 100, 3, 1, 32}, {2, 1, 64, 6, 2, 16},
+                               {1, 3, 70, 2, 1, 8},   {2, 5, 65, 2, 2, 6},   {1, 40, 200, 3, 1, 16},
+                               {1, 65, 66, 2, 1, 96}, {3, 1, 130, 4, 4, 64}, {1, 1, 300, 9, 3, 7},
+                               {1, 2, 129, 2, 1, 256}};
+
+static void check_forward(Sizes s, bool causal) {
+    for (size_t mask = 0; mask < MASK_KINDS; mask++) {
+        OpCase c = forward_case(s, causal, mask, mask % 2 ? 1 : 3);
+        op_case_check(c);
+        c.args[0].gap = 3, c.args[2].gap = 2 * s.H * s.D, c.args[3].gap = 5, c.args[4].gap = s.K * s.D;
+        c.args[1].ndim = 0; // no lse
+        op_case_check(c);
+    }
+}
+
+static void test_forward(void **state) {
+    (void)state;
+    for (size_t i = 0; i < COUNT(square); i++)
+        for (int causal = 0; causal <= 1; causal++) check_forward(square[i], causal);
+}
+
+static void test_more_keys_than_queries(void **state) {
+    (void)state;
+    for (size_t i = 0; i < COUNT(longer); i++)
+        for (int causal = 0; causal <= 1; causal++) check_forward(longer[i], causal);
+}
+
+// Scores of several hundred: softmax is nearly one-hot, and nothing overflows.
+static void test_large_scores(void **state) {
+    (void)state;
+    OpCase c = forward_case((Sizes){1, 70, 70, 2, 1, 16}, true, MASK_NONE, 3);
+    c.f[0] = 20, c.limit = 4000;
+    op_case_check(c);
+}
+
+// ---- backward: dq, dk, dv, dout, q, k, v, o, lse, mask ----
+
+static void run_backward(Backend *be, const Tensor *t, const OpCase *c) {
+    attention_backward(be, t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7], t[8], t[9], c->f[0], c->flag);
+}
+
+static Problem backward_problem(double **a, const OpCase *c, bool outputs) {
+    return (Problem){outputs ? a[7] : NULL,
+                     outputs ? a[8] : NULL,
+                     a[4],
+                     a[5],
+                     a[6],
+                     a[9],
+                     sizes_of(&c->args[4], &c->args[5]),
+                     c->f[0],
+                     c->flag};
+}
+
+static void prepare_backward(double **a, const OpCase *c) {
+    Problem p = backward_problem(a, c, true);
+    make_mask(a[9], &p.s, c->n[0]);
+    attend(&p, NULL);
+}
+
+static double backward_loss(double **a, const OpCase *c) {
+    Problem p = backward_problem(a, c, false);
+    return attend(&p, a[3]);
+}
+
+static OpCase backward_case(Sizes s, bool causal, size_t mask, bool strided) {
+    OpCase c = {.op = "attention_backward",
+                .run = run_backward,
+                .prepare = prepare_backward,
+                .loss = backward_loss,
+                .n = {mask},
+                .f = {1 / sqrtf((float)s.D)},
+                .flag = causal,
+                .limit = 30 + 2 * sqrt((double)s.Tq),
+                .floor = 0.05 + 0.01 * sqrt((double)s.D),
+                .args = {F32_ARG(dq, ROLE_ASSIGNED, s.B, s.Tq, s.H, s.D),
+                         F32_ARG(dk, ROLE_ASSIGNED, s.B, s.Tk, s.K, s.D),
+                         F32_ARG(dv, ROLE_ASSIGNED, s.B, s.Tk, s.K, s.D),
+                         F32_ARG(dout, ROLE_IN, s.B, s.Tq, s.H, s.D),
+                         F32_ARG(q, ROLE_IN, s.B, s.Tq, s.H, s.D), F32_ARG(k, ROLE_IN, s.B, s.Tk, s.K, s.D),
+                         F32_ARG(v, ROLE_IN, s.B, s.Tk, s.K, s.D), F32_ARG(o, ROLE_IN, s.B, s.Tq, s.H, s.D),
+                         F32_ARG(lse, ROLE_IN, s.B, s.H, s.Tq), I32_ARG(mask, 2, s.B, s.Tk)}};
+    if (mask == MASK_NONE) c.args[9].ndim = 0;
+    for (size_t i = 0; i < 3; i++) c.args[i].gradient_of = 5 + (int)i;
+    for (size_t i = 0; strided && i < 8; i++) c.args[i].gap = 1 + 2 * i;
+    return c;
+}
+
+static void test_backward(void **state) {
+    (void)state;
+    static const Sizes sizes[] = {{1, 1, 1, 1, 1, 2},   {2, 3, 3, 2, 1, 4},   {2, 9, 9, 3, 1, 6},
+                                  {2, 17, 17, 4, 2, 8}, {1, 5, 5, 2, 1, 255}, {1, 7, 7, 1, 1, 13}};
+    for (size_t i = 0; i < COUNT(sizes); i++)
+        for (int causal = 0; causal <= 1; causal++)
+            for (size_t mask = 0; mask < MASK_KINDS; mask++)
+                op_case_check(backward_case(sizes[i], causal, mask, mask % 2));
+}
+
+// More than one tile of queries and keys.
+static void test_backward_tiles(void **state) {
+    (void)state;
+    op_case_check(backward_case((Sizes){1, 64, 64, 1, 1, 16}, false, MASK_NONE, true));
+    op_case_check(backward_case((Sizes){1, 65, 65, 2, 1, 8}, true, MASK_HOLES, false));
+    op_case_check(backward_case((Sizes){1, 80, 80, 1, 1, 6}, false, MASK_LEFT, true));
+    op_case_check(backward_case((Sizes){1, 130, 130, 1, 1, 4}, true, MASK_LEFT, false));
+    op_case_check(backward_case((Sizes){2, 70, 70, 2, 2, 4}, true, MASK_ALL_HIDDEN, false));
+}
+
+static int all_tests(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_forward),        cmocka_unit_test(test_more_keys_than_queries),
+        cmocka_unit_test(test_large_scores),   cmocka_unit_test(test_backward),
+        cmocka_unit_test(test_backward_tiles),
+    };
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    print_worst_shares();
+    return failed;
+}
+
+int main(int argc, char **argv) {
+    (void)argc;
+    return run_at_each_level(argv, all_tests);
+}

@@ -1,0 +1,412 @@
+// LINK: tensor ops_cpu base
+// Linear layers, norms, activations and rotary positions.
+#include "support/golden.h"
+#include "support/op_case.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define COUNT(list) (sizeof(list) / sizeof *(list))
+#define RUNNER(op, ...)                                                                                      \
+    static void run_##op(Backend *be, const Tensor *t, const OpCase *c) {                                    \
+        (void)c;                                                                                             \
+        op(be, __VA_ARGS__);                                                                                 \
+    }
+
+RUNNER(linear_forward, t[0], t[1], t[2], t[3])
+RUNNER(linear_backward_input, t[0], t[1], t[2], c->flag)
+RUNNER(linear_backward_weight, t[0], t[1], t[2], t[3])
+RUNNER(layer_norm_forward, t[0], t[1], t[2], t[3], t[4], t[5], c->f[0])
+RUNNER(layer_norm_backward, t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7])
+RUNNER(rms_norm_forward, t[0], t[1], t[2], t[3], c->f[0])
+RUNNER(rms_norm_backward, t[0], t[1], t[2], t[3], t[4], t[5])
+RUNNER(gelu_forward, t[0], t[1])
+RUNNER(gelu_backward, t[0], t[1], t[2])
+RUNNER(swiglu_forward, t[0], t[1], t[2])
+RUNNER(swiglu_backward, t[0], t[1], t[2], t[3], t[4])
+RUNNER(rope_table, t[0], t[1], t[2], t[3], c->f[0], c->f[1])
+RUNNER(rope_forward, t[0], t[1], t[2])
+RUNNER(rope_backward, t[0], t[1], t[2])
+
+// ---- linear ----
+
+static void ref_linear(double **a, const OpCase *c) {
+    size_t M = c->args[1].shape[0], C = c->args[1].shape[1], O = c->args[2].shape[0];
+    for (size_t m = 0; m < M; m++)
+        for (size_t o = 0; o < O; o++) {
+            double s = a[3] ? a[3][o] : 0;
+            for (size_t k = 0; k < C; k++) s += a[1][m * C + k] * a[2][o * C + k];
+            a[0][m * O + o] = s;
+        }
+}
+
+static void ref_linear_input(double **a, const OpCase *c) {
+    size_t M = c->args[1].shape[0], O = c->args[1].shape[1], C = c->args[2].shape[1];
+    for (size_t m = 0; m < M; m++)
+        for (size_t k = 0; k < C; k++) {
+            double s = c->flag ? a[0][m * C + k] : 0;
+            for (size_t o = 0; o < O; o++) s += a[1][m * O + o] * a[2][o * C + k];
+            a[0][m * C + k] = s;
+        }
+}
+
+static void ref_linear_weight(double **a, const OpCase *c) {
+    size_t M = c->args[2].shape[0], O = c->args[2].shape[1], C = c->args[3].shape[1];
+    for (size_t m = 0; m < M; m++)
+        for (size_t o = 0; o < O; o++) {
+            double g = a[2][m * O + o];
+            for (size_t k = 0; k < C; k++) a[0][o * C + k] += g * a[3][m * C + k];
+            if (a[1]) a[1][o] += g;
+        }
+}
+
+static const size_t linears[][3] = {{1, 1, 1},      {1, 64, 33},  {1, 300, 200}, {2, 3, 5},
+                                    {7, 13, 10},    {4, 16, 15},  {5, 8, 386},   {33, 17, 31},
+                                    {64, 192, 192}, {130, 70, 65}}; // M, C, O
+
+static void test_linear_forward(void **state) {
+    (void)state;
+    for (size_t i = 0; i < COUNT(linears); i++)
+        for (int variant = 0; variant < 8; variant++) {
+            size_t M = linears[i][0], C = linears[i][1], O = linears[i][2];
+            OpCase c = {.op = "linear_forward",
+                        .run = run_linear_forward,
+                        .reference = ref_linear,
+                        .limit = 4 + sqrt((double)C),
+                        .inexact_threads = true,
+                        .args = {F32_ARG(y, ROLE_ASSIGNED, M, O), F32_ARG(x, ROLE_IN, M, C),
+                                 F32_ARG(w, ROLE_IN, O, C), F32_ARG(b, ROLE_IN, O)}};
+            if (variant & 1) c.args[3].ndim = 0;
+            c.args[0].gap = variant & 2 ? 5 : 0, c.args[1].gap = variant & 4 ? 3 : 0;
+            op_case_check(c);
+        }
+}
+
+static void test_linear_backward(void **state) {
+    (void)state;
+    for (size_t i = 0; i < COUNT(linears); i++)
+        for (int variant = 0; variant < 8; variant++) {
+            size_t M = linears[i][0], C = linears[i][1], O = linears[i][2];
+            bool accumulate = variant & 1;
+            OpCase c = {.op = "linear_backward_input",
+                        .run = run_linear_backward_input,
+                        .reference = ref_linear_input,
+                        .flag = accumulate,
+                        .limit = 4 + sqrt((double)O),
+                        .inexact_threads = true,
+                        .args = {F32_ARG(dx, accumulate ? ROLE_ACCUMULATED : ROLE_ASSIGNED, M, C),
+                                 F32_ARG(dy, ROLE_IN, M, O), F32_ARG(w, ROLE_IN, O, C)}};
+            c.args[0].gap = variant & 2 ? 5 : 0, c.args[1].gap = variant & 4 ? 3 : 0;
+            op_case_check(c);
+            OpCase w = {.op = "linear_backward_weight",
+                        .run = run_linear_backward_weight,
+                        .reference = ref_linear_weight,
+                        .limit = 4 + sqrt((double)M),
+                        .inexact_threads = true,
+                        .args = {F32_ARG(dw, ROLE_ACCUMULATED, O, C), F32_ARG(db, ROLE_ACCUMULATED, O),
+                                 F32_ARG(dy, ROLE_IN, M, O), F32_ARG(x, ROLE_IN, M, C)}};
+            if (variant & 1) w.args[1].ndim = 0;
+            w.args[2].gap = variant & 2 ? 5 : 0, w.args[3].gap = variant & 4 ? 3 : 0;
+            op_case_check(w);
+        }
+}
+
+// ---- norms ----
+
+static const size_t norms[][2] = {{1, 1},  {1, 3},  {3, 7},   {5, 8},
+                                  {4, 31}, {9, 33}, {2, 300}, {200, 130}}; // M, C
+#define EPS 1e-5f
+
+// The row's mean and 1/sqrt(var + eps), or for RMSNorm 0 and 1/sqrt(mean of squares + eps).
+static double row_statistics(double *mean, const double *x, size_t C, bool centred) {
+    double s = 0;
+    *mean = 0;
+    for (size_t i = 0; centred && i < C; i++) *mean += x[i] / (double)C;
+    for (size_t i = 0; i < C; i++) s += (x[i] - *mean) * (x[i] - *mean) / (double)C;
+    return 1 / sqrt(s + EPS);
+}
+
+static void ref_norm(double *y, double *mean, double *rstd, const double *x, const double *w, const double *b,
+                     const Arg *shape, bool centred) {
+    size_t M = shape->shape[0], C = shape->shape[1];
+    for (size_t m = 0; m < M; m++) {
+        double mu, r = row_statistics(&mu, x + m * C, C, centred);
+        for (size_t i = 0; y && i < C; i++) y[m * C + i] = (x[m * C + i] - mu) * r * w[i] + (b ? b[i] : 0);
+        if (mean) mean[m] = mu;
+        if (rstd) rstd[m] = r;
+    }
+}
+
+// Σ dy y, the function whose gradient backward is.
+static double norm_loss(const double *dy, const double *x, const double *w, const Arg *shape, bool centred) {
+    size_t M = shape->shape[0], C = shape->shape[1];
+    double loss = 0;
+    for (size_t m = 0; m < M; m++) {
+        double mu, r = row_statistics(&mu, x + m * C, C, centred);
+        for (size_t i = 0; i < C; i++) loss += dy[m * C + i] * (x[m * C + i] - mu) * r * w[i];
+    }
+    return loss;
+}
+
+static void ref_layer_norm(double **a, const OpCase *c) {
+    ref_norm(a[0], a[1], a[2], a[3], a[4], a[5], &c->args[3], true);
+}
+static void ref_rms_norm(double **a, const OpCase *c) {
+    ref_norm(a[0], NULL, a[1], a[2], a[3], NULL, &c->args[2], false);
+}
+
+static void test_norm_forward(void **state) {
+    (void)state;
+    for (size_t i = 0; i < COUNT(norms); i++) {
+        size_t M = norms[i][0], C = norms[i][1];
+        OpCase c = {.op = "layer_norm_forward",
+                    .run = run_layer_norm_forward,
+                    .reference = ref_layer_norm,
+                    .f = {EPS},
+                    .limit = 8 + sqrt((double)C),
+                    .args = {F32_ARG(y, ROLE_ASSIGNED, M, C), F32_ARG(mean, ROLE_ASSIGNED, M),
+                             F32_ARG(rstd, ROLE_ASSIGNED, M), F32_ARG(x, ROLE_IN, M, C),
+                             F32_ARG(w, ROLE_IN, C), F32_ARG(b, ROLE_IN, C)}};
+        op_case_check(c);
+        c.args[3].gap = 9;
+        op_case_check(c);
+        op_case_check((OpCase){.op = "rms_norm_forward",
+                               .run = run_rms_norm_forward,
+                               .reference = ref_rms_norm,
+                               .f = {EPS},
+                               .limit = 4 + sqrt((double)C),
+                               .args = {F32_ARG(y, ROLE_ASSIGNED, M, C), F32_ARG(rstd, ROLE_ASSIGNED, M),
+                                        F32_ARG(x, ROLE_IN, M, C), F32_ARG(w, ROLE_IN, C)}});
+    }
+}
+
+static void prepare_layer_norm_backward(double **a, const OpCase *c) {
+    ref_norm(NULL, a[6], a[7], a[4], a[5], NULL, &c->args[4], true);
+}
+static void prepare_rms_norm_backward(double **a, const OpCase *c) {
+    ref_norm(NULL, NULL, a[5], a[3], a[4], NULL, &c->args[3], false);
+}
+static double layer_norm_loss(double **a, const OpCase *c) {
+    return norm_loss(a[3], a[4], a[5], &c->args[4], true);
+}
+static double rms_norm_loss(double **a, const OpCase *c) {
+    return norm_loss(a[2], a[3], a[4], &c->args[3], false);
+}
+
+// The bias is no argument of backward, so its gradient is written out: db = Σ_m dy.
+static void ref_bias_gradient(double **a, const OpCase *c) {
+    size_t C = c->args[4].shape[1];
+    for (size_t k = 0; a[2] && k < c->args[4].shape[0] * C; k++) a[2][k % C] += a[3][k];
+}
+
+static void test_norm_backward(void **state) {
+    (void)state;
+    for (size_t i = 1; i < COUNT(norms); i++)
+        for (int variant = 0; variant < 4; variant++) { // strided; without weights' gradients
+            size_t M = norms[i][0], C = norms[i][1];
+            double limit = 20 + 2 * sqrt((double)(C + M));
+            OpCase c = {.op = "layer_norm_backward",
+                        .run = run_layer_norm_backward,
+                        .prepare = prepare_layer_norm_backward,
+                        .reference = ref_bias_gradient,
+                        .loss = layer_norm_loss,
+                        .limit = limit,
+                        .args = {F32_ARG(dx, ROLE_ACCUMULATED, M, C), F32_ARG(dw, ROLE_ACCUMULATED, C),
+                                 F32_ARG(db, ROLE_ACCUMULATED, C), F32_ARG(dy, ROLE_IN, M, C),
+                                 F32_ARG(x, ROLE_IN, M, C), F32_ARG(w, ROLE_IN, C), F32_ARG(mean, ROLE_IN, M),
+                                 F32_ARG(rstd, ROLE_IN, M)}};
+            c.args[0].gradient_of = 5, c.args[1].gradient_of = 6;
+            c.args[0].gap = variant & 1 ? 3 : 0, c.args[4].gap = variant & 1 ? 6 : 0;
+            if (variant & 2) c.args[1].ndim = c.args[2].ndim = 0;
+            op_case_check(c);
+            OpCase r = {.op = "rms_norm_backward",
+                        .run = run_rms_norm_backward,
+                        .prepare = prepare_rms_norm_backward,
+                        .loss = rms_norm_loss,
+                        .limit = limit,
+                        .args = {F32_ARG(dx, ROLE_ACCUMULATED, M, C), F32_ARG(dw, ROLE_ACCUMULATED, C),
+                                 F32_ARG(dy, ROLE_IN, M, C), F32_ARG(x, ROLE_IN, M, C),
+                                 F32_ARG(w, ROLE_IN, C), F32_ARG(rstd, ROLE_IN, M)}};
+            r.args[0].gradient_of = 4, r.args[1].gradient_of = 5;
+            if (variant & 2) r.args[1].ndim = 0;
+            if (!(variant & 1)) op_case_check(r);
+        }
+}
+
+// ---- activations ----
+
+static double gelu(double x) {
+    return 0.5 * x * (1 + tanh(sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)));
+}
+static double silu(double x) {
+    return x / (1 + exp(-x));
+}
+
+static void ref_gelu(double **a, const OpCase *c) {
+    for (size_t i = 0; i < arg_count(&c->args[0]); i++) a[0][i] = gelu(a[1][i]);
+}
+static double gelu_loss(double **a, const OpCase *c) {
+    double loss = 0;
+    for (size_t i = 0; i < arg_count(&c->args[0]); i++) loss += a[1][i] * gelu(a[2][i]);
+    return loss;
+}
+static void ref_swiglu(double **a, const OpCase *c) {
+    for (size_t i = 0; i < arg_count(&c->args[0]); i++) a[0][i] = silu(a[1][i]) * a[2][i];
+}
+static double swiglu_loss(double **a, const OpCase *c) {
+    double loss = 0;
+    for (size_t i = 0; i < arg_count(&c->args[0]); i++) loss += a[2][i] * silu(a[3][i]) * a[4][i];
+    return loss;
+}
+
+static const size_t counts[] = {1, 2, 7, 8, 9, 15, 17, 100, 20011};
+
+static void test_activations(void **state) {
+    (void)state;
+    for (size_t i = 0; i < COUNT(counts); i++)
+        for (double range = 1; range <= 9; range += 4) {
+            size_t n = counts[i];
+            OpCase g = {.op = "gelu_forward",
+                        .run = run_gelu_forward,
+                        .reference = ref_gelu,
+                        .limit = 6,
+                        .args = {F32_ARG(y, ROLE_ASSIGNED, n), F32_ARG(x, ROLE_IN, n)}};
+            g.args[1].low = -range, g.args[1].high = range;
+            op_case_check(g);
+            g.args[0].shares = 2;
+            op_case_check(g);
+            OpCase s = {
+                .op = "swiglu_forward",
+                .run = run_swiglu_forward,
+                .reference = ref_swiglu,
+                .limit = 6,
+                .args = {F32_ARG(y, ROLE_ASSIGNED, n), F32_ARG(gate, ROLE_IN, n), F32_ARG(up, ROLE_IN, n)}};
+            s.args[1].low = -range, s.args[1].high = range;
+            op_case_check(s);
+        }
+}
+
+static void test_activations_backward(void **state) {
+    (void)state;
+    for (size_t i = 0; i < COUNT(counts); i++)
+        for (double range = 1; range <= 9; range += 4) {
+            size_t n = counts[i];
+            OpCase g = {
+                .op = "gelu_backward",
+                .run = run_gelu_backward,
+                .loss = gelu_loss,
+                .limit = 12,
+                .args = {F32_ARG(dx, ROLE_ASSIGNED, n), F32_ARG(dy, ROLE_IN, n), F32_ARG(x, ROLE_IN, n)}};
+            g.args[0].gradient_of = 3;
+            g.args[2].low = -range, g.args[2].high = range;
+            op_case_check(g);
+            g.args[0].shares = 2;
+            op_case_check(g);
+            OpCase s = {.op = "swiglu_backward",
+                        .run = run_swiglu_backward,
+                        .loss = swiglu_loss,
+                        .limit = 12,
+                        .args = {F32_ARG(dgate, ROLE_ASSIGNED, n), F32_ARG(dup, ROLE_ASSIGNED, n),
+                                 F32_ARG(dy, ROLE_IN, n), F32_ARG(gate, ROLE_IN, n),
+                                 F32_ARG(up, ROLE_IN, n)}};
+            s.args[0].gradient_of = 4, s.args[1].gradient_of = 5;
+            s.args[3].low = -range, s.args[3].high = range;
+            op_case_check(s);
+        }
+}
+
+// ---- rotary positions ----
+
+// Each rounding to float is one that PyTorch makes too; only cos and sin are taken in double.
+static void ref_rope_table(double **a, const OpCase *c) {
+    size_t n = c->args[2].shape[0], half = c->args[3].shape[0];
+    for (size_t p = 0; p < n; p++)
+        for (size_t i = 0; i < 2 * half; i++) {
+            float frequency = (float)a[3][i % half] / c->f[0], angle = (float)a[2][p] * frequency;
+            a[0][p * 2 * half + i] = cos((double)angle) * c->f[1];
+            a[1][p * 2 * half + i] = sin((double)angle) * c->f[1];
+        }
+}
+
+static void test_rope_table(void **state) {
+    (void)state;
+    static const size_t sizes[][2] = {{1, 1}, {5, 4}, {130, 32}};
+    for (size_t i = 0; i < COUNT(sizes); i++)
+        for (int variant = 0; variant < 2; variant++) {
+            size_t n = sizes[i][0], half = sizes[i][1];
+            OpCase c = {
+                .op = "rope_table",
+                .run = run_rope_table,
+                .reference = ref_rope_table,
+                .limit = 2,
+                .f = {variant ? 1.75f : 1.0f, variant ? 1.25f : 1.0f},
+                .args = {F32_ARG(cos, ROLE_ASSIGNED, n, 2 * half), F32_ARG(sin, ROLE_ASSIGNED, n, 2 * half),
+                         I32_ARG(positions, variant ? 20000 : 200, n), F32_ARG(inv_freq, ROLE_IN, half)}};
+            c.args[3].low = 1e-5;
+            op_case_check(c);
+        }
+}
+
+// The rotation of one head as a matrix R [D, D], column by column from the formula x cos + rotate_half(x)
+// sin.
+static double rotation(const double *cos, const double *sin, size_t D, size_t row, size_t column) {
+    size_t half = D / 2;
+    double value = row == column ? cos[row] : 0;
+    if (row < half && column == row + half) value -= sin[row];
+    if (row >= half && column + half == row) value += sin[row];
+    return value;
+}
+
+static void ref_rope(double **a, const OpCase *c, bool transposed) {
+    size_t M = c->args[0].shape[0], H = c->args[0].shape[1], D = c->args[0].shape[2], n = c->args[1].shape[0];
+    for (size_t m = 0; m < M * H; m++) {
+        double old[64], *x = a[0] + m * D;
+        const double *co = a[1] + m / H % n * D, *si = a[2] + m / H % n * D;
+        memcpy(old, x, D * sizeof *x);
+        for (size_t i = 0; i < D; i++) {
+            x[i] = 0;
+            for (size_t j = 0; j < D; j++)
+                x[i] += old[j] * (transposed ? rotation(co, si, D, j, i) : rotation(co, si, D, i, j));
+        }
+    }
+}
+static void ref_rope_forward(double **a, const OpCase *c) {
+    ref_rope(a, c, false);
+}
+static void ref_rope_backward(double **a, const OpCase *c) {
+    ref_rope(a, c, true);
+}
+
+static void test_rope(void **state) {
+    (void)state;
+    static const size_t sizes[][4] = {
+        {1, 1, 2, 1}, {6, 2, 6, 3}, {4, 3, 8, 4}, {130, 3, 48, 65}}; // M, H, D, n
+    for (size_t i = 0; i < COUNT(sizes); i++)
+        for (int backward = 0; backward < 2; backward++) {
+            size_t M = sizes[i][0], H = sizes[i][1], D = sizes[i][2], n = sizes[i][3];
+            op_case_check((OpCase){.op = backward ? "rope_backward" : "rope_forward",
+                                   .run = backward ? run_rope_backward : run_rope_forward,
+                                   .reference = backward ? ref_rope_backward : ref_rope_forward,
+                                   .limit = 3,
+                                   .args = {F32_ARG(x, ROLE_ACCUMULATED, M, H, D),
+                                            F32_ARG(cos, ROLE_IN, n, D), F32_ARG(sin, ROLE_IN, n, D)}});
+        }
+}
+
+static int all_tests(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_linear_forward), cmocka_unit_test(test_linear_backward),
+        cmocka_unit_test(test_norm_forward),   cmocka_unit_test(test_norm_backward),
+        cmocka_unit_test(test_activations),    cmocka_unit_test(test_activations_backward),
+        cmocka_unit_test(test_rope_table),     cmocka_unit_test(test_rope),
+    };
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    print_worst_shares();
+    return failed;
+}
+
+int main(int argc, char **argv) {
+    (void)argc;
+    return run_at_each_level(argv, all_tests);
+}
