@@ -32,8 +32,7 @@ size_t record_batch_rows(const RecordBatch *batch);
 typedef struct Column {
     const struct ArrowSchema *schema;
     const struct ArrowArray *array;
-    size_t
-        first; // where entry 0 lies in the buffers: the array's own offset and those of the structs above it
+    size_t first; // where entry 0 lies in the buffers: offsets of the array and of the structs above it
 } Column;
 
 typedef enum ColumnType {
