@@ -26,7 +26,8 @@
 #define ANY 0, 0 // range
 
 // clang-format off
-#define F(name, type, text, range, help) {#name, FIELD_##type, offsetof(STRUCT, name), text, range, NULL, help}
+#define F(name, type, text, range, help) \
+    {#name, FIELD_##type, offsetof(STRUCT, name), text, range, NULL, help}
 #define F_CHOICE(name, text, choices, help) \
     {#name, FIELD_STRING, offsetof(STRUCT, name), text, ANY, choices, help}
 #define RANGE(low, high) low, high
@@ -47,12 +48,15 @@ static const Field vlm_fields[] = {
     F(lm_inter_dim, SIZE, "2560", RANGE(1, MAX_WIDTH), "width of its feed-forward layers"),
     F(lm_rms_eps, NUMBER, "1e-05", RANGE(0, 1), "added to the mean square in its RMS norms"),
     F(lm_re_base, NUMBER, "100000", RANGE(1, INFINITY), "base of the rotary position angles"),
-    F(lm_max_position_embeddings, SIZE, "8192", RANGE(1, MAX_TOKENS), "positions beyond which rotary angles shrink"),
-    F(lm_base_vocab_size, SIZE, "49152", RANGE(1, MAX_VOCAB), "tokens of the language model's own vocabulary"),
+    F(lm_max_position_embeddings, SIZE, "8192", RANGE(1, MAX_TOKENS),
+      "positions beyond which rotary angles shrink"),
+    F(lm_base_vocab_size, SIZE, "49152", RANGE(1, MAX_VOCAB),
+      "tokens of the language model's own vocabulary"),
     F(extra_token_amount, SIZE, "66", RANGE(0, MAX_VOCAB), "how many tokens vlm_extra_tokens holds"),
     F(lm_vocab_size, SIZE, "49218", RANGE(1, MAX_VOCAB), "rows of the embedding: base and extra tokens"),
     F(lm_n_heads, SIZE, "15", RANGE(1, MAX_WIDTH), "query heads of the language model"),
-    F(lm_n_kv_heads, SIZE, "5", RANGE(1, MAX_WIDTH), "key and value heads, each shared by equally many query heads"),
+    F(lm_n_kv_heads, SIZE, "5", RANGE(1, MAX_WIDTH),
+      "key and value heads, each shared by equally many query heads"),
     F(lm_dropout, NUMBER, "0.0", RANGE(0, 1), "dropout of the language model's attention"),
     F(lm_n_blocks, SIZE, "32", RANGE(1, MAX_BLOCKS), "transformer blocks of the language model"),
     F(lm_attn_scaling, NUMBER, "1.0", ANY, "factor on the rotary cosines and sines"),
@@ -62,13 +66,16 @@ static const Field vlm_fields[] = {
     F(lm_model_type, STRING, "HuggingFaceTB/SmolLM2-360M-Instruct", ANY, "Llama weights: hub name or folder"),
     F(lm_tokenizer, STRING, "HuggingFaceTB/SmolLM2-360M-Instruct", ANY, "tokenizer: hub name or folder"),
     F(lm_chat_template, STRING, CHAT_TEMPLATE, ANY, "Jinja text of the chat format"),
-    F(mp_pixel_shuffle_factor, SIZE, "4", RANGE(1, MAX_PIXELS), "a square of this many patches a side becomes a vector"),
+    F(mp_pixel_shuffle_factor, SIZE, "4", RANGE(1, MAX_PIXELS),
+      "a square of this many patches a side becomes a vector"),
     F(mp_image_token_length, SIZE, "64", RANGE(1, MAX_TOKENS), "vectors, and so image tokens, of a tile"),
     F(max_img_size, SIZE, "2048", RANGE(1, MAX_PIXELS), "longest side a picture is resized to"),
     F(resize_to_max_side_len, BOOL, "true", ANY, "enlarge smaller pictures to max_img_size too"),
     F(vlm_extra_tokens, TOKEN_MAP, EXTRA_TOKENS, ANY, "names and texts of the tokens added to the tokenizer"),
-    F(vlm_load_backbone_weights, BOOL, "true", ANY, "start from the weights of vit_model_type and lm_model_type"),
-    F(vlm_checkpoint_path, STRING, "checkpoints", ANY, "folder of the runs' checkpoints; what a resume loads"),
+    F(vlm_load_backbone_weights, BOOL, "true", ANY,
+      "start from the weights of vit_model_type and lm_model_type"),
+    F(vlm_checkpoint_path, STRING, "checkpoints", ANY,
+      "folder of the runs' checkpoints; what a resume loads"),
     F(hf_repo_name, OPTIONAL_STRING, "nanoVLM", ANY, "hub repository of the best checkpoint"),
 };
 #undef STRUCT
@@ -76,8 +83,10 @@ static const Field vlm_fields[] = {
 #define STRUCT TrainConfig
 static const Field train_fields[] = {
     F(lr_mp, NUMBER, "0.00512", RANGE(0, INFINITY), "learning rate of the projector; 0 freezes it"),
-    F(lr_vision_backbone, NUMBER, "5e-05", RANGE(0, INFINITY), "learning rate of the vision encoder; 0 freezes it"),
-    F(lr_language_backbone, NUMBER, "5e-05", RANGE(0, INFINITY), "learning rate of the language model; 0 freezes it"),
+    F(lr_vision_backbone, NUMBER, "5e-05", RANGE(0, INFINITY),
+      "learning rate of the vision encoder; 0 freezes it"),
+    F(lr_language_backbone, NUMBER, "5e-05", RANGE(0, INFINITY),
+      "learning rate of the language model; 0 freezes it"),
     F(val_size, SIZE, "50000", RANGE(0, MAX_COUNT), "rows kept for validation, from the start of the data"),
     F(batch_size, SIZE, "2", RANGE(1, 4096), "sequences of a batch"),
     F(gradient_accumulation_steps, SIZE, "8", RANGE(1, 1048576), "batches of an update"),
@@ -91,7 +100,8 @@ static const Field train_fields[] = {
     F(max_sample_length, SIZE, "4096", RANGE(1, MAX_TOKENS), "rows of so many tokens or more are left out"),
     F(compile, BOOL, "false", ANY, "torch.compile in nanoVLM; nothing to do here"),
     F(resume_from_vlm_checkpoint, BOOL, "false", ANY, "go on from vlm_checkpoint_path"),
-    F(train_dataset_path, STRING, "HuggingFaceM4/FineVision_concat_shuffled_2", ANY, "data set: hub name, folder or file"),
+    F(train_dataset_path, STRING, "HuggingFaceM4/FineVision_concat_shuffled_2", ANY,
+      "data set: hub name, folder or file"),
     F(train_dataset_name, STRING_LIST, "default", ANY, "its configurations; all, or shards"),
     F(stream_dataset, BOOL, "true", ANY, "read the rows in their order; false shuffles them"),
     F(relevance_min_rating, INT, "1", ANY, "turns rated lower are left out"),
@@ -101,7 +111,8 @@ static const Field train_fields[] = {
     F(wandb_entity, OPTIONAL_STRING, "HuggingFace", ANY, "W&B entity of the run"),
     F(log_wandb, BOOL, "true", ANY, "log the run to W&B"),
     F(use_lmms_eval, BOOL, "true", ANY, "evaluate checkpoints on lmms_eval_tasks"),
-    F(lmms_eval_tasks, STRING, "mmstar,mmmu_val,ocrbench,textvqa_val,docvqa_val,scienceqa,mme,infovqa_val,chartqa", ANY,
+    F(lmms_eval_tasks, STRING,
+      "mmstar,mmmu_val,ocrbench,textvqa_val,docvqa_val,scienceqa,mme,infovqa_val,chartqa", ANY,
       "tasks, separated by commas"),
     F(lmms_eval_limit, OPTIONAL_NUMBER, NULL, RANGE(0, INFINITY), "examples of a task; none: all"),
     F(lmms_eval_batch_size, SIZE, "64", RANGE(1, MAX_TOKENS), "examples of a batch in the evaluation"),
@@ -116,7 +127,8 @@ static const Field option_fields[] = {
     F(num_workers, SIZE, "3", RANGE(0, 1024), "threads that prepare batches"),
     F(prefetch_factor, SIZE, "2", RANGE(1, 1024), "batches prepared ahead by each of them"),
     F_CHOICE(packing, "best", "best|nanovlm", "how samples are put together into sequences"),
-    F_CHOICE(init, "nanovlm", "nanovlm|scaled", "initial weights: N(0, 0.02), or scaled for training from scratch"),
+    F_CHOICE(init, "nanovlm", "nanovlm|scaled",
+      "initial weights: N(0, 0.02), or scaled for training from scratch"),
     F(run_name, STRING, NULL, ANY, "name of the run; none: made from the configuration"),
     F(log_interval, SIZE, "10", RANGE(1, MAX_COUNT), "updates between progress lines"),
     F(max_tiles, SIZE, "0", RANGE(0, MAX_TOKENS), "tiles of a batch; 0: as many as its tokens allow"),
