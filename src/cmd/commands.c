@@ -5,6 +5,7 @@
 const Command commands[] = {
     {"train", cmd_train, "train a model on a data set, or go on from a checkpoint"},
     {"generate", cmd_generate, "answer a question about pictures"},
+    {"eval", cmd_eval, "exact match of a checkpoint on a test set, beside wrong pictures and guessing"},
     {"synth", cmd_synth, "draw a synthetic data set of pictures with questions and answers"},
     {"memory", cmd_memory, "what training with a configuration takes, without running"},
     {"config", cmd_config, "print the configuration that flags, presets and files give"},

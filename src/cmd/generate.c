@@ -82,16 +82,20 @@ static bool on_token(void *context, size_t step, const int32_t *tokens) {
     return true;
 }
 
-static bool load_images(Image **images, const StringList *paths, Error *err) {
-    *images = mem_zeroed(paths->count + 1, sizeof **images);
-    for (size_t i = 0; i < paths->count; i++)
-        if (!image_load(&(*images)[i], paths->items[i], false, err)) return false;
+static bool load_pictures(Picture **pictures, const StringList *paths, const VLMConfig *config, Error *err) {
+    *pictures = mem_zeroed(paths->count + 1, sizeof **pictures);
+    for (size_t i = 0; i < paths->count; i++) {
+        Image image;
+        if (!image_load(&image, paths->items[i], false, err)) return false;
+        if (!picture_init(&(*pictures)[i], &image, config, err))
+            return error_prefix(err, "%s", paths->items[i]);
+    }
     return true;
 }
 
-static void free_images(Image *images, size_t n) {
-    for (size_t i = 0; images && i < n; i++) image_free(&images[i]);
-    free(images);
+static void free_pictures(Picture *pictures, size_t n) {
+    for (size_t i = 0; pictures && i < n; i++) picture_free(&pictures[i]);
+    free(pictures);
 }
 
 static bool answer(Session *s, Generation *g, const Prompt *prompt, const GenerateFlags *f, size_t number,
@@ -123,17 +127,17 @@ static bool answer(Session *s, Generation *g, const Prompt *prompt, const Genera
 static bool answer_all(const GenerateFlags *f, Error *err) {
     Session s;
     if (!session_open(&s, f->checkpoint, f->lm_tokenizer, err)) return false;
-    Image *images = NULL;
+    Picture *pictures = NULL;
     Prompt prompt = {0};
     Generation g = {0};
-    bool ok = load_images(&images, &f->image, err) &&
-              prompt_build(&prompt, &s.config, &s.chat, images, f->image.count, f->prompt, err) &&
+    bool ok = load_pictures(&pictures, &f->image, &s.config, err) &&
+              prompt_build(&prompt, &s.config, &s.chat, pictures, f->image.count, f->prompt, err) &&
               session_load(&s, f->checkpoint, 1, prompt.ids.count, prompt.n_tiles, f->threads, err) &&
               generation_create(&g, &s.model, 1, prompt.ids.count + f->max_new_tokens, err);
     for (size_t i = 0; ok && i < f->generations; i++) ok = answer(&s, &g, &prompt, f, i, err);
     generation_free(&g);
     prompt_free(&prompt);
-    free_images(images, f->image.count);
+    free_pictures(pictures, f->image.count);
     session_close(&s);
     return ok;
 }

@@ -1,9 +1,7 @@
 // One question about pictures as the model sees it (nanoVLM, generate.py): the tiles of the pictures, and the
 // tokens of a user message with the image string in front, up to "<|im_start|>assistant\n".
 #pragma once
-#include "config/config.h"
-#include "image/image.h"
-#include "text/chat.h"
+#include "data/picture.h"
 
 typedef struct Prompt {
     Int32Vec ids;
@@ -11,7 +9,7 @@ typedef struct Prompt {
     float *tiles; // [n_tiles, 3, P, P]; NULL without pictures
 } Prompt;
 
-// images: n decoded pictures (0 is fine). Frees nothing of the caller's; free with prompt_free.
-bool prompt_build(Prompt *p, const VLMConfig *config, const ChatTemplate *chat, const Image *images, size_t n,
-                  const char *text, Error *err);
+// pictures: n of them, borrowed (0 is fine). Free with prompt_free.
+bool prompt_build(Prompt *p, const VLMConfig *config, const ChatTemplate *chat, const Picture *pictures,
+                  size_t n, const char *text, Error *err);
 void prompt_free(Prompt *p);
