@@ -4,6 +4,7 @@
 
 #include <cairo.h>
 #include <math.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -113,22 +114,63 @@ static void draw_chart(cairo_t *c, const Picture *p) {
     cairo_fill(c);
 }
 
-// cairo's built-in font needs no font file and looks the same everywhere; its thin strokes are made thicker.
+// Outlines of cairo's built-in font, which needs no font file and looks the same everywhere. It is slow to
+// lay out and no thread should meet another in it, so every character's outline is taken once.
+enum { FONT_SIZE = 100, FONT_CHARACTERS = 128 };
+static cairo_path_t
+    *outlines[FONT_CHARACTERS]; // of the printable ones, origin at the left end of the base line
+static double advances[FONT_CHARACTERS];
+static pthread_once_t outlines_once = PTHREAD_ONCE_INIT;
+
+static void take_outlines(void) {
+    cairo_surface_t *surface = cairo_image_surface_create(CAIRO_FORMAT_A8, 1, 1);
+    cairo_t *c = cairo_create(surface);
+    cairo_select_font_face(c, "@cairo:Heavy", CAIRO_FONT_SLANT_NORMAL, CAIRO_FONT_WEIGHT_NORMAL);
+    cairo_set_font_size(c, FONT_SIZE);
+    for (int i = ' ' + 1; i < FONT_CHARACTERS - 1; i++) {
+        const char text[] = {(char)i, '\0'};
+        cairo_text_extents_t extents;
+        cairo_text_extents(c, text, &extents);
+        cairo_new_path(c);
+        cairo_text_path(c, text);
+        outlines[i] = cairo_copy_path(c);
+        advances[i] = extents.x_advance;
+    }
+    CHECK(cairo_status(c) == CAIRO_STATUS_SUCCESS, "cairo's built-in font: %s",
+          cairo_status_to_string(cairo_status(c)));
+    cairo_destroy(c);
+    cairo_surface_destroy(surface);
+}
+
+static void text_path(cairo_t *c, const char *text) {
+    cairo_matrix_t place;
+    cairo_get_matrix(c, &place);
+    for (; *text; text++) {
+        unsigned char character = (unsigned char)*text;
+        CHECK(character < FONT_CHARACTERS && outlines[character], "no outline of character %d", character);
+        cairo_append_path(c, outlines[character]);
+        cairo_translate(c, advances[character], 0);
+    }
+    cairo_set_matrix(c, &place);
+}
+
 static void draw_text(cairo_t *c, const Picture *p) {
-    const double width = 0.86, height = 0.46, thick = 0.07;
-    cairo_text_extents_t box;
-    cairo_select_font_face(c, "@cairo:", CAIRO_FONT_SLANT_NORMAL, CAIRO_FONT_WEIGHT_BOLD);
-    cairo_set_font_size(c, 1);
-    cairo_text_extents(c, p->text, &box);
-    double scale = fmin(width / box.width, height / 0.72);
-    cairo_set_font_size(c, scale);
-    cairo_text_extents(c, p->text, &box);
+    const double width = 0.84, height = 0.56;
+    double left, top, right, bottom;
+    pthread_once(&outlines_once, take_outlines);
+    cairo_save(c);
+    cairo_identity_matrix(c);
+    text_path(c, p->text);
+    cairo_path_extents(c, &left, &top, &right, &bottom);
+    cairo_restore(c);
+    double scale = fmin(width / (right - left), height / (bottom - top));
+    cairo_translate(c, 0.5, 0.5);
+    cairo_scale(c, scale, scale);
+    cairo_translate(c, -(left + right) / 2, -(top + bottom) / 2);
     set_colour(c, p, &p->objects[0]);
-    cairo_move_to(c, 0.5 - box.width / 2 - box.x_bearing, 0.5 + 0.36 * scale);
-    cairo_text_path(c, p->text);
-    cairo_set_line_width(c, thick * scale);
-    cairo_fill_preserve(c);
-    cairo_stroke(c);
+    cairo_new_path(c);
+    text_path(c, p->text);
+    cairo_fill(c);
 }
 
 static void draw(cairo_t *c, const Picture *p, size_t size) {

@@ -40,6 +40,8 @@ static bool encode_jpeg(unsigned char **bytes, size_t *n_bytes, const Image *ima
     jpeg.in_color_space = JCS_RGB;
     jpeg_set_defaults(&jpeg);
     jpeg_set_quality(&jpeg, 92, TRUE);
+    jpeg.comp_info[0].h_samp_factor = jpeg.comp_info[0].v_samp_factor =
+        1; // small shapes need their whole colour
     jpeg_start_compress(&jpeg, TRUE);
     while (jpeg.next_scanline < jpeg.image_height) {
         JSAMPROW row = image->rgb + 3 * image->width * jpeg.next_scanline;

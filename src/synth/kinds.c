@@ -44,6 +44,18 @@ bool turn_set(SynthTurn *turn, Random *random, const char *answer, const char *c
     return true;
 }
 
+bool turn_about(SynthTurn *turn, const char *format, ...) {
+    va_list args;
+    va_start(args, format);
+    vsnprintf(turn->subject, sizeof turn->subject, format, args);
+    va_end(args);
+    return true;
+}
+
+const char *article_of(const char *word) {
+    return strchr("aeiou", word[0]) ? "an" : "a";
+}
+
 const char *count_word(size_t n) {
     static const char *const words[] = {"0", "1", "2", "3", "4", "5", "6", "7", "8", "9"};
     CHECK(n < sizeof words / sizeof *words, "%zu things", n);

@@ -30,7 +30,10 @@ const SynthKind *synth_kind_find(const char *name); // NULL when unknown
 // Writes the question in one of its wordings (formats of the same arguments, ending with NULL) and the
 // answer. Always true, so that an ask function can return it.
 bool turn_set(SynthTurn *turn, Random *random, const char *answer, const char *const *wordings, ...);
-const char *count_word(size_t n); // "0" … "9"
+// Overrides what the turn is about, where turns with other words would say the same. Always true.
+bool turn_about(SynthTurn *turn, const char *format, ...) __attribute__((format(printf, 2, 3)));
+const char *article_of(const char *word); // "a" or "an"
+const char *count_word(size_t n);         // "0" … "9"
 
 // kinds_shapes.c, kinds_other.c
 void arrange_colour(Draft *d), arrange_shape(Draft *d), arrange_count(Draft *d), arrange_position(Draft *d),

@@ -106,34 +106,39 @@ void arrange_digits(Draft *d) {
     snprintf(p->text, sizeof p->text, "%zu", draft_between(d, first[digits - 1], first[digits] - 1));
 }
 
+// What can be asked of a word's letters as of a number's digits.
+static bool ask_characters(Draft *d, SynthTurn *turn, const char *part) {
+    const char *text = d->row->pictures[0].text;
+    size_t length = strlen(text);
+    switch (random_below(&d->random, 3)) {
+    case 0:
+        return turn_set(turn, &d->random, count_word(length),
+                        WORDINGS("how many %ss are there?", "how many %ss?", "count the %ss."), part);
+    case 1:
+        return turn_set(turn, &d->random, (char[]){text[0], '\0'}, WORDINGS("what is the first %s?"), part);
+    default:
+        return turn_set(turn, &d->random, (char[]){text[length - 1], '\0'}, WORDINGS("what is the last %s?"),
+                        part);
+    }
+}
+
+// Once the text is read its characters need no picture any more, so a row asks for one or the other, and the
+// colour.
+static bool ask_text_colour(Draft *d, SynthTurn *turn, const char *what) {
+    return turn_set(turn, &d->random, scene_colours[d->row->pictures[0].objects[0].colour].name,
+                    WORDINGS("what colour is the %s?", "which colour is the %s?"), what);
+}
+
 bool ask_word(Draft *d, SynthTurn *turn) {
+    if (coin(d)) return ask_characters(d, turn, "letter");
     return turn_set(turn, &d->random, d->row->pictures[0].text,
                     WORDINGS("what is the word?", "what does it say?", "read the word."));
 }
 
 bool ask_digits(Draft *d, SynthTurn *turn) {
+    if (coin(d)) return ask_characters(d, turn, "digit");
     return turn_set(turn, &d->random, d->row->pictures[0].text,
                     WORDINGS("what is the number?", "which number is it?", "read the number."));
-}
-
-// What can be asked of a word's letters as of a number's digits.
-static bool ask_characters(Draft *d, SynthTurn *turn, const char *whole, const char *part) {
-    const Picture *p = &d->row->pictures[0];
-    size_t length = strlen(p->text);
-    switch (random_below(&d->random, 4)) {
-    case 0:
-        return turn_set(turn, &d->random, scene_colours[p->objects[0].colour].name,
-                        WORDINGS("what colour is the %s?", "which colour is the %s?"), whole);
-    case 1:
-        return turn_set(turn, &d->random, count_word(length),
-                        WORDINGS("how many %ss are there?", "how many %ss?", "count the %ss."), part);
-    case 2:
-        return turn_set(turn, &d->random, (char[]){p->text[0], '\0'}, WORDINGS("what is the first %s?"),
-                        part);
-    default:
-        return turn_set(turn, &d->random, (char[]){p->text[length - 1], '\0'},
-                        WORDINGS("what is the last %s?"), part);
-    }
 }
 
 static bool is_number(const Draft *d) {
@@ -141,10 +146,10 @@ static bool is_number(const Draft *d) {
 }
 
 bool ask_word_more(Draft *d, SynthTurn *turn) {
-    return !is_number(d) && ask_characters(d, turn, "word", "letter");
+    return !is_number(d) && ask_text_colour(d, turn, "word");
 }
 bool ask_digits_more(Draft *d, SynthTurn *turn) {
-    return is_number(d) && ask_characters(d, turn, "number", "digit");
+    return is_number(d) && ask_text_colour(d, turn, "number");
 }
 
 // ---- two pictures ----
@@ -181,17 +186,8 @@ void arrange_pair(Draft *d) {
     }
 }
 
-bool ask_pair(Draft *d, SynthTurn *turn) {
-    size_t counts[2];
-    bool of_shape = d->form == PAIR_HAS_SHAPE || d->form == PAIR_MORE_OF_SHAPE;
-    for (size_t i = 0; i < 2; i++)
-        counts[i] = picture_count(&d->row->pictures[i], of_shape ? d->focus : SCENE_SHAPES,
-                                  d->form == PAIR_HAS_COLOUR ? d->focus : SCENE_COLOURS);
-    bool has = d->form == PAIR_HAS_SHAPE || d->form == PAIR_HAS_COLOUR;
-    if (has ? !counts[0] == !counts[1] : counts[0] == counts[1]) return false;
-    const char *answer = counts[0] > counts[1] ? "first" : "second";
+static bool pair_turn(Draft *d, SynthTurn *turn, const char *answer) {
     const char *colour = scene_colours[d->form == PAIR_HAS_COLOUR ? d->focus : 0].name;
-    const char *article = strchr("aeiou", colour[0]) ? "an" : "a";
     switch ((PairForm)d->form) {
     case PAIR_MORE_SHAPES:
         return turn_set(turn, &d->random, answer,
@@ -203,12 +199,25 @@ bool ask_pair(Draft *d, SynthTurn *turn) {
     case PAIR_HAS_COLOUR:
         return turn_set(turn, &d->random, answer,
                         WORDINGS("which picture has %s %s shape?", "which picture shows %s %s shape?"),
-                        article, colour);
+                        article_of(colour), colour);
     default:
         return turn_set(turn, &d->random, answer,
                         WORDINGS("which picture has more %s?", "where are more %s?"),
                         scene_shapes[d->focus].plural);
     }
+}
+
+bool ask_pair(Draft *d, SynthTurn *turn) {
+    size_t counts[2];
+    bool of_shape = d->form == PAIR_HAS_SHAPE || d->form == PAIR_MORE_OF_SHAPE;
+    bool has = d->form == PAIR_HAS_SHAPE || d->form == PAIR_HAS_COLOUR;
+    for (size_t i = 0; i < 2; i++)
+        counts[i] = picture_count(&d->row->pictures[i], of_shape ? d->focus : SCENE_SHAPES,
+                                  d->form == PAIR_HAS_COLOUR ? d->focus : SCENE_COLOURS);
+    if (has ? !counts[0] == !counts[1] : counts[0] == counts[1]) return false;
+    pair_turn(d, turn, counts[0] > counts[1] ? "first" : "second");
+    // Which one has a circle tells which one has more.
+    return !of_shape || turn_about(turn, "%s of the two", scene_shapes[d->focus].plural);
 }
 
 bool ask_pair_more(Draft *d, SynthTurn *turn) {

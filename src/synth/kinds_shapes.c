@@ -72,11 +72,20 @@ static bool describe_any(Draft *d, char text[32], size_t *i) {
     return describe(d, text, *i);
 }
 
-static bool describe_two(Draft *d, char a_text[32], char b_text[32], const Object **a, const Object **b) {
+// Two objects with their names; false when the ones drawn cannot be told apart.
+typedef struct NamedPair {
+    const Object *a, *b;
+    char a_name[32], b_name[32];
+    size_t first, second; // their numbers in order, the same for (a, b) and (b, a)
+} NamedPair;
+
+static bool describe_two(Draft *d, NamedPair *pair) {
     size_t i, j;
-    if (!describe_any(d, a_text, &i) || !describe_any(d, b_text, &j) || i == j) return false;
-    *a = &d->row->pictures[0].objects[i];
-    *b = &d->row->pictures[0].objects[j];
+    if (!describe_any(d, pair->a_name, &i) || !describe_any(d, pair->b_name, &j) || i == j) return false;
+    pair->a = &d->row->pictures[0].objects[i];
+    pair->b = &d->row->pictures[0].objects[j];
+    pair->first = i < j ? i : j;
+    pair->second = i < j ? j : i;
     return true;
 }
 
@@ -154,26 +163,29 @@ void arrange_position(Draft *d) {
 }
 
 bool ask_position(Draft *d, SynthTurn *turn) {
-    static const char *const columns[] = {"left", "middle", "right"}, *const rows[] = {"top", "middle",
-                                                                                       "bottom"};
+    static const char *const names[2][3] = {{"top", "middle", "bottom"}, {"left", "middle", "right"}};
     const Picture *p = &d->row->pictures[0];
     char name[32];
     size_t i;
     if (p->layout == LAYOUT_ONE || !describe_any(d, name, &i)) return false;
-    const char *column = columns[p->objects[i].cell % 3], *row = rows[p->objects[i].cell / 3];
+    unsigned row = p->objects[i].cell / 3, column = p->objects[i].cell % 3;
     bool across = coin(d);
-    if (p->layout == LAYOUT_SIDES)
-        return turn_set(turn, &d->random, strcmp(column, "middle") ? column : row,
-                        WORDINGS("where is the %s?", "find the %s.", "on which side is the %s?"), name);
-    if (p->layout == LAYOUT_QUARTERS)
-        return turn_set(turn, &d->random, across ? column : row,
-                        across ? WORDINGS("is the %s left or right?", "is the %s on the left or right?")
-                               : WORDINGS("is the %s top or bottom?", "is the %s at the top or bottom?"),
-                        name);
-    return turn_set(turn, &d->random, across ? column : row,
-                    across ? WORDINGS("which column is the %s in?", "in which column is the %s?")
-                           : WORDINGS("which row is the %s in?", "in which row is the %s?"),
-                    name);
+    const char *answer = names[across][across ? column : row];
+    if (p->layout == LAYOUT_SIDES) {
+        across = false; // one question for both axes
+        turn_set(turn, &d->random, column == 1 ? names[0][row] : names[1][column],
+                 WORDINGS("where is the %s?", "find the %s.", "on which side is the %s?"), name);
+    } else if (p->layout == LAYOUT_QUARTERS)
+        turn_set(turn, &d->random, answer,
+                 across ? WORDINGS("is the %s left or right?", "is the %s on the left or right?")
+                        : WORDINGS("is the %s top or bottom?", "is the %s at the top or bottom?"),
+                 name);
+    else
+        turn_set(turn, &d->random, answer,
+                 across ? WORDINGS("which column is the %s in?", "in which column is the %s?")
+                        : WORDINGS("which row is the %s in?", "in which row is the %s?"),
+                 name);
+    return turn_about(turn, "place %d of %zu", across, i);
 }
 
 // ---- size ----
@@ -197,15 +209,16 @@ static int find_extreme(const Picture *p, bool largest) {
 }
 
 static bool compare_sizes(Draft *d, SynthTurn *turn) {
-    const Object *a, *b;
-    char a_name[32], b_name[32];
-    if (!describe_two(d, a_name, b_name, &a, &b)) return false;
-    if (!picture_much_larger(a, b) && !picture_much_larger(b, a)) return false;
-    bool larger = coin(d), yes = larger == (a->radius > b->radius);
-    return turn_set(turn, &d->random, yes ? "yes" : "no",
-                    larger ? WORDINGS("is the %s larger than the %s?", "is the %s bigger than the %s?")
-                           : WORDINGS("is the %s smaller than the %s?"),
-                    a_name, b_name);
+    NamedPair pair;
+    if (!describe_two(d, &pair)) return false;
+    bool a_larger = picture_much_larger(pair.a, pair.b), b_larger = picture_much_larger(pair.b, pair.a);
+    if (!a_larger && !b_larger) return false;
+    bool larger = coin(d);
+    turn_set(turn, &d->random, larger == a_larger ? "yes" : "no",
+             larger ? WORDINGS("is the %s larger than the %s?", "is the %s bigger than the %s?")
+                    : WORDINGS("is the %s smaller than the %s?"),
+             pair.a_name, pair.b_name);
+    return turn_about(turn, "sizes of %zu and %zu", pair.first, pair.second);
 }
 
 bool ask_size(Draft *d, SynthTurn *turn) {
@@ -232,25 +245,24 @@ void arrange_relation(Draft *d) {
 }
 
 bool ask_relation(Draft *d, SynthTurn *turn) {
-    const Object *a, *b;
-    char a_name[32], b_name[32];
-    if (!describe_two(d, a_name, b_name, &a, &b)) return false;
+    static const char *const sides[2][2] = {{"above", "below"}, {"left", "right"}};
+    static const char *const wordings[2][2] = {{"is the %s above the %s?", "is the %s below the %s?"},
+                                               {"is the %s left of the %s?", "is the %s right of the %s?"}};
+    NamedPair pair;
+    if (!describe_two(d, &pair)) return false;
     bool across = coin(d);
-    double distance = across ? b->x - a->x : b->y - a->y;
+    double distance = across ? pair.b->x - pair.a->x : pair.b->y - pair.a->y;
     if (fabs(distance) < 0.25) return false; // beside or above one another in name only
-    bool first_side = coin(d), yes = first_side == (distance > 0);
+    size_t side = distance < 0, asked = (size_t)random_below(&d->random, 2);
     if (coin(d))
-        return turn_set(turn, &d->random,
-                        across         ? (distance > 0 ? "left" : "right")
-                        : distance > 0 ? "above"
-                                       : "below",
-                        across ? WORDINGS("is the %s left or right of the %s?")
-                               : WORDINGS("is the %s above or below the %s?"),
-                        a_name, b_name);
-    const char *relation = across ? (first_side ? "left of" : "right of") : first_side ? "above" : "below";
-    char wording[40];
-    snprintf(wording, sizeof wording, "is the %%s %s the %%s?", relation);
-    return turn_set(turn, &d->random, yes ? "yes" : "no", WORDINGS(wording), a_name, b_name);
+        turn_set(turn, &d->random, sides[across][side],
+                 across ? WORDINGS("is the %s left or right of the %s?")
+                        : WORDINGS("is the %s above or below the %s?"),
+                 pair.a_name, pair.b_name);
+    else
+        turn_set(turn, &d->random, side == asked ? "yes" : "no", WORDINGS(wordings[across][asked]),
+                 pair.a_name, pair.b_name);
+    return turn_about(turn, "sides %d of %zu and %zu", across, pair.first, pair.second);
 }
 
 // ---- existence: the answer is drawn first, and a no stays close to what is there ----
@@ -280,13 +292,12 @@ void arrange_exists(Draft *d) {
 bool ask_exists(Draft *d, SynthTurn *turn) {
     const char *shape = scene_shapes[d->focus / SCENE_COLOURS].name;
     const char *colour = scene_colours[d->focus % SCENE_COLOURS].name;
-    const char *article = strchr("aeiou", colour[0]) ? "an" : "a";
     const Picture *p = &d->row->pictures[0];
     size_t count = picture_count(p, d->form == 2 ? ANY_SHAPE : d->focus / SCENE_COLOURS,
                                  d->form == 1 ? ANY_COLOUR : d->focus % SCENE_COLOURS);
     const char *answer = count ? "yes" : "no";
     if (d->form == 1)
         return turn_set(turn, &d->random, answer, WORDINGS("is there a %s?", "do you see a %s?"), shape);
-    return turn_set(turn, &d->random, answer, WORDINGS("is there %s %s %s?", "do you see %s %s %s?"), article,
-                    colour, d->form == 2 ? "shape" : shape);
+    return turn_set(turn, &d->random, answer, WORDINGS("is there %s %s %s?", "do you see %s %s %s?"),
+                    article_of(colour), colour, d->form == 2 ? "shape" : shape);
 }

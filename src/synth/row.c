@@ -25,9 +25,24 @@ static void rate(SynthTurn *turn, Random *random) {
         turn->ratings[random_below(random, SYNTH_RATINGS)] = 1 + (int)random_below(random, 3);
 }
 
+static bool is_colour_or_shape(const char *word) {
+    for (size_t i = 0; i < SCENE_COLOURS; i++)
+        if (!strcmp(word, scene_colours[i].name)) return true;
+    for (size_t i = 0; i < SCENE_SHAPES; i++)
+        if (!strcmp(word, scene_shapes[i].name)) return true;
+    return false;
+}
+
+// A further turn must not be answered by an earlier one: nothing asked twice, no colour or shape that was
+// named before.
 static bool is_new(const SynthRow *row, const SynthTurn *turn) {
-    for (size_t i = 0; i < row->n_turns; i++)
-        if (!strcmp(row->turns[i].subject, turn->subject)) return false;
+    bool name = is_colour_or_shape(turn->assistant);
+    for (size_t i = 0; i < row->n_turns; i++) {
+        const SynthTurn *earlier = &row->turns[i];
+        if (!strcmp(earlier->subject, turn->subject)) return false;
+        if (name && (strstr(earlier->user, turn->assistant) || !strcmp(earlier->assistant, turn->assistant)))
+            return false;
+    }
     return true;
 }
 
@@ -39,7 +54,7 @@ static const SynthKind *random_kind(Draft *d) {
 }
 
 static bool add_turn(Draft *d, bool (*ask)(Draft *, SynthTurn *)) {
-    SynthTurn turn;
+    SynthTurn turn = {0};
     if (!ask(d, &turn) || !is_new(d->row, &turn)) return false;
     rate(&turn, &d->random);
     d->row->turns[d->row->n_turns++] = turn;

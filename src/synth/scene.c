@@ -69,7 +69,7 @@ void picture_scatter(Picture *p, size_t n, Layout layout_name, Sizes sizes, size
         double size = uniform_between(random, layout->least, layout->most);
         if (sizes != SIZES_ALIKE) {
             bool large = (i == 0) == (sizes == SIZES_ONE_LARGE);
-            size = large ? uniform_between(random, 0.86, 0.92) : uniform_between(random, 0.42, 0.46);
+            size = large ? uniform_between(random, 0.86, 0.92) : uniform_between(random, 0.44, 0.49);
         }
         object->colour = (unsigned)random_below(random, colours);
         object->shape = (unsigned)random_below(random, shapes);
