@@ -1,0 +1,152 @@
+#include "data/dataset.h"
+
+#include "base/check.h"
+#include "base/log.h"
+#include "base/vec.h"
+#include "data/dataset_find.h"
+#include "data/dataset_source.h"
+#include "data/row_columns.h"
+
+#include <sys/stat.h>
+
+struct Dataset {
+    StringList files;
+    VEC(DatasetGroup) groups;
+    size_t rows;
+    size_t opened; // file that `source` reads; files.count when none
+    const SourceKind *kind;
+    void *source;
+};
+
+static void close_source(Dataset *d) {
+    if (d->source) d->kind->close(d->source);
+    d->source = NULL;
+}
+
+// The columns must be there and of a type we know: better seen now than row by row.
+static bool check_columns(Dataset *d, const char *path, Error *err) {
+    for (size_t g = 0; g < d->kind->groups(d->source); g++) {
+        if (d->kind->rows(d->source, g) == 0) continue;
+        RecordBatch *batch;
+        RowColumns columns;
+        if (!d->kind->read(&batch, d->source, g, row_column_names, n_row_columns, err)) return false;
+        bool ok = row_columns_bind(&columns, batch, err) || error_prefix(err, "%s", path);
+        record_batch_free(batch);
+        return ok;
+    }
+    return true;
+}
+
+static size_t file_bytes(const char *path) {
+    struct stat s;
+    return stat(path, &s) == 0 ? (size_t)s.st_size : 0;
+}
+
+// Appends the groups of the opened file; its bytes are shared out by rows, for pictures do not shrink in
+// Parquet.
+static void add_groups(Dataset *d, char *owned_path) {
+    size_t in_file = 0, total = 0, file = d->files.count, bytes = file_bytes(owned_path);
+    for (size_t g = 0; g < d->kind->groups(d->source); g++) total += d->kind->rows(d->source, g);
+    for (size_t g = 0; g < d->kind->groups(d->source); g++) {
+        size_t rows = d->kind->rows(d->source, g);
+        if (rows == 0) continue;
+        size_t share = (size_t)((double)bytes * (double)rows / (double)total);
+        vec_push(&d->groups, (DatasetGroup){file, g, rows, d->rows, in_file, share});
+        in_file += rows;
+        d->rows += rows;
+    }
+    string_list_add(&d->files, owned_path);
+}
+
+// False when the file was skipped.
+static bool add_file(Dataset *d, const char *path, bool check, Error *err) {
+    d->kind = source_kind(path);
+    CHECK(d->kind, "%s", path);
+    bool ok = d->kind->open(&d->source, path, err) && (!check || check_columns(d, path, err));
+    if (ok)
+        add_groups(d, mem_strdup(path));
+    else
+        log_warning("skipped a file of the data set: %s", err->text);
+    close_source(d);
+    return ok;
+}
+
+static void add_configuration(Dataset *d, const char *path, const char *name, Error *err) {
+    StringList files = {0};
+    bool any = false;
+    if (dataset_find(&files, path, name, err)) {
+        for (size_t i = 0; i < files.count; i++) any |= add_file(d, files.items[i], !any, err);
+        if (!any) error_prefix(err, "none of %zu files can be read, e.g.", files.count);
+    }
+    if (!any) log_warning("skipped configuration %s of the data set: %s", name, err->text);
+    string_list_free(&files);
+}
+
+bool dataset_open(Dataset **out, const char *path, const StringList *names, Error *err) {
+    Dataset *d = mem_zeroed(1, sizeof *d);
+    Error reason = {"train_dataset_name is empty"};
+    for (size_t i = 0; i < names->count; i++) {
+        StringList all = {0};
+        if (strcmp(names->items[i], "all") != 0) {
+            add_configuration(d, path, names->items[i], &reason);
+            continue;
+        }
+        if (!dataset_configurations(&all, path, &reason)) log_warning("%s", reason.text);
+        for (size_t k = 0; k < all.count; k++) add_configuration(d, path, all.items[k], &reason);
+        string_list_free(&all);
+    }
+    d->opened = d->files.count;
+    if (d->rows > 0) {
+        *out = d;
+        return true;
+    }
+    if (d->files.count > 0) error_set(&reason, "%s holds no row", path);
+    dataset_close(d);
+    return error_set(
+        err, "No valid datasets were loaded. Please check train_dataset_path and train_dataset_name: %s",
+        reason.text);
+}
+
+void dataset_close(Dataset *d) {
+    if (!d) return;
+    close_source(d);
+    string_list_free(&d->files);
+    vec_free(&d->groups);
+    free(d);
+}
+
+size_t dataset_rows(const Dataset *d) {
+    return d->rows;
+}
+
+size_t dataset_group_count(const Dataset *d) {
+    return d->groups.count;
+}
+
+const DatasetGroup *dataset_group(const Dataset *d, size_t i) {
+    return &d->groups.items[i];
+}
+
+const char *dataset_path(const Dataset *d, size_t i) {
+    return d->files.items[d->groups.items[i].file];
+}
+
+bool dataset_select(Dataset *d, size_t i, Error *err) {
+    const DatasetGroup *g = &d->groups.items[i];
+    if (d->source && d->opened == g->file) return true;
+    close_source(d);
+    d->kind = source_kind(d->files.items[g->file]);
+    d->opened = g->file;
+    if (d->kind->open(&d->source, d->files.items[g->file], err) && g->group < d->kind->groups(d->source) &&
+        d->kind->rows(d->source, g->group) == g->rows)
+        return true;
+    if (d->source) error_set(err, "%s changed while it was being read", d->files.items[g->file]);
+    close_source(d);
+    return false;
+}
+
+bool dataset_read(RecordBatch **batch, Dataset *d, size_t i, Error *err) {
+    const DatasetGroup *g = &d->groups.items[i];
+    CHECK(d->source && d->opened == g->file, "group %zu is not selected", i);
+    return d->kind->read(batch, d->source, g->group, row_column_names, n_row_columns, err);
+}

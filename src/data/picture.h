@@ -1,0 +1,21 @@
+// A picture on its way from a row to tiles. While its sample waits to be packed it is kept in the smaller of
+// two forms, decoded or already resized: 8-bit pixels are a quarter of the tiles' floats, and resizing mostly
+// enlarges.
+#pragma once
+#include "config/config.h"
+#include "image/image.h"
+#include "text/chat.h"
+
+typedef struct Picture {
+    Image image;
+    size_t width, height; // after the resize
+} Picture;
+
+// Takes over a decoded picture (also when it fails) and finds its size after nanoVLM's resize.
+bool picture_init(Picture *p, Image *image, const VLMConfig *config, Error *err);
+void picture_free(Picture *p);
+ImageGrid picture_grid(const Picture *p, size_t tile); // tiles down and across, without the global one
+// Tiles of a grid; `global`: whether the tokenizer has a token for the global tile.
+size_t grid_tiles(ImageGrid grid, bool global);
+// Writes grid_tiles() tiles [3, tile, tile] to out, the global one first.
+bool picture_tiles(float *out, const Picture *p, size_t tile, bool global, Error *err);

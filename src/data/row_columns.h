@@ -1,0 +1,33 @@
+// The columns of a row group that become samples, in FineVision's layout: images list<struct<bytes, …>>,
+// texts list<struct<user, assistant>>, and four optional lists of ratings. Another layout needs another
+// adapter here.
+#pragma once
+#include "format/arrow.h"
+
+enum { N_RATINGS = 4 };
+extern const char *const row_column_names[]; // what has to be read
+extern const size_t n_row_columns;
+
+typedef struct RowColumns {
+    Column images, image, bytes; // image: the struct that holds bytes
+    bool has_images;             // false: the column holds nulls only
+    Column texts, turn, user, assistant;
+    bool has_texts; // false: nulls only
+    Column
+        ratings[N_RATINGS]; // relevance, image_correspondence, visual_dependency, formatting: nanoVLM's order
+    bool has_ratings[N_RATINGS];
+} RowColumns;
+
+// Finds the columns of a batch; a missing or mistyped one is an error that names it.
+bool row_columns_bind(RowColumns *c, const RecordBatch *batch, Error *err);
+
+// Pictures of a row: entries [*first, *first + *count) of c->image.
+void row_images(size_t *first, size_t *count, const RowColumns *c, size_t row);
+// The encoded bytes of one of them, borrowed from the batch.
+bool row_image_bytes(const uint8_t **bytes, size_t *size, const RowColumns *c, size_t image, Error *err);
+// Turns of a row: entries of c->turn. False when the row's texts are null.
+bool row_turns(size_t *first, size_t *count, const RowColumns *c, size_t row, Error *err);
+// Whether turn number `index` of the row passes the minimum ratings (nanoVLM: data/datasets.py,
+// _get_messages). A null list or rating does not count; a list too short for the turn ends the checks and
+// keeps it.
+bool row_turn_passes(const RowColumns *c, size_t row, size_t index, const int minima[N_RATINGS]);
