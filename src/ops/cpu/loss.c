@@ -10,27 +10,34 @@ static float row_max(const float *x, size_t n) {
     return largest;
 }
 
-// Σ exp(x − largest). Pieces keep the rounding error of a vocabulary's length small.
-static float sum_exp(const float *x, float largest, size_t n) {
+// Σ exp(x − largest), and with `keep` these exponentials in place of x. Pieces keep the rounding error of a
+// vocabulary's length small.
+static float sum_exp(float *x, float largest, size_t n, bool keep) {
     double total = 0;
     for (size_t at = 0; at < n; at += PIECE) {
         size_t end = at + PIECE < n ? at + PIECE : n;
         float s = 0;
+        if (keep) {
 #pragma omp simd reduction(+ : s)
-        for (size_t i = at; i < end; i++) s += exp_f32(x[i] - largest);
+            for (size_t i = at; i < end; i++) s += x[i] = exp_f32(x[i] - largest);
+        } else {
+#pragma omp simd reduction(+ : s)
+            for (size_t i = at; i < end; i++) s += exp_f32(x[i] - largest);
+        }
         total += s;
     }
     return (float)total;
 }
 
 static float cross_entropy_row(float *x, size_t V, size_t target, float dscale) {
-    float largest = row_max(x, V), s = sum_exp(x, largest, V), factor = dscale / s;
-    float loss = logf(s) - (x[target] - largest);
-    if (dscale == 0) return loss;
+    float largest = row_max(x, V), logit = x[target] - largest, s = sum_exp(x, largest, V, dscale != 0);
+    if (dscale != 0) {
+        float factor = dscale / s;
 #pragma omp simd
-    for (size_t i = 0; i < V; i++) x[i] = exp_f32(x[i] - largest) * factor;
-    x[target] -= dscale;
-    return loss;
+        for (size_t i = 0; i < V; i++) x[i] *= factor;
+        x[target] -= dscale;
+    }
+    return logf(s) - logit;
 }
 
 void KERNEL(cross_entropy)(Backend *be, Tensor losses, Tensor logits, Tensor targets, float dscale) {

@@ -1,0 +1,71 @@
+// What attention's two directions share. The scores of TILE queries by TILE keys exist at a time, never the
+// whole matrix (Milakov & Gimelshein 2018; Dao et al. 2022). A hidden key has the score HIDDEN, the lowest
+// finite number, as in nanoVLM: beside any real score its weight is 0, and a query that sees hidden keys only
+// gets their plain mean by itself. A key that lies in the future has -infinity.
+#pragma once
+#include "ops/cpu/kernels.h"
+#include "ops/cpu/tile.h"
+#include "ops/cpu/vecmath.h"
+#include "tensor/ops.h"
+
+#include <float.h>
+#include <string.h>
+
+#define TILE     64
+#define DIAGONAL 16 // a block's keys (forward) or queries (backward) on a causal mask's diagonal
+#define ALIGNED  __attribute__((aligned(64)))
+#define HIDDEN   (-FLT_MAX)
+
+// One head of a [B, T, heads, D] tensor: rows `stride` apart.
+typedef struct Head {
+    float *data;
+    size_t stride;
+} Head;
+
+static inline Head head_of(Tensor t, size_t b, size_t h) {
+    return (Head){floats(t) + b * t.stride[0] + h * t.stride[2], t.stride[1]};
+}
+
+static inline size_t tile_count(size_t n) {
+    return (n + TILE - 1) / TILE;
+}
+static inline size_t tile_length(size_t n, size_t first) {
+    return n - first < TILE ? n - first : TILE;
+}
+static inline size_t whole_lanes(size_t n) {
+    return (n + LANES - 1) / LANES * LANES;
+}
+static inline size_t min_size(size_t a, size_t b) {
+    return a < b ? a : b;
+}
+
+typedef float Four __attribute__((vector_size(16)));
+typedef int FourInts __attribute__((vector_size(16)));
+typedef Four Packed __attribute__((aligned(4), may_alias));
+
+// out[c, r] = in[r, c] · scale for a block of four by four.
+static inline void transpose_four(float *out, const float *in, size_t stride, float scale) {
+    Four a = *(const Packed *)in, b = *(const Packed *)(in + stride);
+    Four c = *(const Packed *)(in + 2 * stride), d = *(const Packed *)(in + 3 * stride);
+    Four ac = __builtin_shuffle(a, c, (FourInts){0, 4, 1, 5}),
+         bd = __builtin_shuffle(b, d, (FourInts){0, 4, 1, 5});
+    Four AC = __builtin_shuffle(a, c, (FourInts){2, 6, 3, 7}),
+         BD = __builtin_shuffle(b, d, (FourInts){2, 6, 3, 7});
+    *(Packed *)out = __builtin_shuffle(ac, bd, (FourInts){0, 4, 1, 5}) * scale;
+    *(Packed *)(out + TILE) = __builtin_shuffle(ac, bd, (FourInts){2, 6, 3, 7}) * scale;
+    *(Packed *)(out + 2 * TILE) = __builtin_shuffle(AC, BD, (FourInts){0, 4, 1, 5}) * scale;
+    *(Packed *)(out + 3 * TILE) = __builtin_shuffle(AC, BD, (FourInts){2, 6, 3, 7}) * scale;
+}
+
+// out[d, i] = in[i, d] · scale for `rows` rows; the columns up to the next whole vector become 0.
+static inline void transpose(float *out, Head in, size_t rows, size_t D, float scale) {
+    size_t whole_rows = rows / 4 * 4, whole_D = D / 4 * 4;
+    for (size_t i = 0; i < whole_rows; i += 4)
+        for (size_t d = 0; d < whole_D; d += 4)
+            transpose_four(out + d * TILE + i, in.data + i * in.stride + d, in.stride, scale);
+    for (size_t i = 0; i < rows; i++)
+        for (size_t d = i < whole_rows ? whole_D : 0; d < D; d++)
+            out[d * TILE + i] = in.data[i * in.stride + d] * scale;
+    for (size_t i = rows; i < whole_lanes(rows); i++)
+        for (size_t d = 0; d < D; d++) out[d * TILE + i] = 0;
+}
