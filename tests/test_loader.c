@@ -241,6 +241,81 @@ static void test_val_size_too_large(void **state) {
     end(&k);
 }
 
+// ---- pictures stand where their tokens are ----
+
+enum { COLOURED_ROWS = 120 };
+
+// Row i has i % 3 pictures, all of one colour that tells i.
+static void write_coloured_rows(const char *folder) {
+    Error err;
+    ParquetWriter *w;
+    char *path = path_join(folder, "coloured.parquet"), text[16];
+    expect(parquet_create(&w, path, 16, &err), &err);
+    for (size_t i = 0; i < COLOURED_ROWS; i++) {
+        Image image = {10 + i % 17, 10 + i % 7, NULL};
+        image.rgb = mem_alloc(image.width * image.height * 3);
+        memset(image.rgb, (int)(2 * i), image.width * image.height * 3);
+        unsigned char *png;
+        size_t size;
+        expect(image_encode_png(&png, &size, &image, &err), &err);
+        snprintf(text, sizeof text, "%zu", i);
+        FineVisionImage images[2] = {{png, size, NULL}, {png, size, NULL}};
+        FineVisionTurn turn = {"u", text, 5, 5, 5, 5};
+        expect(parquet_write_row(w, &(FineVisionRow){images, i % 3, &turn, 1, NULL}, &err), &err);
+        image_free(&image);
+        free(png);
+    }
+    expect(parquet_finish(w, &err), &err);
+    free(path);
+}
+
+// Tiles of the sample whose text begins at `sample`; *row becomes its number.
+static size_t sample_tile_count(const char *sample, size_t tile_tokens, unsigned long *row) {
+    const char *answer = strstr(sample, "<|im_start|>assistant\n");
+    assert_non_null(answer);
+    *row = strtoul(answer + strlen("<|im_start|>assistant\n"), NULL, 10);
+    size_t tokens = 0;
+    for (const char *at = sample; (at = strstr(at, "<|image|>")) && at < answer; at++) tokens++;
+    return tokens / tile_tokens;
+}
+
+static size_t check_colours(const Batch *b, const Config *c, const Tokenizer *t) {
+    char *text = tokenizer_decode(t, b->input_ids, b->B * b->T, false);
+    size_t tile = 0, samples = 0, values = 3 * c->vlm.vit_img_size * c->vlm.vit_img_size;
+    for (const char *at = text; (at = strstr(at, "<|im_start|>user\n")); at++, samples++) {
+        unsigned long row;
+        size_t n = sample_tile_count(at, c->vlm.mp_image_token_length, &row);
+        assert_true(row % 3 ? n >= row % 3 : n == 0);
+        for (size_t i = 0; i < n * values; i++)
+            assert_float_equal(b->images[tile * values + i], (float)(2 * row) / 255, 1e-6);
+        tile += n;
+    }
+    assert_int_equal(tile, b->n_tiles);
+    assert_int_equal(samples, b->n_samples);
+    free(text);
+    return samples;
+}
+
+static void test_pictures_and_tokens_agree(void **state) {
+    (void)state;
+    Error err;
+    Case k = {.folder = make_folder()};
+    write_coloured_rows(k.folder);
+    data_config(&k.config, k.folder, "default");
+    k.config.options.num_workers = 2;
+    k.tokenizer = data_tokenizer(&k.config);
+    Loader *l = open_split(&k, LOADER_TRAIN);
+    size_t samples = 0;
+    for (const Batch *b;;) {
+        expect(loader_next(l, &b, &err), &err);
+        if (!b) break;
+        samples += check_colours(b, &k.config, k.tokenizer);
+    }
+    assert_true(samples > COLOURED_ROWS * 8 / 10);
+    loader_close(l);
+    end(&k);
+}
+
 // ---- rows that are skipped ----
 
 typedef struct BadRows {
@@ -427,6 +502,7 @@ int main(void) {
         cmocka_unit_test(test_epochs),
         cmocka_unit_test(test_splits),
         cmocka_unit_test(test_val_size_too_large),
+        cmocka_unit_test(test_pictures_and_tokens_agree),
         cmocka_unit_test(test_skipped_rows),
         cmocka_unit_test(test_unreadable_groups),
         cmocka_unit_test(test_no_pictures),
