@@ -60,13 +60,13 @@ static const ParamRow vision_block_rows[] = {
     {"ln1.bias", BLOCK_SLOT(ln1_b), INIT_ZERO, {DIM_VIT}},
     {"attn.qkv_proj.weight", BLOCK_SLOT(qkv_w), INIT_WEIGHT, {DIM_VIT_3, DIM_VIT}},
     {"attn.qkv_proj.bias", BLOCK_SLOT(qkv_b), INIT_ZERO, {DIM_VIT_3}},
-    {"attn.out_proj.weight", BLOCK_SLOT(out_w), INIT_WEIGHT, {DIM_VIT, DIM_VIT}},
+    {"attn.out_proj.weight", BLOCK_SLOT(out_w), INIT_RESIDUAL, {DIM_VIT, DIM_VIT}},
     {"attn.out_proj.bias", BLOCK_SLOT(out_b), INIT_ZERO, {DIM_VIT}},
     {"ln2.weight", BLOCK_SLOT(ln2_w), INIT_ONE, {DIM_VIT}},
     {"ln2.bias", BLOCK_SLOT(ln2_b), INIT_ZERO, {DIM_VIT}},
     {"mlp.fc1.weight", BLOCK_SLOT(fc1_w), INIT_WEIGHT, {DIM_VIT_INTER, DIM_VIT}},
     {"mlp.fc1.bias", BLOCK_SLOT(fc1_b), INIT_ZERO, {DIM_VIT_INTER}},
-    {"mlp.fc2.weight", BLOCK_SLOT(fc2_w), INIT_WEIGHT, {DIM_VIT, DIM_VIT_INTER}},
+    {"mlp.fc2.weight", BLOCK_SLOT(fc2_w), INIT_RESIDUAL, {DIM_VIT, DIM_VIT_INTER}},
     {"mlp.fc2.bias", BLOCK_SLOT(fc2_b), INIT_ZERO, {DIM_VIT}},
 };
 static const ParamRow vision_norm_rows[] = {
@@ -79,11 +79,11 @@ static const ParamRow embedding_rows[] = {
 static const ParamRow decoder_block_rows[] = {
     {"mlp.gate_proj.weight", LAYER_SLOT(gate), INIT_WEIGHT, {DIM_LM_INTER, DIM_LM}},
     {"mlp.up_proj.weight", LAYER_SLOT(up), INIT_WEIGHT, {DIM_LM_INTER, DIM_LM}},
-    {"mlp.down_proj.weight", LAYER_SLOT(down), INIT_WEIGHT, {DIM_LM, DIM_LM_INTER}},
+    {"mlp.down_proj.weight", LAYER_SLOT(down), INIT_RESIDUAL, {DIM_LM, DIM_LM_INTER}},
     {"attn.q_proj.weight", LAYER_SLOT(q), INIT_WEIGHT, {DIM_LM, DIM_LM}},
     {"attn.k_proj.weight", LAYER_SLOT(k), INIT_WEIGHT, {DIM_LM_KV, DIM_LM}},
     {"attn.v_proj.weight", LAYER_SLOT(v), INIT_WEIGHT, {DIM_LM_KV, DIM_LM}},
-    {"attn.out_proj.weight", LAYER_SLOT(out), INIT_WEIGHT, {DIM_LM, DIM_LM}},
+    {"attn.out_proj.weight", LAYER_SLOT(out), INIT_RESIDUAL, {DIM_LM, DIM_LM}},
     {"norm1.weight", LAYER_SLOT(norm1), INIT_ONE, {DIM_LM}},
     {"norm2.weight", LAYER_SLOT(norm2), INIT_ONE, {DIM_LM}},
 };

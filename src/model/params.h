@@ -17,6 +17,7 @@ typedef enum ParamGroup {
 
 typedef enum ParamInit {
     INIT_WEIGHT,
+    INIT_RESIDUAL, // a weight whose product is added to the residual stream
     INIT_EMBEDDING,
     INIT_ZERO,
     INIT_ONE,
@@ -73,8 +74,10 @@ Param *params_find(Params *p, const char *name);        // by PyTorch's name or 
 size_t params_total(const Params *p, ParamGroup group); // number of values
 void params_print_summary(const Params *p);             // one line a group, through log_info
 
-// nanoVLM's initialisation, or "scaled": weights N(0, 1/fan_in), position embeddings N(0, 0.5²). Same seed,
-// same bits.
+// nanoVLM's initialisation (meant for backbones to be loaded over it), or "scaled", for training from
+// nothing: weights N(0, 1/fan_in), those that write to the residual stream also divided by sqrt(2 blocks)
+// (Radford et al. 2019), position embeddings N(0, 0.5²), and the patch convolution as if pixels lay in [-1,
+// 1]. Same seed, same bits.
 void params_initialise(Params *p, Backend *be, const VLMConfig *config, const char *init, uint64_t seed);
 
 void params_zero_gradients(Params *p, Backend *be);

@@ -16,16 +16,20 @@ static void inverse_frequencies(float *x, size_t n, double base) {
     for (size_t i = 0; i < n; i++) x[i] = 1.0f / powf((float)base, (float)(2 * i) / (float)(2 * n));
 }
 
-static double weight_std(const Param *p, bool scaled) {
-    return scaled ? 1.0 / sqrt((double)p->fan_in) : 0.02;
+static double weight_std(const Param *p, const VLMConfig *c, bool scaled) {
+    if (!scaled) return 0.02;
+    double std = 1.0 / sqrt((double)p->fan_in);
+    size_t blocks = p->group == GROUP_VISION ? c->vit_n_blocks : c->lm_n_blocks;
+    return p->init == INIT_RESIDUAL ? std / sqrt(2.0 * (double)blocks) : std;
 }
 
 static void first_values(float *x, const Param *p, const VLMConfig *config, bool scaled, Random *r) {
     size_t n = tensor_count(p->w);
     switch (p->init) {
     case INIT_WEIGHT:
+    case INIT_RESIDUAL:
     case INIT_EMBEDDING:
-        draw_normal(x, n, weight_std(p, scaled), r);
+        draw_normal(x, n, weight_std(p, config, scaled), r);
         break;
     case INIT_ZERO:
         memset(x, 0, n * sizeof *x);
@@ -47,6 +51,27 @@ static void first_values(float *x, const Param *p, const VLMConfig *config, bool
     }
 }
 
+static void upload(Backend *be, Tensor t, const float *x) {
+    tensor_upload(be, STREAM_COMPUTE, t, x);
+    backend_sync(be);
+}
+
+// The convolution w of pixels in [0, 1] becomes that of 2·pixel − 1: weights doubled, bias −Σ w. A picture's
+// mean would otherwise outweigh what is in it, and the first hundreds of steps go into taking it away.
+static void centre_patches(Params *p, Backend *be, float *w) {
+    const Param *weight = p->vision.patch_w, *bias = p->vision.patch_b;
+    size_t O = weight->shape[0], fan_in = weight->fan_in;
+    float *sums = mem_zeroed(O, sizeof *sums);
+    for (size_t o = 0; o < O; o++)
+        for (size_t i = 0; i < fan_in; i++) {
+            sums[o] -= w[o * fan_in + i];
+            w[o * fan_in + i] *= 2.0f;
+        }
+    upload(be, weight->w, w);
+    upload(be, bias->w, sums);
+    free(sums);
+}
+
 void params_initialise(Params *p, Backend *be, const VLMConfig *config, const char *init, uint64_t seed) {
     bool scaled = !strcmp(init, "scaled");
     CHECK(scaled || !strcmp(init, "nanovlm"), "init %s", init);
@@ -55,10 +80,14 @@ void params_initialise(Params *p, Backend *be, const VLMConfig *config, const ch
         if (tensor_bytes(p->items[i].w) > largest) largest = tensor_bytes(p->items[i].w);
     float *x = mem_alloc(largest);
     for (size_t i = 0; i < p->count; i++) {
+        Param *q = &p->items[i];
+        if (scaled && q == p->vision.patch_b) continue; // set with the weight, which stands before it
         Random r = random_stream(seed, RANDOM_INIT, i);
-        first_values(x, &p->items[i], config, scaled, &r);
-        tensor_upload(be, STREAM_COMPUTE, p->items[i].w, x);
-        backend_sync(be);
+        first_values(x, q, config, scaled, &r);
+        if (scaled && q == p->vision.patch_w)
+            centre_patches(p, be, x);
+        else
+            upload(be, q->w, x);
     }
     free(x);
 }
