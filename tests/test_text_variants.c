@@ -241,6 +241,31 @@ static void extra_tokens(void **state) {
     assert_non_null(strstr(err.text, "extra token image_token"));
 }
 
+// The tokenizer of the demo: 3 special tokens, 256 bytes, merges up to 320; a turn's header costs three
+// tokens.
+static void demo_tokenizer(void **state) {
+    (void)state;
+    Tokenizer *t;
+    ChatTemplate c;
+    Error err;
+    if (!tokenizer_load(&t, "assets/tokenizer", NULL, &err)) fail_msg("%s", err.text);
+    assert_int_equal(tokenizer_vocab_size(t), 320);
+    assert_int_equal(tokenizer_token_id(t, "<|endoftext|>"), 0);
+    assert_int_equal(tokenizer_token_id(t, "<|im_start|>"), 1);
+    assert_int_equal(tokenizer_eos_id(t), 2);
+    assert_true(chat_template_init(&c, t, NULL, &err));
+    assert_int_equal(c.prefix_len, 3);
+    for (int32_t byte = 0; byte < 256; byte++) {
+        const int32_t id = 3 + byte;
+        CharVec out = {0};
+        tokenizer_decode_bytes(t, &id, 1, false, &out);
+        assert_int_equal(out.count, 1);
+        assert_int_equal((uint8_t)out.items[0], byte);
+        vec_free(&out);
+    }
+    tokenizer_free(t);
+}
+
 #define FOR   "{% for message in messages %}"
 #define ENDIF "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 
@@ -305,8 +330,9 @@ static void utf8_repair(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(variants),     cmocka_unit_test(refused),        cmocka_unit_test(end_of_sequence),
-        cmocka_unit_test(extra_tokens), cmocka_unit_test(chat_templates), cmocka_unit_test(utf8_repair),
+        cmocka_unit_test(variants),       cmocka_unit_test(refused),        cmocka_unit_test(end_of_sequence),
+        cmocka_unit_test(extra_tokens),   cmocka_unit_test(chat_templates), cmocka_unit_test(utf8_repair),
+        cmocka_unit_test(demo_tokenizer),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

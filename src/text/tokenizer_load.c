@@ -7,6 +7,7 @@
 
 #define END_OF_TURN "<|im_end|>"
 
+// The caller drops *json, also after a failure.
 static bool read_json(json_t **json, const char *path, Error *err) {
     char *bytes;
     size_t size;
@@ -15,9 +16,7 @@ static bool read_json(json_t **json, const char *path, Error *err) {
     *json = json_loadb(bytes, size, JSON_ALLOW_NUL, &where);
     free(bytes);
     if (!*json) return error_set(err, "%s: line %d: %s", path, where.line, where.text);
-    if (json_is_object(*json)) return true;
-    json_decref(*json);
-    return error_set(err, "%s: expected a JSON object", path);
+    return json_is_object(*json) || error_set(err, "%s: expected a JSON object", path);
 }
 
 static bool is_empty(const json_t *value) {
@@ -68,11 +67,13 @@ static bool load_vocab(Tokenizer *t, const json_t *model, Error *err) {
 
 // The halves of a merge: written as "left right", or as a pair ["left", "right"].
 static bool split_merge(const json_t *merge, const char *halves[2], size_t sizes[2]) {
-    for (size_t i = 0; i < 2 && json_array_size(merge) == 2; i++) {
-        halves[i] = json_string_value(json_array_get(merge, i));
-        if (!halves[i]) return false;
-        sizes[i] = json_string_length(json_array_get(merge, i));
-        if (i == 1) return true;
+    if (json_array_size(merge) == 2) {
+        for (size_t i = 0; i < 2; i++) {
+            const json_t *half = json_array_get(merge, i);
+            halves[i] = json_string_value(half);
+            sizes[i] = json_string_length(half);
+        }
+        return halves[0] && halves[1];
     }
     const char *text = json_string_value(merge), *space = text ? strchr(text, ' ') : NULL;
     if (!space || strchr(space + 1, ' ')) return false;
@@ -191,10 +192,12 @@ static bool find_eos(Tokenizer *t, const char *folder, Error *err) {
         const char *text =
             json_string_value(json_is_object(field) ? json_object_get(field, "content") : field);
         t->eos_id = tokenizer_token_id(t, text ? text : END_OF_TURN);
-        if (t->eos_id < 0)
-            ok = error_set(err, "%s: field eos_token is %s%s%s, expected a token of tokenizer.json", path,
-                           text ? "\"" : "missing", text ? text : " and there is no " END_OF_TURN,
-                           text ? "\"" : "");
+        if (t->eos_id < 0 && text)
+            ok = error_set(err, "%s: field eos_token is \"%s\", expected a token of tokenizer.json", path,
+                           text);
+        else if (t->eos_id < 0)
+            ok = error_set(err, "%s: field eos_token is missing, and tokenizer.json has no " END_OF_TURN,
+                           path);
     }
     json_decref(config);
     free(path);

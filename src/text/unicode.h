@@ -29,7 +29,7 @@ void utf8_append(CharVec *out, uint32_t code_point);
 // Appends text with U+FFFD in place of each maximal invalid part.
 void utf8_append_lossy(CharVec *out, const char *text, size_t size);
 
-// GPT-2's alphabet of 256 printable characters, one a byte: code points 33…126, 161…172, 174…255 stand for
-// themselves, the other bytes are 256, 257, … in their order (openai/gpt-2, bytes_to_unicode).
+// GPT-2's alphabet of 256 printable characters, one a byte: code points 33…126, 161…172, 174…255 stand
+// for themselves, the other bytes are 256, 257, … in their order (openai/gpt-2, bytes_to_unicode).
 uint32_t byte_to_alphabet(uint8_t byte);
 int alphabet_to_byte(uint32_t code_point); // -1 for a character outside the alphabet
