@@ -1,8 +1,8 @@
 // Attention, backward: see attention.h.
 #include "ops/cpu/attention.h"
 
-// Backward: a task is one key head of one sequence. For each tile of keys it goes over all tiles of queries
-// of all query heads that read it, computes the weights again from lse, and sums dk and dv here and dq in
+// A task is one key head of one sequence. For each query head that reads it, it goes over the tiles of keys
+// and, for each, over the queries: computes the weights again from lse, sums dk and dv in the tile, and dq in
 // memory. Quoted: s = scale q·k, p = exp(s − lse), o = Σ p v.
 typedef struct BackwardTile {
     float k[ATTENTION_MAX_D * TILE] ALIGNED, v[ATTENTION_MAX_D * TILE] ALIGNED; // [D, TILE]; k times scale
@@ -15,22 +15,20 @@ typedef struct BackwardTask {
     Head k, v;           // of the key head
     const int *mask;     // of this sequence, or NULL
     const float *lse;    // of the query head
+    const float *delta;  // [T]: Σ_d do·o of the query head
     size_t T, D;
     float scale;
     bool causal;
 } BackwardTask;
 
-// p [queries, keys] from scores, and scale · ds = scale · p (dp − Σ_d do·o) in place of dp. A query whose
+// p [queries, keys] from scores, and scale · ds = scale · p (dp − delta) in place of dp. A query whose
 // keys are all hidden (its lse is HIDDEN) has p = 1/n over the n keys that are not in its future, whatever q
 // and k are, hence ds = 0.
 static void weights_backward(BackwardTile *t, const BackwardTask *a, size_t i0, size_t queries, size_t j0,
                              size_t keys) {
     for (size_t i = 0; i < queries; i++) {
-        float *p = t->p + i * TILE, *dp = t->dp + i * TILE, lse = a->lse[i0 + i], delta = 0;
-        const float *g = a->dout.data + (i0 + i) * a->dout.stride, *o = a->o.data + (i0 + i) * a->o.stride;
+        float *p = t->p + i * TILE, *dp = t->dp + i * TILE, lse = a->lse[i0 + i], delta = a->delta[i0 + i];
         size_t reach = a->causal ? i0 + i + 1 : a->T, seen = reach <= j0 ? 0 : min_size(reach - j0, keys);
-#pragma omp simd reduction(+ : delta)
-        for (size_t d = 0; d < a->D; d++) delta += g[d] * o[d];
         if (lse <= HIDDEN) {
             for (size_t j = 0; j < seen; j++) p[j] = 1.0f / (float)reach, dp[j] = 0;
         } else {
@@ -58,16 +56,22 @@ static void backward_tile(BackwardTile *t, const BackwardTask *a, size_t i0, siz
                  a->k.data + j0 * a->k.stride, a->k.stride, queries, D, keys, j0 > 0);
 }
 
-static void store_rows(Head out, size_t first, const float *rows, size_t n, size_t D) {
-    for (size_t i = 0; i < n; i++)
-        memcpy(out.data + (first + i) * out.stride, rows + i * D, D * sizeof(float));
+// The first head of a group assigns dk and dv, the others add to them.
+static void store_rows(Head out, size_t first, const float *rows, size_t n, size_t D, bool add) {
+    for (size_t i = 0; i < n; i++) {
+        float *to = out.data + (first + i) * out.stride;
+        for (size_t d = 0; d < D; d++) to[d] = add ? to[d] + rows[i * D + d] : rows[i * D + d];
+    }
 }
 
-// Query head h of the group whose first one `a` describes.
-static BackwardTask query_head(BackwardTask a, size_t h) {
-    a.dq.data += h * a.D, a.dout.data += h * a.D, a.q.data += h * a.D, a.o.data += h * a.D;
-    a.lse += h * a.T;
-    return a;
+static void row_dots(float *delta, Head x, Head y, size_t T, size_t D) {
+    for (size_t i = 0; i < T; i++) {
+        const float *a = x.data + i * x.stride, *b = y.data + i * y.stride;
+        float dot = 0;
+#pragma omp simd reduction(+ : dot)
+        for (size_t d = 0; d < D; d++) dot += a[d] * b[d];
+        delta[i] = dot;
+    }
 }
 
 // All queries of one head against the tile of keys at j0; on the diagonal of a causal mask in smaller steps,
@@ -80,22 +84,31 @@ static void backward_queries(BackwardTile *t, const BackwardTask *a, size_t j0, 
     }
 }
 
-static void backward_key_head(Head dk, Head dv, BackwardTask first, size_t group) {
-    BackwardTile t;
-    size_t T = first.T, D = first.D;
-    Head k = first.k, v = first.v;
+static void backward_head(BackwardTile *t, const BackwardTask *a, Head dk, Head dv, bool add) {
+    size_t T = a->T, D = a->D;
     for (size_t j0 = 0; j0 < T; j0 += TILE) {
         size_t keys = tile_length(T, j0);
-        transpose(t.k, (Head){k.data + j0 * k.stride, k.stride}, keys, D, first.scale);
-        transpose(t.v, (Head){v.data + j0 * v.stride, v.stride}, keys, D, 1.0f);
-        memset(t.dk, 0, keys * D * sizeof(float));
-        memset(t.dv, 0, keys * D * sizeof(float));
-        for (size_t h = 0; h < group; h++) {
-            BackwardTask a = query_head(first, h);
-            backward_queries(&t, &a, j0, keys);
-        }
-        store_rows(dk, j0, t.dk, keys, D);
-        store_rows(dv, j0, t.dv, keys, D);
+        transpose(t->k, (Head){a->k.data + j0 * a->k.stride, a->k.stride}, keys, D, a->scale);
+        transpose(t->v, (Head){a->v.data + j0 * a->v.stride, a->v.stride}, keys, D, 1.0f);
+        memset(t->dk, 0, keys * D * sizeof(float));
+        memset(t->dv, 0, keys * D * sizeof(float));
+        backward_queries(t, a, j0, keys);
+        store_rows(dk, j0, t->dk, keys, D, add);
+        store_rows(dv, j0, t->dv, keys, D, add);
+    }
+}
+
+// `a` describes the first query head of the group.
+static void backward_group(BackwardTask a, Head dk, Head dv, size_t group) {
+    BackwardTile t;
+    float delta[a.T]; // four bytes a position: the stack has room for any length that attention can be
+                      // afforded for
+    a.delta = delta;
+    for (size_t h = 0; h < group; h++) {
+        row_dots(delta, a.dout, a.o, a.T, a.D);
+        backward_head(&t, &a, dk, dv, h > 0);
+        a.dq.data += a.D, a.dout.data += a.D, a.q.data += a.D, a.o.data += a.D;
+        a.lse += a.T;
     }
 }
 
@@ -117,6 +130,6 @@ void KERNEL(attention_backward)(Backend *be, Tensor dq, Tensor dk, Tensor dv, Te
                               .D = D,
                               .scale = scale,
                               .causal = causal};
-        backward_key_head(head_of(dk, b, head), head_of(dv, b, head), first, group);
+        backward_group(first, head_of(dk, b, head), head_of(dv, b, head), group);
     }
 }
