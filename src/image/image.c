@@ -72,7 +72,8 @@ bool image_encode_png(unsigned char **bytes, size_t *size, const Image *image, E
     png_image png = {.version = PNG_IMAGE_VERSION,
                      .width = (png_uint_32)image->width,
                      .height = (png_uint_32)image->height,
-                     .format = PNG_FORMAT_RGB};
+                     .format = PNG_FORMAT_RGB,
+                     .flags = PNG_IMAGE_FLAG_FAST};
     png_alloc_size_t room = PNG_IMAGE_PNG_SIZE_MAX(png);
     *bytes = malloc(room);
     if (!*bytes) return error_set(err, "PNG: no memory for %zu bytes", (size_t)room);
