@@ -79,7 +79,7 @@ bool question_set_load(QuestionSet *q, const char *path, const VLMConfig *config
     Building b = {.config = config, .max_questions = max_questions};
     StringList names = {0};
     string_list_add(&names, mem_strdup("default"));
-    Dataset *d;
+    Dataset *d = NULL;
     bool ok = dataset_open(&d, path, &names, err);
     string_list_free(&names);
     for (size_t g = 0; ok && g < dataset_group_count(d) && b.items.count < max_questions; g++)
