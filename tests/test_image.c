@@ -1,4 +1,5 @@
 // LINK: image
+// LABELS: parity
 // Pictures: decoding, size, bicubic resize and tiles against nanoVLM with Pillow, bit for bit; damaged files.
 #include "support/golden.h"
 #include "support/sha256.h"
