@@ -20,7 +20,7 @@ OWN_TEXTS = [
     "", "I'LL he'll 12345 67", "the user is the assistant  the\n\nuser", "a<A><AB>b <A>  <AB>\t<A>", " <L> x <L>  <L>y", "<R>  x<R> <R>",
     "<L><R> <L> <R>", "x  <LR>  y<LR>z", "norm <N> and <NA> and <A>N>", "<|im_start|>user\n<A><|im_end|>", "<A<A><AB", "\u00a0<L>\u3000<R>\u2003z",
     "don't 'Re WE'VE", "co\u00e9lor \u4e2d\u6587 color", "x y z q w", "qqq zz qzq", "\U0001f600\U0001f600 \U0001f44d", "a,b;c--d__e", "\u180ea\u180e b\u0085c",
-    "under_score CamelCase snake_case", "tab\tand\r\nline\r\n\r\n  end ", "1\u0661\u0662 \u00bd\u2167 3.14", "the the the", " the", "the ", "   ",
+    "under_score CamelCase snake_case", "tab\tand\r\nline\r\n\r\n  end ", "1\u0661\u0662 \u00bd\u2167 3.14", "the the the", " the", "<NA><A><A>!<A>", "12 112 1212x12", "the ", "   ",
 ]
 
 
@@ -58,6 +58,12 @@ def without_tokens(base, characters):
     return base
 
 
+def with_merge(base, left, right):
+    base["model"]["vocab"][left + right] = len(base["model"]["vocab"])
+    base["model"]["merges"].append([left, right])
+    return base
+
+
 def with_vocab(base, *tokens):
     for token in tokens:
         base["model"]["vocab"][token] = len(base["model"]["vocab"])
@@ -78,7 +84,8 @@ def variants(base):
     yield "gpt2", with_steps(new(), byte_level())
     yield "no_regex", with_steps(new(), plain)
     yield "prefix_space", with_steps(new(), sequence(digits, byte_level(space=True)))
-    yield "digit_runs", with_steps(new(), sequence({"type": "Digits", "individual_digits": False}, byte_level()))
+    yield "digit_runs", with_steps(
+        with_merge(new(), "1", "2"), sequence({"type": "Digits", "individual_digits": False}, byte_level()))
     yield "gpt2_by_pattern", with_steps(new(), sequence(digits, split({"Regex": GPT2}), plain))
     yield "llama3", with_steps(new(), sequence(split({"Regex": LLAMA3}), plain))
     yield "split_text", with_steps(new(), sequence(split({"String": "e."}), split({"String": " "}), byte_level()))
@@ -86,14 +93,16 @@ def variants(base):
     yield "split_inverted", with_steps(new(), sequence(split({"Regex": "[a-z]+"}, "Isolated", True), plain))
     yield "split_kept", with_steps(new(), sequence(split({"Regex": "[a-z ]+"}, "Removed", True), plain))
     yield "not_space", with_steps(new(), sequence(split({"Regex": r"[^\s]+|\S"}), plain))
+    yield "words", with_steps(new(), sequence(split({"Regex": r"\w+|[^\w\s]+|\s"}), plain))
     yield "ignore_merges", with_model(with_vocab(new(), "\u0120the\u0120user", "qqq", "\u0120color"), ignore_merges=True)
     yield "vanishing", without_tokens(new(), "qz")
     yield "unknown", with_model(without_tokens(new(), "qz"), unk_token="<|endoftext|>")
     yield "unknown_fused", with_model(without_tokens(new(), "qz"), unk_token="<|endoftext|>", fuse_unk=True)
-    fallback = with_vocab(without_tokens(new(), "qz\u00f0"), *[f"<0x{b:02X}>" for b in b"qz\xc3\xb0"])
+    # of \u00f0 both bytes have a token, of \u00a3 only the first
+    fallback = with_vocab(without_tokens(new(), "qz\u00f0\u00a3"), *[f"<0x{b:02X}>" for b in b"qz\xc3\xb0\xc2"])
     yield "byte_fallback", with_model(fallback, byte_fallback=True)
     yield "added", with_added(
-        new(), ("<A>", {}), ("<AB>", {}), ("<L>", {"lstrip": True}), ("<R>", {"rstrip": True, "special": False}),
+        new(), ("<A>", {}), ("<AB>", {}), ("<A>!", {}), ("<L>", {"lstrip": True}), ("<R>", {"rstrip": True, "special": False}),
         ("<LR>", {"lstrip": True, "rstrip": True}), ("<N>", {"normalized": True, "special": False}),
         ("<NA><A", {"normalized": True}), ("the user", {"normalized": True, "special": False}), ("user\n<A", {}))
 

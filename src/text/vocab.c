@@ -1,5 +1,7 @@
 #include "text/vocab.h"
 
+#include "base/check.h"
+
 #include <inttypes.h>
 
 #define MAX_ID (1 << 24) // an id far above all others would ask for memory up to it
@@ -37,7 +39,7 @@ bool vocab_add(Vocab *v, const char *text, size_t size, int64_t id, Error *err) 
     if (size == 0) return error_set(err, "the token of id %" PRId64 " is empty", id);
     if (vocab_token(v, id))
         return error_set(err, "the id %" PRId64 " has two tokens, one is \"%s\"", id, text);
-    if (vocab_find(v, text, size) >= 0) return error_set(err, "the token \"%s\" has two ids", text);
+    CHECK(vocab_find(v, text, size) < 0, "the token \"%s\" has an id", text);
     if (2 * (v->n_used + 1) > v->n_slots) grow_slots(v);
     const size_t slot = find_slot(v, text, size);
     while (v->tokens.count <= (size_t)id) vec_push(&v->tokens, (VocabToken){0});

@@ -16,7 +16,7 @@ typedef struct Vocab {
     size_t n_slots, n_used;
 } Vocab;
 
-// Adds the token, or fails when the id is negative or too high, or the id or the text has been used before.
+// Adds a token whose text is new; fails when it is empty, or its id negative, too high, or used before.
 bool vocab_add(Vocab *v, const char *text, size_t size, int64_t id, Error *err);
 int32_t vocab_find(const Vocab *v, const char *text, size_t size); // -1 when there is none
 const VocabToken *vocab_token(const Vocab *v, int64_t id);         // NULL when there is none
