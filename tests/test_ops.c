@@ -5,6 +5,7 @@
 
 #include "base/memory.h"
 #include "ops/cpu/cpu.h"
+#include "ops/cpu/vecmath.h"
 
 #include <float.h>
 #include <math.h>
@@ -37,6 +38,13 @@ RUNNER(sum, t[0], t[1], c->f[0])
 RUNNER(sum_of_squares, t[0], t[1])
 RUNNER(clip_factor, t[0], t[1], c->f[0])
 RUNNER(adamw, t[0], t[1], t[2], t[3], t[4], t[5], 0.9, 0.999, 1e-8f)
+
+static Backend *new_backend(void) {
+    Error err;
+    Backend *be;
+    if (!backend_cpu_create(&be, 2, &err)) fail_msg("%s", err.text);
+    return be;
+}
 
 // ---- moving values ----
 
@@ -194,7 +202,7 @@ static void ref_patchify(double **a, const OpCase *c) {
 static void test_patchify(void **state) {
     (void)state;
     static const size_t sizes[][4] = {
-        {1, 4, 4, 4}, {2, 9, 11, 4}, {3, 8, 8, 1}, {4, 64, 66, 8}}; // I, Y, X, P
+        {1, 4, 4, 4}, {2, 9, 14, 4}, {3, 8, 8, 1}, {4, 64, 66, 8}}; // I, Y, X, P
     for (size_t i = 0; i < COUNT(sizes); i++) {
         size_t I = sizes[i][0], Y = sizes[i][1], X = sizes[i][2], P = sizes[i][3];
         op_case_check((OpCase){.op = "patchify",
@@ -334,7 +342,7 @@ static void test_cross_entropy(void **state) {
     static const float scales[] = {1.0f, 0.125f, 0.0f};
     for (size_t i = 0; i < COUNT(sizes); i++)
         for (size_t k = 0; k < COUNT(scales); k++)
-            for (int wide = 0; wide <= 1; wide++) {
+            for (int wide = 0; wide <= 2; wide++) {
                 size_t M = sizes[i][0], V = sizes[i][1];
                 OpCase c = {.op = "cross_entropy",
                             .run = run_cross_entropy,
@@ -343,9 +351,30 @@ static void test_cross_entropy(void **state) {
                             .limit = wide ? 30 : 8,
                             .args = {F32_ARG(losses, ROLE_ASSIGNED, M),
                                      F32_ARG(logits, ROLE_ACCUMULATED, M, V), I32_ARG(targets, V, M)}};
-                if (wide) c.args[1].low = -40, c.args[1].high = 40;
+                if (wide == 1) c.args[1].low = -40, c.args[1].high = 40;
+                if (wide == 2) c.args[1].low = -240, c.args[1].high = -160;
                 op_case_check(c);
             }
+}
+
+// Hidden entries (-infinity), scores far apart, and what must not be hidden: NaN and infinity.
+static void test_cross_entropy_far_out(void **state) {
+    (void)state;
+    Backend *be = new_backend();
+    float x[4 * 9], losses[4];
+    int32_t target[4] = {3, 0, 2, 5};
+    for (int i = 0; i < 36; i++) x[i] = i < 9 ? -INFINITY : i < 18 ? -1e30f : 0.5f;
+    x[3] = 7, x[4] = 7, x[9] = 1e30f, x[20] = NAN, x[30] = INFINITY;
+    Tensor logits = tensor_at(x, DTYPE_F32, SHAPE(4, 9));
+    cross_entropy(be, tensor_at(losses, DTYPE_F32, SHAPE(4)), logits, tensor_at(target, DTYPE_I32, SHAPE(4)),
+                  1);
+    assert_true(fabsf(losses[0] - logf(2)) < 1e-6f && losses[1] == 0 && isnan(losses[2]) && isnan(losses[3]));
+    for (int i = 0; i < 9; i++)
+        assert_true(fabsf(x[i] - (i == 3   ? -0.5f
+                                  : i == 4 ? 0.5f
+                                           : 0)) < 1e-6f &&
+                    x[9 + i] == 0 && isnan(x[18 + i]));
+    backend_destroy(be);
 }
 
 static void ref_sum(double **a, const OpCase *c) {
@@ -398,6 +427,8 @@ static void test_clip_factor(void **state) {
                         .args = {F32_ARG(clip, ROLE_ASSIGNED, 2), F32_ARG(squares, ROLE_IN, n)}};
             c.args[1].low = 0;
             op_case_check(c);
+            c.args[1].high = 1e-13, c.f[0] *= 1e-7f; // norms about as small as the 1e-6 beside them
+            op_case_check(c);
         }
 }
 
@@ -433,16 +464,36 @@ static void test_adamw(void **state) {
                              F32_ARG(hyper, ROLE_IN, 3), F32_ARG(clip, ROLE_IN, 2)}};
         c.args[2].low = 0;
         op_case_check(c);
+        for (int k = 1; k <= 3; k++) c.args[k].low = 0, c.args[k].high = k == 2 ? 0 : 1e-8; // eps decides
+        op_case_check(c);
     }
 }
 
 // ---- what the table doesn't reach ----
 
-static Backend *new_backend(void) {
-    Error err;
-    Backend *be;
-    if (!backend_cpu_create(&be, 2, &err)) fail_msg("%s", err.text);
-    return be;
+// The exponential all kernels share: every 97th float from where it underflows to where it overflows.
+static void test_exp(void **state) {
+    (void)state;
+    double worst = 0, largest_sigmoid = 0;
+    for (uint32_t bits = 0x2f000000; bits < 0x42d00000; bits += 97)
+        for (int sign = 0; sign <= 1; sign++) {
+            float x = float_from_bits(bits | (uint32_t)sign << 31), y = exp_f32(x);
+            double exact = exp((double)x), unit = fmax(exact * FLT_EPSILON, 0x1p-149);
+            if (exact > FLT_MAX)
+                assert_true(isinf(y));
+            else
+                worst = fmax(worst, fabs(y - exact) / unit);
+            Sigmoid s = sigmoid_f32(x);
+            double plus = 1 / (1 + exp(-(double)x)), minus = 1 / (1 + exp((double)x));
+            largest_sigmoid = fmax(largest_sigmoid, fabs(s.plus - plus) / fmax(plus * FLT_EPSILON, 0x1p-149));
+            largest_sigmoid =
+                fmax(largest_sigmoid, fabs(s.minus - minus) / fmax(minus * FLT_EPSILON, 0x1p-149));
+        }
+    expect_within("exp, in epsilons", worst, 1, "exp_f32");
+    expect_within("sigmoid, in epsilons", largest_sigmoid, 2, "sigmoid_f32");
+    assert_true(exp_f32(0) == 1 && exp_f32(-INFINITY) == 0 && isinf(exp_f32(INFINITY)) &&
+                isnan(exp_f32(NAN)));
+    assert_true(exp_f32(-FLT_MAX) == 0 && isinf(exp_f32(FLT_MAX)));
 }
 
 static uint16_t bf16_bits(float x) {
@@ -529,9 +580,10 @@ static int all_tests(void) {
         cmocka_unit_test(test_add),           cmocka_unit_test(test_rows_by_index),
         cmocka_unit_test(test_embedding),     cmocka_unit_test(test_patchify),
         cmocka_unit_test(test_position),      cmocka_unit_test(test_pixel_shuffle),
-        cmocka_unit_test(test_cross_entropy), cmocka_unit_test(test_sums),
-        cmocka_unit_test(test_clip_factor),   cmocka_unit_test(test_adamw),
-        cmocka_unit_test(test_copy_bf16),     cmocka_unit_test(test_copy_integers_between_strides),
+        cmocka_unit_test(test_cross_entropy), cmocka_unit_test(test_cross_entropy_far_out),
+        cmocka_unit_test(test_sums),          cmocka_unit_test(test_clip_factor),
+        cmocka_unit_test(test_adamw),         cmocka_unit_test(test_copy_bf16),
+        cmocka_unit_test(test_exp),           cmocka_unit_test(test_copy_integers_between_strides),
         cmocka_unit_test(test_empty),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);

@@ -3,6 +3,8 @@
 #include "support/golden.h"
 #include "support/op_case.h"
 
+#include "ops/cpu/cpu.h"
+
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -316,6 +318,37 @@ static void test_activations_backward(void **state) {
         }
 }
 
+// Far out, where a careless formula gives inf / inf: gelu and silu are the identity or nothing there.
+static void test_activations_far_out(void **state) {
+    (void)state;
+    Error err;
+    Backend *be;
+    if (!backend_cpu_create(&be, 1, &err)) fail_msg("%s", err.text);
+    float x[16] = {0,     -0.0f,  1e-40f, -1e-40f, 60, -60, 1e4f, -1e4f,
+                   1e12f, -1e12f, 1e18f,  -1e18f,  20, -20, NAN,  200};
+    float y[16], dx[16], dup[16], one[16];
+    for (int i = 0; i < 16; i++) one[i] = 1;
+    Tensor tx = tensor_at(x, DTYPE_F32, SHAPE(16)), ty = tensor_at(y, DTYPE_F32, SHAPE(16));
+    Tensor tdx = tensor_at(dx, DTYPE_F32, SHAPE(16)), tup = tensor_at(dup, DTYPE_F32, SHAPE(16));
+    Tensor tone = tensor_at(one, DTYPE_F32, SHAPE(16));
+    for (int silu = 0; silu <= 1; silu++) {
+        if (silu)
+            swiglu_forward(be, ty, tx, tone), swiglu_backward(be, tdx, tup, tone, tx, tone);
+        else
+            gelu_forward(be, ty, tx), gelu_backward(be, tdx, tone, tx);
+        for (int i = 0; i < 16; i++) {
+            if (isnan(x[i]))
+                assert_true(isnan(y[i]) && isnan(dx[i]));
+            else if (fabsf(x[i]) < 1)
+                assert_true(fabsf(y[i] - 0.5f * x[i]) < 1e-44 && dx[i] == 0.5f);
+            else
+                assert_true(fabsf(y[i] - (x[i] > 0 ? x[i] : 0)) < 1e-7f &&
+                            fabsf(dx[i] - (float)(x[i] > 0)) < 1e-7f);
+        }
+    }
+    backend_destroy(be);
+}
+
 // ---- rotary positions ----
 
 // Each rounding to float is one that PyTorch makes too; only cos and sin are taken in double.
@@ -396,10 +429,15 @@ static void test_rope(void **state) {
 
 static int all_tests(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_linear_forward), cmocka_unit_test(test_linear_backward),
-        cmocka_unit_test(test_norm_forward),   cmocka_unit_test(test_norm_backward),
-        cmocka_unit_test(test_activations),    cmocka_unit_test(test_activations_backward),
-        cmocka_unit_test(test_rope_table),     cmocka_unit_test(test_rope),
+        cmocka_unit_test(test_activations_far_out),
+        cmocka_unit_test(test_linear_forward),
+        cmocka_unit_test(test_linear_backward),
+        cmocka_unit_test(test_norm_forward),
+        cmocka_unit_test(test_norm_backward),
+        cmocka_unit_test(test_activations),
+        cmocka_unit_test(test_activations_backward),
+        cmocka_unit_test(test_rope_table),
+        cmocka_unit_test(test_rope),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     print_worst_shares();

@@ -26,8 +26,8 @@ static void gelu_backward_piece(float *dx, const float *dy, const float *x, size
     for (size_t i = 0; i < n; i++) {
         float v = x[i];
         Sigmoid s = sigmoid_f32(v * (GELU_LINEAR + GELU_CUBIC * v * v));
-        float slope = GELU_LINEAR + 3 * GELU_CUBIC * v * v; // dz/dx
-        dx[i] = dy[i] * (s.plus + v * slope * s.plus * s.minus);
+        float slope = GELU_LINEAR + 3 * GELU_CUBIC * v * v;      // dz/dx
+        dx[i] = dy[i] * (s.plus + v * s.plus * s.minus * slope); // in this order 0 meets no infinity
     }
 }
 
