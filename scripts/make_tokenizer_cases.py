@@ -9,6 +9,7 @@ A line is one tokenizer: {"name", "tokenizer": the object of tokenizer.json, "ro
 import copy
 import json
 import sys
+import unicodedata
 
 from tokenizers import Tokenizer
 
@@ -93,7 +94,7 @@ def variants(base):
     yield "split_inverted", with_steps(new(), sequence(split({"Regex": "[a-z]+"}, "Isolated", True), plain))
     yield "split_kept", with_steps(new(), sequence(split({"Regex": "[a-z ]+"}, "Removed", True), plain))
     yield "not_space", with_steps(new(), sequence(split({"Regex": r"[^\s]+|\S"}), plain))
-    yield "words", with_steps(new(), sequence(split({"Regex": r"\w+|[^\w\s]+|\s"}), plain))
+    yield "words", with_steps(new(), sequence(split({"Regex": r"\w+"}, "Removed"), plain))
     yield "ignore_merges", with_model(with_vocab(new(), "\u0120the\u0120user", "qqq", "\u0120color"), ignore_merges=True)
     yield "vanishing", without_tokens(new(), "qz")
     yield "unknown", with_model(without_tokens(new(), "qz"), unk_token="<|endoftext|>")
@@ -116,6 +117,9 @@ def main():
         tokenizer = Tokenizer.from_str(json.dumps(spec))
         out = []
         for text in texts:
+            # a pattern's \w and \p go by PCRE2's Unicode version, which may be older than the library's
+            if '"Regex"' in json.dumps(spec) and any(unicodedata.category(c) == "Cn" for c in text):
+                continue
             ids = tokenizer.encode(text, add_special_tokens=False).ids
             out.append([text, ids, tokenizer.decode(ids, skip_special_tokens=True)])
         print(json.dumps({"name": name, "tokenizer": spec, "rows": out}, separators=(",", ":")))

@@ -28,24 +28,34 @@ static bool load_byte_level(PreTokenizer *p, const json_t *json, Error *err) {
            (!regex || add_step(p, (PreTokenizerStep){.kind = PRETOKENIZER_GPT2}, err));
 }
 
-// \s in PCRE2 takes U+180E for a space, which the tokenizers library does not; so it is written out.
-static char *spell_out_spaces(const char *pattern) {
-    static const char spaces[] =
-        "\\x{9}-\\x{D}\\x{20}\\x{85}\\x{A0}\\x{1680}\\x{2000}-\\x{200A}\\x{2028}\\x{2029}"
-        "\\x{202F}\\x{205F}\\x{3000}";
+// What \s and \w mean to the tokenizers library (Oniguruma), as insides of a class: PCRE2's \s has U+180E as
+// well, its \w has no marks, no circled letters and no numbers of Latin-1.
+static const char *class_of(char escape) {
+    if (escape == 's' || escape == 'S')
+        return "\\x{9}-\\x{D}\\x{20}\\x{85}\\x{A0}\\x{1680}\\x{2000}-\\x{200A}\\x{2028}\\x{2029}"
+               "\\x{202F}\\x{205F}\\x{3000}";
+    if (escape == 'w' || escape == 'W')
+        return "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{B2}\\x{B3}\\x{B9}\\x{BC}-\\x{BE}\\x{24B6}-\\x{24E9}"
+               "\\x{1F130}-\\x{1F149}\\x{1F150}-\\x{1F169}\\x{1F170}-\\x{1F189}";
+    return NULL;
+}
+
+// The pattern with these classes spelled out; \S and \W inside [] are left to PCRE2.
+static char *spell_out_classes(const char *pattern) {
     CharVec out = {0};
     bool in_class = false;
     for (const char *p = pattern; *p; p++) {
         const bool escape = *p == '\\' && p[1];
-        if (escape && (p[1] == 's' || (p[1] == 'S' && !in_class))) {
-            if (!in_class) vec_extend(&out, "[^", p[1] == 'S' ? 2u : 1u);
-            vec_extend(&out, spaces, sizeof spaces - 1);
+        const bool negated = escape && (p[1] == 'S' || p[1] == 'W');
+        const char *class = escape && !(negated && in_class) ? class_of(p[1]) : NULL;
+        if (class) {
+            if (!in_class) vec_extend(&out, "[^", negated ? 2u : 1u);
+            vec_extend(&out, class, strlen(class));
             if (!in_class) vec_push(&out, ']');
-            p++;
-            continue;
+        } else {
+            if (!escape) in_class = *p == '[' || (in_class && *p != ']');
+            vec_extend(&out, p, escape ? 2u : 1u);
         }
-        if (!escape) in_class = *p == '[' || (in_class && *p != ']');
-        vec_extend(&out, p, escape ? 2u : 1u);
         if (escape) p++;
     }
     vec_push(&out, '\0');
@@ -57,7 +67,7 @@ static bool compile_pattern(PreTokenizerStep *step, const json_t *json, Error *e
     const char *literal = json_string_value(json_object_get(json, "String"));
     if (!regex && !literal)
         return error_set(err, "field pattern: expected {\"Regex\": …} or {\"String\": …}");
-    char *text = regex ? spell_out_spaces(regex) : mem_strdup(literal);
+    char *text = regex ? spell_out_classes(regex) : mem_strdup(literal);
     int code;
     PCRE2_SIZE offset;
     step->pattern = pcre2_compile((PCRE2_SPTR)text, PCRE2_ZERO_TERMINATED,
