@@ -1,4 +1,5 @@
 #include "eval/questions.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "data/dataset.h"
 #include "data/dataset_find.h"
@@ -74,17 +75,37 @@ static bool read_group(Building *b, Dataset *d, size_t group, Error *err) {
     return ok;
 }
 
+static bool read_file(Building *b, const char *path, Error *err) {
+    Dataset *d = NULL;
+    StringList names = {0};
+    string_list_add(&names, mem_strdup("default"));
+    bool ok = dataset_open(&d, path, &names, err);
+    string_list_free(&names);
+    for (size_t g = 0; ok && g < dataset_group_count(d) && b->items.count < b->max_questions; g++)
+        ok = read_group(b, d, g, err);
+    dataset_close(d);
+    return ok;
+}
+
+// All Parquet files of the folder, test files too (which a training set leaves out).
+static bool read_folder(Building *b, const char *folder, Error *err) {
+    FileList files;
+    bool ok = file_list(&files, folder, err);
+    for (size_t i = 0; ok && i < files.count; i++) {
+        const char *dot = strrchr(files.names[i], '.');
+        if (!dot || strcmp(dot, ".parquet")) continue;
+        char *path = path_join(folder, files.names[i]);
+        ok = read_file(b, path, err);
+        free(path);
+    }
+    file_list_free(&files);
+    return ok;
+}
+
 bool question_set_load(QuestionSet *q, const char *path, const VLMConfig *config, size_t max_questions,
                        Error *err) {
     Building b = {.config = config, .max_questions = max_questions};
-    StringList names = {0};
-    string_list_add(&names, mem_strdup("default"));
-    Dataset *d = NULL;
-    bool ok = dataset_open(&d, path, &names, err);
-    string_list_free(&names);
-    for (size_t g = 0; ok && g < dataset_group_count(d) && b.items.count < max_questions; g++)
-        ok = read_group(&b, d, g, err);
-    dataset_close(d);
+    bool ok = file_is_folder(path) ? read_folder(&b, path, err) : read_file(&b, path, err);
     *q = (QuestionSet){b.rows.items, b.rows.count, b.items.items, b.items.count, b.skipped};
     if (ok && q->count == 0) ok = error_set(err, "%s: holds no question that can be read", path);
     if (!ok) question_set_free(q);
