@@ -182,6 +182,33 @@ test_epochs(void **state) { // each epoch by its number alone, in whatever order
     end(&k);
 }
 
+static void test_skip(void **state) { // the batches behind the ones passed over are the same
+    (void)state;
+    Error err;
+    const Batch *b;
+    Case k;
+    begin(&k);
+    for (size_t threads = 0; threads < 3; threads += 2) {
+        k.config.options.num_workers = threads;
+        Seen all = one_epoch(&k, LOADER_TRAIN, 1);
+        Loader *l = open_split(&k, LOADER_TRAIN);
+        expect(loader_restart(l, 1, &err), &err);
+        expect(loader_skip(l, 3, &err), &err);
+        expect(loader_next(l, &b, &err), &err); // number 3 is with us
+        expect(loader_skip(l, 4, &err), &err);
+        Seen rest = take_epoch(l, &k.config, k.tokenizer);
+        assert_int_equal(rest.batches, all.batches - 8);
+        assert_memory_equal(rest.hashes, all.hashes + 8, rest.batches * sizeof *rest.hashes);
+        assert_memory_equal(&rest.counts, &all.counts, sizeof all.counts);
+        expect(loader_restart(l, 1, &err), &err);
+        assert_false(loader_skip(l, all.batches + 1, &err));
+        assert_non_null(strstr(err.text, "fewer"));
+        loader_close(l);
+        free(all.hashes), free(rest.hashes);
+    }
+    end(&k);
+}
+
 // Marks in `rows` the numbers that the user messages of a batch begin with ("<|im_start|>user\n…17?").
 static void mark_rows(unsigned *rows, const Batch *b, const Tokenizer *t) {
     char *text = tokenizer_decode(t, b->input_ids, b->B * b->T, false);
@@ -501,6 +528,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_threads_do_not_matter),
         cmocka_unit_test(test_epochs),
+        cmocka_unit_test(test_skip),
         cmocka_unit_test(test_splits),
         cmocka_unit_test(test_val_size_too_large),
         cmocka_unit_test(test_pictures_and_tokens_agree),

@@ -214,6 +214,20 @@ bool loader_next(Loader *l, const Batch **batch, Error *err) {
     return ok;
 }
 
+bool loader_skip(Loader *l, uint64_t n, Error *err) {
+    const Batch *batch;
+    pthread_mutex_lock(&l->lock);
+    l->fill_from = l->released + l->lent + n;
+    pthread_mutex_unlock(&l->lock);
+    for (uint64_t i = 0; i < n; i++) {
+        if (!loader_next(l, &batch, err)) return false;
+        if (!batch)
+            return error_set(err, "the epoch has %llu batches fewer than it had: has the data set changed?",
+                             (unsigned long long)(n - i));
+    }
+    return true;
+}
+
 bool loader_restart(Loader *l, uint64_t epoch, Error *err) {
     (void)err; // the data set is open; what goes wrong with it shows in loader_next
     pthread_mutex_lock(&l->lock);

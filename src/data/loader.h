@@ -29,6 +29,10 @@ void loader_close(Loader *l); // also in the middle of an epoch; NULL is fine
 // The next batch of this epoch, borrowed until the next call; *batch is NULL when the epoch is over. An
 // incomplete last batch is dropped, as nanoVLM does. A training epoch without any batch is an error.
 bool loader_next(Loader *l, const Batch **batch, Error *err);
+// Passes over the next n batches of this epoch without making their tiles, which is most of the work: a
+// resume begins where the run stopped. The same as n calls of loader_next, whose last batch nobody may look
+// at.
+bool loader_skip(Loader *l, uint64_t n, Error *err);
 bool loader_restart(Loader *l, uint64_t epoch, Error *err); // begin an epoch (0 is begun by loader_open)
 LoaderCounts loader_counts(const Loader *l);
 // Greatest number of tiles a batch can hold under this configuration: what the model's memory is planned for.

@@ -213,19 +213,22 @@ static void work_on_pack(Loader *l) {
 
 // ---- fill ----
 
-static BatchSlot *fillable(Loader *l) { // the first batch with a sample that nobody has begun
+// The first batch with a sample that nobody has begun; l->formed when there is none.
+static uint64_t fillable(Loader *l) {
     for (uint64_t i = l->released; i < l->formed; i++)
-        if (slot_of(l, i)->next < slot_of(l, i)->samples.count) return slot_of(l, i);
-    return NULL;
+        if (slot_of(l, i)->next < slot_of(l, i)->samples.count) return i;
+    return l->formed;
 }
 
-static void work_on_fill(Loader *l, BatchSlot *slot) {
+static void work_on_fill(Loader *l, uint64_t batch) {
+    BatchSlot *slot = slot_of(l, batch);
     const size_t i = slot->next++, P = l->config->vlm.vit_img_size;
+    const bool passed_over = batch < l->fill_from;
     Sample *s = slot->samples.items[i];
     float *tiles = slot->batch.images + slot->first_tile.items[i] * 3 * P * P;
     Error err;
     pthread_mutex_unlock(&l->lock);
-    bool ok = sample_tiles(tiles, s, &l->rules, &err);
+    bool ok = passed_over || sample_tiles(tiles, s, &l->rules, &err);
     drop_sample(s);
     pthread_mutex_lock(&l->lock);
     slot->samples.items[i] = NULL;
@@ -234,12 +237,12 @@ static void work_on_fill(Loader *l, BatchSlot *slot) {
 }
 
 bool loader_work(Loader *l) {
-    BatchSlot *slot = fillable(l); // what is nearest to the caller comes first
-    bool pack = !slot && can_pack(l);
-    if (!slot && !pack && !can_claim(l)) return false;
+    uint64_t batch = fillable(l); // what is nearest to the caller comes first
+    bool fill = batch < l->formed, pack = !fill && can_pack(l);
+    if (!fill && !pack && !can_claim(l)) return false;
     l->working++;
-    if (slot)
-        work_on_fill(l, slot);
+    if (fill)
+        work_on_fill(l, batch);
     else if (pack)
         work_on_pack(l);
     else
@@ -263,6 +266,6 @@ void loader_clear(Loader *l) {
     packer_reset(l->packer, seed, l->split == LOADER_TRAIN ? l->epoch : 0, drop_sample);
     row_stream_restart(l->rows, l->epoch);
     l->counts = l->given_counts; // rows read ahead are forgotten
-    l->claimed = l->packed = l->formed = l->released = l->epoch_batches = 0;
+    l->claimed = l->packed = l->formed = l->released = l->fill_from = l->epoch_batches = 0;
     l->rows_over = l->pack_ended = l->over = l->failed = l->lent = false;
 }

@@ -81,6 +81,7 @@ struct Loader {
     BatchSlot *slots; // [n_slots]; batch number i of the epoch in slot i % n_slots
     size_t n_slots;
     uint64_t formed, released; // batches handed to the fill stage, given back by the caller
+    uint64_t fill_from;        // batches before this one are passed over: they get no tiles
     bool lent;                 // batch number `released` is with the caller
 };
 
