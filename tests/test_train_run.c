@@ -66,6 +66,7 @@ static void fixture_open(Fixture *f, const char *variant) {
     f->training = (ListSource){.batches = f->c.micro, .count = f->c.n_micro};
     f->validation = (ListSource){.batches = f->c.validation, .count = f->c.n_validation};
     stop_on_signals();
+    stop_gently();
 }
 
 static bool run(Fixture *f) {
@@ -354,7 +355,9 @@ static void test_batch_without_targets(void **state) {
 }
 
 static void interrupt_at_2(size_t given) {
-    if (given == 2) raise(SIGINT);
+    if (given != 2) return;
+    kill(getpid(), SIGINT);
+    for (int i = 0; i < 1000 && !stop_signal(); i++) usleep(10000);
 }
 
 // Ctrl-C in the first half of an accumulation: the update is finished, then saved.

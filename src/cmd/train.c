@@ -190,7 +190,7 @@ static int train(Job *j, int argc, char **argv, Error *err) {
     RunResult result;
     log_info("run %s: %zu updates of %zu x %zu sequences", name, j->config.train.max_training_steps,
              j->config.train.gradient_accumulation_steps, j->config.train.batch_size);
-    stop_on_signals();
+    stop_gently();
     const bool ok = train_run(&plan, &result, err);
     report(j, &result, argc, argv);
     const int status = exit_status(&result);
@@ -207,6 +207,7 @@ int cmd_train(int argc, char **argv) {
     config_init(&job.config);
     if (read_config(&job.config, argc, argv, &err)) {
         say_what_is_left_out(&job.config);
+        stop_on_signals();
         bool ok = open_tokenizer(&job, &err) && open_loaders(&job, &err) && open_model(&job, &err);
         status = ok ? train(&job, argc, argv, &err) : EXIT_FAILED;
     }

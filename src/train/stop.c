@@ -1,26 +1,55 @@
 #include "train/stop.h"
+#include "base/check.h"
 
+#include <pthread.h>
 #include <signal.h>
-#include <stddef.h>
+#include <stdatomic.h>
+#include <stdbool.h>
 #include <unistd.h>
 
-static volatile sig_atomic_t asked; // the signal
+static atomic_int asked; // the signal
+static atomic_bool is_gentle;
 
-static void on_signal(int number) {
+static sigset_t stop_set(void) {
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGTERM);
+    return set;
+}
+
+static void *wait_for_signals(void *unused) {
     static const char text[] = "\nvlm: finishing this step and saving; once more to end at once\n";
-    if (asked) _exit(128 + number);
-    asked = number;
-    ssize_t written = write(STDERR_FILENO, text, sizeof text - 1);
-    (void)written;
+    const sigset_t set = stop_set();
+    int number;
+    for (;;) {
+        if (sigwait(&set, &number) != 0) continue;
+        if (!is_gentle || asked) _exit(128 + number);
+        ssize_t written = write(STDERR_FILENO, text, sizeof text - 1);
+        (void)written;
+        asked = number;
+    }
+    return unused;
 }
 
 void stop_on_signals(void) {
+    static bool is_waiting;
+    const sigset_t set = stop_set();
     asked = 0;
-    struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
-    sigaction(SIGINT, &action, NULL);
-    sigaction(SIGTERM, &action, NULL);
-    action.sa_handler = SIG_IGN;
-    sigaction(SIGXFSZ, &action, NULL);
+    is_gentle = false;
+    signal(SIGINT, SIG_DFL); // a shell starts background jobs with it ignored
+    signal(SIGXFSZ, SIG_IGN);
+    if (is_waiting) return;
+    pthread_t thread;
+    int failed = pthread_sigmask(SIG_BLOCK, &set, NULL);
+    if (!failed) failed = pthread_create(&thread, NULL, wait_for_signals, NULL);
+    CHECK(!failed, "no thread for signals: error %d", failed);
+    pthread_detach(thread);
+    is_waiting = true;
+}
+
+void stop_gently(void) {
+    is_gentle = true;
 }
 
 int stop_signal(void) {
