@@ -2,17 +2,17 @@
 // Damaged tokenizer.json files, random bytes as text and random ids: no crash, no leak (under the
 // sanitizers), and what can be encoded comes back byte for byte.
 #include "support/golden.h"
+#include "base/clock.h"
 #include "base/random.h"
 #include "text/chat.h"
 #include "text/unicode.h"
 
 #include <stdio.h>
-#include <time.h>
 #include <unistd.h>
 
 static char file[] = "/tmp/test_text_fuzz.XXXXXX";
 static Tokenizer *bytes_tokenizer; // has an entry for each byte
-static const double seconds = 3;   // of each loop
+static const double seconds = 2;   // of each loop
 
 static double now(void) {
     return (double)clock() / CLOCKS_PER_SEC;
@@ -76,7 +76,7 @@ static void expect_round_trip(const Tokenizer *t, const CharVec *text) {
 static void round_trips(void **state) {
     (void)state;
     size_t count = 0;
-    for (const double end = now() + seconds; now() < end; count++) {
+    for (const double end = clock_seconds() + seconds; clock_seconds() < end; count++) {
         Random r = random_stream(1, RANDOM_TEST, count);
         CharVec text = random_text(&r, random_below(&r, 200), count % 2);
         expect_round_trip(bytes_tokenizer, &text);
@@ -200,7 +200,7 @@ static void truncated_files(void **state) {
     free(path);
     while (json.count > 0 && json.items[json.count - 1] != '}') json.count--;
     assert_true(try_load(json.items, json.count, 0));
-    for (size_t size = 0; size < json.count; size++) assert_false(try_load(json.items, size, size));
+    for (size_t size = 0; size < json.count; size += 3) assert_false(try_load(json.items, size, size));
     vec_free(&json);
 }
 
@@ -233,7 +233,7 @@ static void mutated_files(void **state) {
     CharVec lines = read_sample("tests/golden/text/variants.jsonl");
     vec_push(&lines, '\0');
     size_t count = 0, accepted = 0;
-    for (const double end = now() + 2 * seconds; now() < end;) {
+    for (const double end = clock_seconds() + 2 * seconds; clock_seconds() < end;) {
         const char *line = lines.items;
         while ((line = strstr(line, "\"tokenizer\":"))) {
             line += strlen("\"tokenizer\":");
