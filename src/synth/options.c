@@ -10,6 +10,7 @@ static const Field fields[] = {
     OPTION(out, FIELD_STRING, "data/synth", 0, 0, NULL, "folder to write; train/ and test/ are made in it"),
     OPTION(rows, FIELD_SIZE, "10000", 1, 1e9, NULL, "rows of the training split"),
     OPTION(test_rows, FIELD_SIZE, "500", 0, 1e9, NULL, "rows of the test split; 0: none"),
+    OPTION(samples, FIELD_SIZE, "0", 0, 1e6, NULL, "test rows written once more as PNG files, to samples/"),
     OPTION(image_size, FIELD_SIZE, "64", 16, 4096, NULL, "side of the pictures in pixels"),
     OPTION(kinds, FIELD_STRING_LIST,
            "colour,shape,count,position,size,relation,exists,chart,word,digits,pair", 0, 0, NULL,

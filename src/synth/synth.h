@@ -9,7 +9,7 @@ enum { SYNTH_MAX_TURNS = 8, SYNTH_RATINGS = 4 };
 
 typedef struct SynthOptions {
     char *out; // folder; train/ and test/ are made in it
-    size_t rows, test_rows, image_size;
+    size_t rows, test_rows, samples, image_size;
     StringList kinds; // names of synth_kinds
     size_t turns, max_shapes, colours, shapes, shards;
     uint64_t seed;
@@ -48,6 +48,10 @@ bool picture_draw(uint8_t **rgb, const Picture *p, size_t size, Error *err);
 bool picture_encode(unsigned char **bytes, size_t *n_bytes, const Picture *p, size_t size, const char *format,
                     Error *err);
 
+// Writes the first o->samples test rows to out/samples: pictures as PNG files, questions.jsonl.
+bool synth_write_samples(const SynthOptions *o, Error *err);
+
 // Writes out/train/train-00000-of-00001.parquet … and out/test/test-….parquet, each folder a data set of its
-// own. Folders that hold other .parquet files are refused, because a reader would take those in.
+// own, and the samples. Folders that hold other .parquet files are refused, because a reader would take those
+// in.
 bool synth_write(const SynthOptions *o, Error *err);

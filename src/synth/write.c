@@ -169,7 +169,7 @@ bool synth_write(const SynthOptions *o, Error *err) {
         if (splits[i].rows > 0) ok = write_split(&splits[i], err);
     }
     progress_end();
-    if (!ok) return false;
+    if (!ok || !synth_write_samples(o, err)) return false;
     double seconds = clock_seconds() - start;
     log_info("%s: %zu training rows, %zu test rows in %.1f s (%.0f rows/s)", o->out, o->rows, o->test_rows,
              seconds, (double)(o->rows + o->test_rows) / seconds);

@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# valgrind.sh VLM: a very small training run and a generation under valgrind; any error or leak of ours fails.
+set -euo pipefail
+vlm=$(realpath "$1")
+cd "$(dirname "$0")/.."
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+check() {
+    valgrind -q --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite,indirect \
+        --show-leak-kinds=definite,indirect --suppressions=tests/valgrind.supp "$vlm" "$@"
+}
+
+model=(--vit_n_blocks 1 --lm_n_blocks 1 --vit_hidden_dim 16 --vit_inter_dim 24 --vit_n_heads 2 --lm_hidden_dim 24
+    --lm_n_heads 4 --lm_inter_dim 40 --lm_max_length 200 --max_sample_length 200 --batch_size 1 --val_size 4
+    --max_training_steps 2 --num_workers 2 --threads 1)
+
+check synth --out "$work" --rows 24 --test_rows 4 --samples 1
+check train --preset tiny --train_dataset_path "$work/train" "${model[@]}" --vlm_checkpoint_path "$work" --run_name run
+check generate --checkpoint "$work/run/step_1" --image "$work"/samples/*.png --prompt 'what colour is the circle?' \
+    --max_new_tokens 4 --threads 1
+check eval --checkpoint "$work/run/step_1" --dataset "$work/test" --questions 3 --batch_size 2 --max_new_tokens 2 --threads 1
+echo "valgrind: clean"
