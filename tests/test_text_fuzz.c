@@ -14,10 +14,6 @@ static char file[] = "/tmp/test_text_fuzz.XXXXXX";
 static Tokenizer *bytes_tokenizer; // has an entry for each byte
 static const double seconds = 2;   // of each loop
 
-static double now(void) {
-    return (double)clock() / CLOCKS_PER_SEC;
-}
-
 static int setup(void **state) {
     (void)state;
     const int fd = mkstemp(file);
