@@ -139,7 +139,7 @@ def tokenizer_config():
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", required=True, help="folder that tokenizer.json and tokenizer_config.json go to")
-    parser.add_argument("--vocab_size", type=int, default=320, help="tokens in all (default 320)")
+    parser.add_argument("--vocab_size", type=int, default=512, help="tokens in all (default 512)")
     parser.add_argument("corpus", nargs="+", help="Parquet files, or text files with ChatML turns")
     args = parser.parse_args()
     n_merges = args.vocab_size - len(SPECIAL) - 256
