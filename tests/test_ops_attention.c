@@ -145,7 +145,7 @@ static OpCase forward_case(Sizes s, bool causal, size_t mask, float range) {
 static const Sizes square[] = {{1, 1, 1, 1, 1, 2},      {2, 3, 3, 2, 1, 4},    {2, 17, 17, 3, 1, 6},
                                {2, 33, 33, 4, 2, 8},    {1, 64, 64, 2, 2, 32}, {2, 65, 65, 3, 1, 16},
                                {1, 130, 130, 2, 1, 24}, {2, 70, 70, 6, 2, 48}, {1, 129, 129, 1, 1, 64},
-                               {1, 5, 5, 2, 1, 255},    {1, 66, 66, 1, 1, 13}};
+                               {1, 5, 5, 2, 1, 255},    {1, 66, 66, 1, 1, 13}, {1, 6, 6, 1, 1, 33}};
 static const Sizes longer[] = {{1, 1, 2, 1, 1, 2},    {2, 1, 100, 3, 1, 32}, {2, 1, 64, 6, 2, 16},
                                {1, 3, 70, 2, 1, 8},   {2, 5, 65, 2, 2, 6},   {1, 40, 200, 3, 1, 16},
                                {1, 65, 66, 2, 1, 96}, {3, 1, 130, 4, 4, 64}, {1, 1, 300, 9, 3, 7},
@@ -236,7 +236,8 @@ static OpCase backward_case(Sizes s, bool causal, size_t mask, bool strided) {
 static void test_backward(void **state) {
     (void)state;
     static const Sizes sizes[] = {{1, 1, 1, 1, 1, 2},   {2, 3, 3, 2, 1, 4},   {2, 9, 9, 3, 1, 6},
-                                  {2, 17, 17, 4, 2, 8}, {1, 5, 5, 2, 1, 255}, {1, 7, 7, 1, 1, 13}};
+                                  {2, 17, 17, 4, 2, 8}, {1, 5, 5, 2, 1, 255}, {1, 7, 7, 1, 1, 13},
+                                  {1, 6, 6, 1, 1, 33}};
     for (size_t i = 0; i < COUNT(sizes); i++)
         for (int causal = 0; causal <= 1; causal++)
             for (size_t mask = 0; mask < MASK_KINDS; mask++)
