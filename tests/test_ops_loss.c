@@ -1,0 +1,239 @@
+// LINK: tensor ops_cpu base
+// Loss and optimizer, and the exponential that the kernels share.
+#include "support/golden.h"
+#include "support/op_case.h"
+
+#include "base/memory.h"
+#include "ops/cpu/cpu.h"
+#include "ops/cpu/vecmath.h"
+
+#include <float.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define COUNT(list)  (sizeof(list) / sizeof *(list))
+#define UNUSED(a, c) (void)(a), (void)(c)
+#define RUNNER(op, ...)                                                                                      \
+    static void run_##op(Backend *be, const Tensor *t, const OpCase *c) {                                    \
+        UNUSED(t, c);                                                                                        \
+        op(be, __VA_ARGS__);                                                                                 \
+    }
+
+RUNNER(cross_entropy, t[0], t[1], t[2], c->f[0])
+RUNNER(sum, t[0], t[1], c->f[0])
+RUNNER(sum_of_squares, t[0], t[1])
+RUNNER(clip_factor, t[0], t[1], c->f[0])
+RUNNER(adamw, t[0], t[1], t[2], t[3], t[4], t[5], 0.9, 0.999, 1e-8f)
+
+static Backend *new_backend(void) {
+    Error err;
+    Backend *be;
+    if (!backend_cpu_create(&be, 2, &err)) fail_msg("%s", err.text);
+    return be;
+}
+
+// ---- loss ----
+
+static double row_loss(const double *x, size_t V, size_t target) {
+    double largest = x[0], s = 0;
+    for (size_t i = 1; i < V; i++) largest = fmax(largest, x[i]);
+    for (size_t i = 0; i < V; i++) s += exp(x[i] - largest);
+    return log(s) + largest - x[target];
+}
+
+static void ref_cross_entropy(double **a, const OpCase *c) {
+    size_t M = c->args[1].shape[0], V = c->args[1].shape[1];
+    double *gradient = mem_zeroed(V, sizeof *gradient), h = 1e-3;
+    for (size_t m = 0; m < M; m++) {
+        double *x = a[1] + m * V;
+        size_t target = (size_t)a[2][m];
+        a[0][m] = row_loss(x, V, target);
+        for (size_t i = 0; c->f[0] != 0 && i < V; i++) { // differences of the loss, not softmax − onehot
+            double old = x[i], f[4];
+            for (int k = 0; k < 4; k++) {
+                x[i] = old + h * (const double[]){-2, -1, 1, 2}[k];
+                f[k] = row_loss(x, V, target);
+            }
+            x[i] = old;
+            gradient[i] = (8 * (f[2] - f[1]) - (f[3] - f[0])) / (12 * h) * c->f[0];
+        }
+        if (c->f[0] != 0) memcpy(x, gradient, V * sizeof *x);
+    }
+    free(gradient);
+}
+
+static void test_cross_entropy(void **state) {
+    (void)state;
+    static const size_t sizes[][2] = {{1, 1},  {1, 2},  {3, 7},  {2, 8},   {5, 9},
+                                      {4, 15}, {4, 16}, {6, 17}, {40, 386}};
+    static const float scales[] = {1.0f, 0.125f, 0.0f};
+    for (size_t i = 0; i < COUNT(sizes); i++)
+        for (size_t k = 0; k < COUNT(scales); k++)
+            for (int wide = 0; wide <= 2; wide++) {
+                size_t M = sizes[i][0], V = sizes[i][1];
+                OpCase c = {.op = "cross_entropy",
+                            .run = run_cross_entropy,
+                            .reference = ref_cross_entropy,
+                            .f = {scales[k]},
+                            .limit = wide ? 30 : 8,
+                            .args = {F32_ARG(losses, ROLE_ASSIGNED, M),
+                                     F32_ARG(logits, ROLE_ACCUMULATED, M, V), I32_ARG(targets, V, M)}};
+                if (wide == 1) c.args[1].low = -40, c.args[1].high = 40;
+                if (wide == 2) c.args[1].low = -240, c.args[1].high = -160;
+                op_case_check(c);
+            }
+}
+
+// Hidden entries (-infinity), scores far apart, and what must not be hidden: NaN and infinity.
+static void test_cross_entropy_far_out(void **state) {
+    (void)state;
+    Backend *be = new_backend();
+    float x[4 * 9], losses[4];
+    int32_t target[4] = {3, 0, 2, 5};
+    for (int i = 0; i < 36; i++) x[i] = i < 9 ? -INFINITY : i < 18 ? -1e30f : 0.5f;
+    x[3] = 7, x[4] = 7, x[9] = 1e30f, x[20] = NAN, x[30] = INFINITY;
+    Tensor logits = tensor_at(x, DTYPE_F32, SHAPE(4, 9));
+    cross_entropy(be, tensor_at(losses, DTYPE_F32, SHAPE(4)), logits, tensor_at(target, DTYPE_I32, SHAPE(4)),
+                  1);
+    assert_true(fabsf(losses[0] - logf(2)) < 1e-6f && losses[1] == 0 && isnan(losses[2]) && isnan(losses[3]));
+    for (int i = 0; i < 9; i++)
+        assert_true(fabsf(x[i] - (i == 3   ? -0.5f
+                                  : i == 4 ? 0.5f
+                                           : 0)) < 1e-6f &&
+                    x[9 + i] == 0 && isnan(x[18 + i]));
+    backend_destroy(be);
+}
+
+static void ref_sum(double **a, const OpCase *c) {
+    a[0][0] = 0;
+    for (size_t i = 0; i < arg_count(&c->args[1]); i++) a[0][0] += a[1][i];
+    a[0][0] *= c->f[0];
+}
+static void ref_squares(double **a, const OpCase *c) {
+    a[0][0] = 0;
+    for (size_t i = 0; i < arg_count(&c->args[1]); i++) a[0][0] += a[1][i] * a[1][i];
+}
+
+static void test_sums(void **state) {
+    (void)state;
+    static const size_t sizes[] = {1, 2, 63, 64, 65, 1000, 50001};
+    for (size_t i = 0; i < COUNT(sizes); i++) {
+        op_case_check((OpCase){.op = "sum",
+                               .run = run_sum,
+                               .reference = ref_sum,
+                               .f = {0.25f},
+                               .limit = 1,
+                               .args = {F32_ARG(total, ROLE_ASSIGNED, 1), F32_ARG(x, ROLE_IN, sizes[i])}});
+        op_case_check((OpCase){.op = "sum_of_squares",
+                               .run = run_sum_of_squares,
+                               .reference = ref_squares,
+                               .limit = 1,
+                               .args = {F32_ARG(total, ROLE_ASSIGNED, 1), F32_ARG(x, ROLE_IN, sizes[i])}});
+    }
+}
+
+// ---- optimizer ----
+
+static void ref_clip(double **a, const OpCase *c) {
+    double total = 0;
+    for (size_t i = 0; i < arg_count(&c->args[1]); i++) total += a[1][i];
+    a[0][0] = sqrt(total);
+    a[0][1] = c->f[0] <= 0 ? 1 : fmin(1, c->f[0] / (sqrt(total) + 1e-6));
+}
+
+static void test_clip_factor(void **state) {
+    (void)state;
+    static const float limits[] = {1.0f, 0.01f, 100.0f, 0.0f, -1.0f};
+    for (size_t i = 0; i < COUNT(limits); i++)
+        for (size_t n = 1; n <= 40; n += 13) {
+            OpCase c = {.op = "clip_factor",
+                        .run = run_clip_factor,
+                        .reference = ref_clip,
+                        .f = {limits[i]},
+                        .limit = 2,
+                        .args = {F32_ARG(clip, ROLE_ASSIGNED, 2), F32_ARG(squares, ROLE_IN, n)}};
+            c.args[1].low = 0;
+            op_case_check(c);
+            c.args[1].high = 1e-13, c.f[0] *= 1e-7f; // norms about as small as the 1e-6 beside them
+            op_case_check(c);
+        }
+}
+
+static void ref_adamw(double **a, const OpCase *c) {
+    double *hyper = a[4], clip = a[5][1];
+    for (size_t i = 0; i < arg_count(&c->args[0]); i++) {
+        double g = a[3][i] * clip, *p = &a[0][i], *m = &a[1][i], *v = &a[2][i];
+        *p *= hyper[0];
+        *m += (g - *m) * (1 - 0.9);
+        *v = 0.999 * *v + (1 - 0.999) * g * g;
+        *p -= hyper[1] * *m / (sqrt(*v) / hyper[2] + 1e-8);
+    }
+}
+static void prepare_adamw(double **a, const OpCase *c) {
+    const double hyper[] = {1 - 1e-3 * 0.01, 1e-3 / (1 - pow(0.9, 3)), sqrt(1 - pow(0.999, 3))};
+    (void)c;
+    for (int i = 0; i < 3; i++) a[4][i] = (float)hyper[i];
+    a[5][0] = 2, a[5][1] = 0.5;
+}
+
+static void test_adamw(void **state) {
+    (void)state;
+    static const size_t sizes[] = {1, 7, 64, 4099, 20000};
+    for (size_t i = 0; i < COUNT(sizes); i++) {
+        size_t n = sizes[i];
+        OpCase c = {.op = "adamw",
+                    .run = run_adamw,
+                    .prepare = prepare_adamw,
+                    .reference = ref_adamw,
+                    .limit = 4,
+                    .args = {F32_ARG(p, ROLE_ACCUMULATED, n), F32_ARG(m, ROLE_ACCUMULATED, n),
+                             F32_ARG(v, ROLE_ACCUMULATED, n), F32_ARG(grad, ROLE_IN, n),
+                             F32_ARG(hyper, ROLE_IN, 3), F32_ARG(clip, ROLE_IN, 2)}};
+        c.args[2].low = 0;
+        op_case_check(c);
+        for (int k = 1; k <= 3; k++) c.args[k].low = 0, c.args[k].high = k == 2 ? 0 : 1e-8; // eps decides
+        op_case_check(c);
+    }
+}
+
+// The exponential all kernels share: every 97th float from where it underflows to where it overflows.
+static void test_exp(void **state) {
+    (void)state;
+    double worst = 0, largest_sigmoid = 0;
+    for (uint32_t bits = 0x2f000000; bits < 0x42d00000; bits += 97)
+        for (int sign = 0; sign <= 1; sign++) {
+            float x = float_from_bits(bits | (uint32_t)sign << 31), y = exp_f32(x);
+            double exact = exp((double)x), unit = fmax(exact * FLT_EPSILON, 0x1p-149);
+            if (exact > FLT_MAX)
+                assert_true(isinf(y));
+            else
+                worst = fmax(worst, fabs(y - exact) / unit);
+            Sigmoid s = sigmoid_f32(x);
+            double plus = 1 / (1 + exp(-(double)x)), minus = 1 / (1 + exp((double)x));
+            largest_sigmoid = fmax(largest_sigmoid, fabs(s.plus - plus) / fmax(plus * FLT_EPSILON, 0x1p-149));
+            largest_sigmoid =
+                fmax(largest_sigmoid, fabs(s.minus - minus) / fmax(minus * FLT_EPSILON, 0x1p-149));
+        }
+    expect_within("exp, in epsilons", worst, 1, "exp_f32");
+    expect_within("sigmoid, in epsilons", largest_sigmoid, 2, "sigmoid_f32");
+    assert_true(exp_f32(0) == 1 && exp_f32(-INFINITY) == 0 && isinf(exp_f32(INFINITY)) &&
+                isnan(exp_f32(NAN)));
+    assert_true(exp_f32(-FLT_MAX) == 0 && isinf(exp_f32(FLT_MAX)));
+}
+
+static int all_tests(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_cross_entropy), cmocka_unit_test(test_cross_entropy_far_out),
+        cmocka_unit_test(test_sums),          cmocka_unit_test(test_clip_factor),
+        cmocka_unit_test(test_adamw),         cmocka_unit_test(test_exp),
+    };
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    print_worst_shares();
+    return failed;
+}
+
+int main(int argc, char **argv) {
+    (void)argc;
+    return run_at_each_level(argv, all_tests);
+}
