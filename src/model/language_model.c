@@ -92,22 +92,20 @@ static float attention_scale(const VLMConfig *c) {
     return 1.0f / sqrtf((float)vlm_config_head_dim(c));
 }
 
-// cache [B, capacity, K*D] rows [first, first + n) of every sequence, as [B, n, ...] with the cache's
-// strides.
-static Tensor cache_rows(Tensor cache, size_t first, size_t n) {
-    cache.data += first * cache.stride[1] * dtype_size(cache.dtype);
-    cache.shape[1] = n;
-    return cache;
+// Puts this forward's keys or values into the cache and returns all it then holds, [B, used + T, K, D].
+static Tensor append(LanguageModel *lm, const KVCache *cache, Tensor held, Tensor fresh) {
+    size_t M = lm->B * lm->T;
+    Tensor flat = tensor_reshape(held, SHAPE(cache->B * cache->capacity, tensor_cols(held)));
+    scatter_rows(lm->be, flat, fresh, tensor_head(cache->rows, M));
+    held.shape[1] = cache->used + lm->T;
+    return tensor_split_last(held, lm->config->lm_n_kv_heads);
 }
 
-// Appends this forward's keys or values to the cache and returns all it then holds, [B, used + T, K, D].
-static Tensor append(LanguageModel *lm, Tensor cache, size_t used, Tensor fresh) {
-    for (size_t b = 0; b < lm->B; b++) {
-        Tensor to = cache_rows(tensor_slice(cache, b, 1), used, lm->T);
-        copy(lm->be, tensor_reshape(to, SHAPE(lm->T, tensor_cols(cache))),
-             tensor_slice(fresh, b * lm->T, lm->T));
-    }
-    return tensor_split_last(cache_rows(cache, 0, used + lm->T), lm->config->lm_n_kv_heads);
+static void upload_cache_rows(LanguageModel *lm, KVCache *cache) {
+    for (size_t b = 0; b < lm->B; b++)
+        for (size_t t = 0; t < lm->T; t++)
+            cache->host_rows[b * lm->T + t] = (int32_t)(b * cache->capacity + cache->used + t);
+    tensor_upload(lm->be, STREAM_COMPUTE, tensor_head(cache->rows, lm->B * lm->T), cache->host_rows);
 }
 
 static void attention_branch(LanguageModel *lm, const DecoderBlockParams *w, DecoderBlockActs *b,
@@ -119,8 +117,8 @@ static void attention_branch(LanguageModel *lm, const DecoderBlockParams *w, Dec
     linear_forward(be, b->v, b->norm1, w->v->w, TENSOR_NONE);
     rope_forward(be, by_head(lm, b->q, H), lm->cos, lm->sin);
     rope_forward(be, by_head(lm, b->k, K), lm->cos, lm->sin);
-    Tensor k = cache ? append(lm, cache->k[block], cache->used, b->k) : by_sequence(lm, b->k, K);
-    Tensor v = cache ? append(lm, cache->v[block], cache->used, b->v) : by_sequence(lm, b->v, K);
+    Tensor k = cache ? append(lm, cache, cache->k[block], b->k) : by_sequence(lm, b->k, K);
+    Tensor v = cache ? append(lm, cache, cache->v[block], b->v) : by_sequence(lm, b->v, K);
     attention_forward(be, by_sequence(lm, b->attn, H), b->lse, by_sequence(lm, b->q, H), k, v, mask,
                       attention_scale(lm->config), true);
     linear_forward(be, lm->branch, b->attn, w->out->w, TENSOR_NONE);
@@ -160,6 +158,7 @@ void language_model_forward(LanguageModel *lm, Tensor mask, KVCache *cache) {
     size_t n = lm->config->lm_n_blocks;
     if (cache)
         CHECK(cache->used + lm->T <= cache->capacity, "cache of %zu, %zu used", cache->capacity, cache->used);
+    if (cache) upload_cache_rows(lm, cache);
     rotary_tables(lm, cache ? cache->used : 0);
     for (size_t i = 0; i < n; i++)
         block_forward(lm, i, i + 1 < n ? lm->blocks[i + 1].x : lm->x_out, mask, cache);
@@ -209,11 +208,11 @@ void language_model_backward(LanguageModel *lm, Tensor mask) {
 
 void kv_cache_plan(KVCache *cache, Arena *arena, const VLMConfig *c, size_t B, size_t capacity) {
     cache->B = B, cache->capacity = capacity, cache->used = 0;
+    cache->rows = arena_take(arena, DTYPE_I32, SHAPE(B * capacity));
     for (size_t i = 0; i < 2 * c->lm_n_blocks;
-         i++) { // k of all blocks, then v: the two lists are one allocation
+         i++) // k of all blocks, then v: the two lists are one allocation
         cache->k[i] =
             arena_take(arena, DTYPE_F32, SHAPE(B, capacity, c->lm_n_kv_heads * vlm_config_head_dim(c)));
-    }
 }
 
 bool kv_cache_create(KVCache *cache, Backend *be, const VLMConfig *c, size_t B, size_t capacity, Error *err) {
@@ -221,6 +220,7 @@ bool kv_cache_create(KVCache *cache, Backend *be, const VLMConfig *c, size_t B, 
     cache->k = mem_zeroed(2 * c->lm_n_blocks, sizeof *cache->k);
     cache->v = cache->k + c->lm_n_blocks;
     kv_cache_plan(cache, &cache->arena, c, B, capacity);
+    cache->host_rows = be->device->host_alloc(be, B * capacity * sizeof *cache->host_rows);
     if (!arena_commit(&cache->arena, err)) {
         kv_cache_free(cache);
         return false;
@@ -231,6 +231,8 @@ bool kv_cache_create(KVCache *cache, Backend *be, const VLMConfig *c, size_t B, 
 
 void kv_cache_free(KVCache *cache) {
     if (!cache->k) return;
+    Backend *be = cache->arena.be;
+    be->device->host_release(be, cache->host_rows, cache->B * cache->capacity * sizeof *cache->host_rows);
     arena_release(&cache->arena);
     free(cache->k);
     *cache = (KVCache){0};

@@ -20,6 +20,9 @@ typedef struct KVCache {
     Arena arena;
     size_t B, capacity, used; // used: positions that hold keys and values
     Tensor *k, *v;
+    Tensor
+        rows; // [B*capacity] I32: the rows of k and v, as [B*capacity, K*D], that a forward's positions take
+    int32_t *host_rows; // staging of rows
 } KVCache;
 
 typedef struct LanguageModel {
