@@ -64,6 +64,6 @@ int picture_find_only(const Picture *p, unsigned shape, unsigned colour);
 size_t picture_count(const Picture *p, unsigned shape, unsigned colour);
 bool picture_much_larger(const Object *a, const Object *b); // a is larger than b at a glance
 
-// A coarse hash of what is shown and where, without sizes, jitter, tints and background: pictures that look
-// nearly the same have the same one.
+// A coarse hash of what is shown and where (shapes to a twentieth of the picture, on dark or light ground),
+// without tints and shades: pictures that look nearly the same have the same one.
 uint64_t picture_signature(const Picture *p);
