@@ -17,7 +17,7 @@ void arrange_chart(Draft *d) {
     size_t colours[SCENE_COLOURS], available = d->options->colours;
     size_t most = available < CHART_MAX_BARS ? available : CHART_MAX_BARS;
     random_permutation(colours, available, &d->random);
-    picture_background(p, NULL, &d->random);
+    picture_background(p, NULL, d->options->ground, &d->random);
     p->genre = GENRE_CHART;
     p->n_objects = draft_between(d, 2, most);
     for (size_t i = 0; i < p->n_objects; i++)
@@ -90,7 +90,7 @@ static Picture *arrange_text(Draft *d) {
     p->genre = GENRE_TEXT;
     p->n_objects = 1;
     p->objects[0].colour = (unsigned)random_below(&d->random, d->options->colours);
-    picture_background(p, &scene_colours[p->objects[0].colour], &d->random);
+    picture_background(p, &scene_colours[p->objects[0].colour], d->options->ground, &d->random);
     return p;
 }
 

@@ -25,7 +25,7 @@ static unsigned random_shape(Draft *d) {
 }
 
 void draft_scatter(Draft *d, Picture *p, size_t n, Layout layout, Sizes sizes) {
-    picture_background(p, NULL, &d->random);
+    picture_background(p, NULL, d->options->ground, &d->random);
     picture_scatter(p, n, layout, sizes, d->options->colours, d->options->shapes, &d->random);
 }
 

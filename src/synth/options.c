@@ -19,6 +19,7 @@ static const Field fields[] = {
     OPTION(max_shapes, FIELD_SIZE, "4", 1, SCENE_MAX_OBJECTS, NULL, "shapes in a picture, at most"),
     OPTION(colours, FIELD_SIZE, "8", 2, SCENE_COLOURS, NULL, "number of colours in use"),
     OPTION(shapes, FIELD_SIZE, "8", 2, SCENE_SHAPES, NULL, "number of kinds of shapes in use"),
+    OPTION(ground, FIELD_STRING, "any", 0, 0, "any|light|dark", "background of the pictures"),
     OPTION(shards, FIELD_SIZE, "1", 1, 10000, NULL, "files the training split is written to"),
     OPTION(seed, FIELD_U64, "0", 0, 0, NULL, "seed of all choices; the same seed gives the same rows"),
     OPTION(rows_per_group, FIELD_SIZE, "100", 1, 1e6, NULL, "rows of a Parquet row group"),

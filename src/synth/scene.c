@@ -77,8 +77,9 @@ void picture_scatter(Picture *p, size_t n, Layout layout_name, Sizes sizes, size
     }
 }
 
-void picture_background(Picture *p, const ColourName *against, Random *random) {
+void picture_background(Picture *p, const ColourName *against, const char *ground, Random *random) {
     bool dark = random_below(random, 2);
+    if (strcmp(ground, "any")) dark = !strcmp(ground, "dark");
     if (against) dark = 0.3 * against->rgb[0] + 0.6 * against->rgb[1] + 0.1 * against->rgb[2] > 0.45;
     double shade = dark ? uniform_between(random, 0.05, 0.17) : uniform_between(random, 0.88, 0.98);
     for (size_t c = 0; c < 3; c++) {

@@ -55,8 +55,9 @@ typedef enum Sizes { SIZES_ALIKE, SIZES_ONE_LARGE, SIZES_ONE_SMALL } Sizes;
 void picture_scatter(Picture *p, size_t n, Layout layout, Sizes sizes, size_t colours, size_t shapes,
                      Random *random);
 Layout layout_for(size_t n, Random *random); // a random one with room for n shapes
-// Background and tint; `against` (opt) is a colour that must stand out strongly, as printed text must.
-void picture_background(Picture *p, const ColourName *against, Random *random);
+// Background and tint. ground: "light", "dark" or "any" of the two; `against` (opt) is a colour that must
+// stand out strongly, as printed text must, and goes before it.
+void picture_background(Picture *p, const ColourName *against, const char *ground, Random *random);
 
 // The only object with this shape / colour / shape and colour; -1 when there is none or several. Pass the
 // table's size for a property that does not matter.

@@ -14,6 +14,7 @@ typedef struct SynthOptions {
     size_t turns, max_shapes, colours, shapes, shards;
     uint64_t seed;
     size_t rows_per_group;
+    char *ground;   // of the pictures: light | dark | any
     char *format;   // png | jpeg
     size_t threads; // 0: one per core
 } SynthOptions;
