@@ -1,4 +1,4 @@
-// What the program says while it runs: lines on stderr, with a level that --quiet and --verbose move.
+// What the program says while it runs: lines on stderr, with a level.
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>

@@ -53,7 +53,7 @@ typedef struct TrainOptions {
     char *device;           // cpu
     size_t threads;         // of the backend; 0: one per physical core
     size_t num_workers;     // loader threads
-    size_t prefetch_factor; // batches prepared ahead per worker
+    size_t prefetch_factor; // batches prepared ahead, by all loader threads together
     char *packing;          // best | nanovlm
     char *init;             // nanovlm | scaled
     char *run_name;         // NULL: made as nanoVLM does
