@@ -32,7 +32,7 @@ sed -n 's/^/  /p' $data/samples/questions.jsonl
 # this young gains more from many updates than from large ones.
 train() {
     $vlm train --preset tiny --train_dataset_path $data/train --vlm_checkpoint_path $out/runs --num_workers 1 \
-        --lm_n_blocks 4 --lm_max_length 108 --max_sample_length 108 --batch_size 4 \
+        --lm_n_blocks 3 --lm_max_length 108 --max_sample_length 108 --batch_size 4 \
         --lr_mp 3e-4 --lr_vision_backbone 3e-4 --lr_language_backbone 3e-4 "$@"
 }
 
