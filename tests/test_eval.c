@@ -62,7 +62,8 @@ static void test_other_row(void **state) {
     question_set_free(&q);
 }
 
-// A data set with broken rows among good ones: every turn of a good row is a question, the others are counted.
+// A data set with broken rows among good ones: every turn of a good row is a question, the others are
+// counted.
 static void test_load(void **state) {
     (void)state;
     VLMConfig config;
@@ -76,7 +77,8 @@ static void test_load(void **state) {
     assert_true(q.count >= q.n_rows && q.n_rows > 20 && q.skipped > 0);
     assert_int_equal(q.n_rows + q.skipped, 60);
     for (size_t i = 0; i < q.count; i++) {
-        const QuestionRow *r = &q.rows[q.items[i].row], *other = &q.rows[question_set_other_row(&q, q.items[i].row)];
+        const QuestionRow *r = &q.rows[q.items[i].row],
+                          *other = &q.rows[question_set_other_row(&q, q.items[i].row)];
         for (size_t k = 0; k < r->n_pictures; k++) assert_int_equal(r->pictures[k].width % 32, 0);
         assert_int_equal(other->n_pictures, r->n_pictures);
     }

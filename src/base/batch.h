@@ -1,5 +1,5 @@
-// A batch of training data on the host: what data/ hands to train/, and train/ to model/. It stands in base/ so that
-// neither room has to include the other.
+// A batch of training data on the host: what data/ hands to train/, and train/ to model/. It stands in base/
+// so that neither room has to include the other.
 #pragma once
 #include <stddef.h>
 #include <stdint.h>

@@ -1,5 +1,6 @@
-// Our own mistakes: CHECK aborts with the place, the condition and the values. Never used on what a file, a flag or
-// a network can hold, and always compiled in (a trainer that runs a week must not run on a broken assumption).
+// Our own mistakes: CHECK aborts with the place, the condition and the values. Never used on what a file, a
+// flag or a network can hold, and always compiled in (a trainer that runs a week must not run on a broken
+// assumption).
 #pragma once
 
 #define CHECK(condition, ...)                                                                                \

@@ -11,7 +11,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-bool file_exists(const char *path) { return access(path, F_OK) == 0; }
+bool file_exists(const char *path) {
+    return access(path, F_OK) == 0;
+}
 
 bool file_is_folder(const char *path) {
     struct stat s;
@@ -135,7 +137,8 @@ bool file_commit(FileWriter *w, Error *err) {
     w->stream = NULL;
     if (ok && rename(w->temporary, w->path) != 0) ok = false, cause = errno;
     if (!ok) {
-        error_set(err, "%s: writing failed: %s; free some space or choose another folder", w->path, strerror(cause));
+        error_set(err, "%s: writing failed: %s; free some space or choose another folder", w->path,
+                  strerror(cause));
     } else {
         char *folder = parent_folder(w->path);
         ok = file_sync_folder(folder, err);
@@ -152,7 +155,9 @@ bool file_write_text(const char *path, const char *text, size_t size, Error *err
     return file_commit(&w, err);
 }
 
-static int compare_names(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
+static int compare_names(const void *a, const void *b) {
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
 
 bool file_list(FileList *list, const char *folder, Error *err) {
     *list = (FileList){0};
@@ -160,7 +165,8 @@ bool file_list(FileList *list, const char *folder, Error *err) {
     if (!dir) return error_set(err, "%s: cannot open the folder: %s", folder, strerror(errno));
     VEC(char *) names = {0};
     for (struct dirent *entry; (entry = readdir(dir)) != NULL;)
-        if (strcmp(entry->d_name, ".") && strcmp(entry->d_name, "..")) vec_push(&names, mem_strdup(entry->d_name));
+        if (strcmp(entry->d_name, ".") && strcmp(entry->d_name, ".."))
+            vec_push(&names, mem_strdup(entry->d_name));
     closedir(dir);
     if (names.count) qsort(names.items, names.count, sizeof *names.items, compare_names);
     *list = (FileList){names.count, names.items};

@@ -20,9 +20,9 @@ typedef struct FileMap {
 bool file_map(FileMap *map, const char *path, Error *err);
 void file_unmap(FileMap *map);
 
-// Atomic writing: file_create opens "<path>.tmp"; file_commit flushes it, syncs it to the disk, renames it to path
-// and syncs the folder, so that whoever opens path sees the old file or the whole new one. file_abandon removes the
-// temporary file. Both close the stream.
+// Atomic writing: file_create opens "<path>.tmp"; file_commit flushes it, syncs it to the disk, renames it to
+// path and syncs the folder, so that whoever opens path sees the old file or the whole new one. file_abandon
+// removes the temporary file. Both close the stream.
 typedef struct FileWriter {
     FILE *stream;
     char *path, *temporary; // owned

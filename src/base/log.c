@@ -12,9 +12,13 @@ static LogLevel max_level = LOG_INFO;
 static char progress_line[256]; // what the terminal's last line shows; empty when none
 static double last_plain;       // when the last plain progress line was printed; 0: never
 
-void log_set_level(LogLevel level) { max_level = level; }
+void log_set_level(LogLevel level) {
+    max_level = level;
+}
 
-bool progress_is_terminal(void) { return isatty(STDERR_FILENO); }
+bool progress_is_terminal(void) {
+    return isatty(STDERR_FILENO);
+}
 
 static void log_line(LogLevel level, const char *label, const char *format, va_list args) {
     if (level > max_level) return;

@@ -11,15 +11,21 @@ static void *not_null(void *p, size_t bytes) {
     exit(1);
 }
 
-void *mem_alloc(size_t bytes) { return not_null(malloc(bytes), bytes); }
+void *mem_alloc(size_t bytes) {
+    return not_null(malloc(bytes), bytes);
+}
 
 void *mem_zeroed(size_t count, size_t size) {
     return not_null(calloc(count, size), count && size ? size : 0);
 }
 
-void *mem_resize(void *p, size_t bytes) { return not_null(realloc(p, bytes ? bytes : 1), bytes); }
+void *mem_resize(void *p, size_t bytes) {
+    return not_null(realloc(p, bytes ? bytes : 1), bytes);
+}
 
-char *mem_strdup(const char *text) { return text ? mem_strndup(text, strlen(text)) : NULL; }
+char *mem_strdup(const char *text) {
+    return text ? mem_strndup(text, strlen(text)) : NULL;
+}
 
 char *mem_strndup(const char *text, size_t n) {
     char *copy = mem_alloc(n + 1);

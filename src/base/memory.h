@@ -1,11 +1,11 @@
-// Host memory for bookkeeping. Running out of it ends the program with a message, because no caller could go on;
-// large buffers (tensors, images, files) are asked for through functions that return an error instead.
+// Host memory for bookkeeping. Running out of it ends the program with a message, because no caller could go
+// on; large buffers (tensors, images, files) are asked for through functions that return an error instead.
 #pragma once
 #include <stddef.h>
 
-void *mem_alloc(size_t bytes);                    // uninitialised; caller frees with free()
-void *mem_zeroed(size_t count, size_t size);      // zeroed, overflow-checked; caller frees
-void *mem_resize(void *p, size_t bytes);          // realloc
-char *mem_strdup(const char *text);               // caller frees; NULL stays NULL
-char *mem_strndup(const char *text, size_t n);    // caller frees
+void *mem_alloc(size_t bytes);                 // uninitialised; caller frees with free()
+void *mem_zeroed(size_t count, size_t size);   // zeroed, overflow-checked; caller frees
+void *mem_resize(void *p, size_t bytes);       // realloc
+char *mem_strdup(const char *text);            // caller frees; NULL stays NULL
+char *mem_strndup(const char *text, size_t n); // caller frees
 char *mem_printf(const char *format, ...) __attribute__((format(printf, 1, 2))); // caller frees

@@ -36,7 +36,8 @@ uint32_t random_u32(Random *r) {
 }
 
 uint64_t random_below(Random *r, uint64_t n) {
-    uint64_t limit = UINT64_MAX - UINT64_MAX % n; // a multiple of n; draws at or above it would favour small values
+    uint64_t limit =
+        UINT64_MAX - UINT64_MAX % n; // a multiple of n; draws at or above it would favour small values
     uint64_t x;
     do {
         x = (uint64_t)random_u32(r) << 32;

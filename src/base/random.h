@@ -1,6 +1,6 @@
-// Counter-based random numbers (Philox4x32-10; Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011).
-// A stream is named by a seed, a purpose and an index, so that no two uses share numbers and the value drawn for
-// sample i never depends on threads or on what was drawn before.
+// Counter-based random numbers (Philox4x32-10; Salmon et al., "Parallel random numbers: as easy as 1, 2, 3",
+// SC 2011). A stream is named by a seed, a purpose and an index, so that no two uses share numbers and the
+// value drawn for sample i never depends on threads or on what was drawn before.
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
@@ -23,7 +23,7 @@ typedef struct Random {
 void philox4x32(uint32_t out[4], const uint32_t counter[4], const uint32_t key[2]); // one block of ten rounds
 Random random_stream(uint64_t seed, RandomPurpose purpose, uint64_t index);
 uint32_t random_u32(Random *r);
-uint64_t random_below(Random *r, uint64_t n); // uniform in [0, n), without bias; n > 0
-double random_uniform(Random *r);             // [0, 1), 53 bits
-double random_normal(Random *r);              // N(0, 1), Box-Muller, two uniforms a value
+uint64_t random_below(Random *r, uint64_t n);              // uniform in [0, n), without bias; n > 0
+double random_uniform(Random *r);                          // [0, 1), 53 bits
+double random_normal(Random *r);                           // N(0, 1), Box-Muller, two uniforms a value
 void random_permutation(size_t *out, size_t n, Random *r); // Fisher-Yates over 0 … n-1

@@ -1,4 +1,5 @@
-// Growable arrays, one macro for all element types: VEC(int32_t) ids = {0}; vec_push(&ids, 7); vec_free(&ids).
+// Growable arrays, one macro for all element types: VEC(int32_t) ids = {0}; vec_push(&ids, 7);
+// vec_free(&ids).
 #pragma once
 #include "base/memory.h"
 
@@ -41,4 +42,4 @@ typedef VEC(char) CharVec;     // bytes of text; not terminated unless the owner
     } while (0)
 
 #define vec_clear(v) ((v)->count = 0)
-#define vec_free(v) (free((v)->items), (v)->items = NULL, (v)->count = (v)->capacity = 0)
+#define vec_free(v)  (free((v)->items), (v)->items = NULL, (v)->count = (v)->capacity = 0)

@@ -1,7 +1,8 @@
-// A backend is a device: its memory, its streams and a table of operators (tensor/ops.h). Model and trainer hold a
-// Backend * and know no more. Everything is asynchronous in principle, because a GPU is: work put on a stream runs in
-// the stream's order, host memory given to an upload must stay as it is until the stream has passed it, and a
-// download is complete only after backend_sync or the event behind it. The CPU backend finishes each call at once.
+// A backend is a device: its memory, its streams and a table of operators (tensor/ops.h). Model and trainer
+// hold a Backend * and know no more. Everything is asynchronous in principle, because a GPU is: work put on a
+// stream runs in the stream's order, host memory given to an upload must stay as it is until the stream has
+// passed it, and a download is complete only after backend_sync or the event behind it. The CPU backend
+// finishes each call at once.
 #pragma once
 #include "base/error.h"
 #include "tensor/tensor.h"
@@ -12,8 +13,9 @@ typedef struct Backend Backend;
 
 typedef enum Stream { STREAM_COMPUTE, STREAM_COPY, STREAM_COUNT } Stream;
 
-// The hooks see every operator call with its tensors: first the ones it writes, then the ones it only reads. The
-// guard backend of the tests opens exactly these tensors' memory for the call; profilers and detectors of NaN fit here.
+// The hooks see every operator call with its tensors: first the ones it writes, then the ones it only reads.
+// The guard backend of the tests opens exactly these tensors' memory for the call; profilers and detectors of
+// NaN fit here.
 typedef struct OpCall {
     const char *name;
     const Tensor *tensors; // absent ones have data NULL
@@ -32,16 +34,17 @@ typedef struct BackendDevice {
     void (*download)(Backend *be, Stream stream, void *host, const void *device, size_t bytes);
     void *(*event_create)(Backend *be);
     void (*event_destroy)(Backend *be, void *event);
-    void (*event_record)(Backend *be, void *event, Stream stream); // the event is reached when the stream gets here
-    void (*event_wait)(Backend *be, void *event, Stream stream);   // the stream waits for the event
-    void (*sync)(Backend *be);                                     // the host waits for all streams
+    void (*event_record)(Backend *be, void *event,
+                         Stream stream); // the event is reached when the stream gets here
+    void (*event_wait)(Backend *be, void *event, Stream stream); // the stream waits for the event
+    void (*sync)(Backend *be);                                   // the host waits for all streams
     void (*destroy)(Backend *be);
 } BackendDevice;
 
 struct Backend {
-    const char *name;    // "cpu", "cuda", …
-    char detail[128];    // what was chosen at start, for `vlm version` and logs: "AVX2, 2 threads, oneDNN 2.6.3"
-    size_t alignment;    // of every tensor in this backend's memory, in bytes; a power of two
+    const char *name; // "cpu", "cuda", …
+    char detail[128]; // what was chosen at start, for `vlm version` and logs: "AVX2, 2 threads, oneDNN 2.6.3"
+    size_t alignment; // of every tensor in this backend's memory, in bytes; a power of two
     const BackendOps *ops;
     const BackendDevice *device;
     void (*op_enter)(Backend *be, const OpCall *call); // NULL: nobody watches
@@ -58,9 +61,9 @@ void tensor_download(Backend *be, Stream stream, void *host, Tensor t);
 float tensor_read_f32(Backend *be, Tensor t); // one value: download and sync
 
 // ---- arenas: memory planned before the run ----
-// A plan is a function that takes its tensors from an arena one by one. It runs twice: over an arena without memory,
-// which only adds up sizes, and again after arena_commit has got that many bytes. So sizes are known exactly without
-// running (`vlm memory`), and nothing is allocated in a step.
+// A plan is a function that takes its tensors from an arena one by one. It runs twice: over an arena without
+// memory, which only adds up sizes, and again after arena_commit has got that many bytes. So sizes are known
+// exactly without running (`vlm memory`), and nothing is allocated in a step.
 typedef struct Arena {
     Backend *be;
     const char *name; // for messages: "activations"

@@ -11,9 +11,13 @@ static const struct {
     [DTYPE_U8] = {"U8", 1},   [DTYPE_BOOL] = {"BOOL", 1},
 };
 
-size_t dtype_size(Dtype dtype) { return dtypes[dtype].size; }
+size_t dtype_size(Dtype dtype) {
+    return dtypes[dtype].size;
+}
 
-const char *dtype_name(Dtype dtype) { return dtypes[dtype].name; }
+const char *dtype_name(Dtype dtype) {
+    return dtypes[dtype].name;
+}
 
 int dtype_from_name(const char *name, size_t length) {
     for (int i = 0; i < DTYPE_COUNT; i++)

@@ -16,6 +16,6 @@ typedef enum Dtype {
     DTYPE_COUNT
 } Dtype;
 
-size_t dtype_size(Dtype dtype);                      // bytes of one value
-const char *dtype_name(Dtype dtype);                 // "F32", "BF16", … as safetensors spells them
+size_t dtype_size(Dtype dtype);                       // bytes of one value
+const char *dtype_name(Dtype dtype);                  // "F32", "BF16", … as safetensors spells them
 int dtype_from_name(const char *name, size_t length); // the Dtype, or -1 for an unknown name

@@ -1,14 +1,14 @@
 // The operators: the one page to read before any kernel. The same list runs on every backend.
 //
-// Shapes: B sequences, T positions, C channels, V vocabulary, H query heads, K key/value heads, D size of a head,
-// I tiles, N patches of a tile (or tokens of the vision encoder), P side of a patch, S pixel shuffle factor,
-// M rows of any matrix (usually B*T), O output channels, n entries of a list.
-// Order of arguments: outputs first, then inputs, weights, shapes. `dy` is the gradient of the loss by y.
-// "assigned": the output is overwritten, whatever it held. "accumulated": the result is added to what it holds.
-// An argument marked (opt) may be TENSOR_NONE; it is then left out of the formula or not computed.
-// Tensors are contiguous F32 unless said otherwise; "strided" means rows may lie apart (stride of the first dimension).
-// Every function checks shapes and dtypes (CHECK: only a bug can break them), shows the call to the hooks
-// (tensor/backend.h) and jumps through the backend's table. Nothing here allocates.
+// Shapes: B sequences, T positions, C channels, V vocabulary, H query heads, K key/value heads, D size of a
+// head, I tiles, N patches of a tile (or tokens of the vision encoder), P side of a patch, S pixel shuffle
+// factor, M rows of any matrix (usually B*T), O output channels, n entries of a list. Order of arguments:
+// outputs first, then inputs, weights, shapes. `dy` is the gradient of the loss by y. "assigned": the output
+// is overwritten, whatever it held. "accumulated": the result is added to what it holds. An argument marked
+// (opt) may be TENSOR_NONE; it is then left out of the formula or not computed. Tensors are contiguous F32
+// unless said otherwise; "strided" means rows may lie apart (stride of the first dimension). Every function
+// checks shapes and dtypes (CHECK: only a bug can break them), shows the call to the hooks (tensor/backend.h)
+// and jumps through the backend's table. Nothing here allocates.
 #pragma once
 #include "tensor/backend.h"
 
@@ -37,12 +37,14 @@ void linear_backward_input(Backend *be, Tensor dx, Tensor dy, Tensor w, bool acc
 void linear_backward_weight(Backend *be, Tensor dw, Tensor db, Tensor dy, Tensor x);
 
 // ---- normalisation over the last dimension ----
-// y = (x − mean) · rstd · w + b, rstd = 1/sqrt(var + eps), var biased. y [M, C], x [M, C] strided, mean and rstd [M];
-// y, mean, rstd assigned. (Ba et al. 2016; PyTorch LayerNorm)
-void layer_norm_forward(Backend *be, Tensor y, Tensor mean, Tensor rstd, Tensor x, Tensor w, Tensor b, float eps);
-// dx [M, C] strided, dw and db (opt, both or none) [C]: all accumulated, because dx meets the residual branch there.
-void layer_norm_backward(Backend *be, Tensor dx, Tensor dw, Tensor db, Tensor dy, Tensor x, Tensor w, Tensor mean,
-                         Tensor rstd);
+// y = (x − mean) · rstd · w + b, rstd = 1/sqrt(var + eps), var biased. y [M, C], x [M, C] strided, mean and
+// rstd [M]; y, mean, rstd assigned. (Ba et al. 2016; PyTorch LayerNorm)
+void layer_norm_forward(Backend *be, Tensor y, Tensor mean, Tensor rstd, Tensor x, Tensor w, Tensor b,
+                        float eps);
+// dx [M, C] strided, dw and db (opt, both or none) [C]: all accumulated, because dx meets the residual branch
+// there.
+void layer_norm_backward(Backend *be, Tensor dx, Tensor dw, Tensor db, Tensor dy, Tensor x, Tensor w,
+                         Tensor mean, Tensor rstd);
 // y = x · rstd · w, rstd = 1/sqrt(mean(x²) + eps). y, x [M, C]; rstd [M]; assigned. (Zhang & Sennrich 2019)
 void rms_norm_forward(Backend *be, Tensor y, Tensor rstd, Tensor x, Tensor w, float eps);
 // dx [M, C], dw (opt) [C]: accumulated.
@@ -60,38 +62,42 @@ void swiglu_backward(Backend *be, Tensor dgate, Tensor dup, Tensor dy, Tensor ga
 // ---- rotary positions (Su et al. 2021), rotate-half form ----
 // cos, sin [n, D]: both halves hold cos(p·f_i)·scaling, f_i = inv_freq[i] / divisor, p = positions[row];
 // positions [n] I32, inv_freq [D/2]; everything in float32, as nanoVLM's RotaryEmbedding does it; assigned.
-void rope_table(Backend *be, Tensor cos, Tensor sin, Tensor positions, Tensor inv_freq, float divisor, float scaling);
-// x [M, H, D] in place: x_i cos_i + rotate_half(x)_i sin_i; row m of x uses row m mod n of cos and sin [n, D].
+void rope_table(Backend *be, Tensor cos, Tensor sin, Tensor positions, Tensor inv_freq, float divisor,
+                float scaling);
+// x [M, H, D] in place: x_i cos_i + rotate_half(x)_i sin_i; row m of x uses row m mod n of cos and sin [n,
+// D].
 void rope_forward(Backend *be, Tensor x, Tensor cos, Tensor sin);
 // dx [M, H, D] in place: the transposed rotation (cos and sin carry `scaling`, so this is no inverse).
 void rope_backward(Backend *be, Tensor dx, Tensor cos, Tensor sin);
 
 // ---- attention ----
-// o = softmax(scale · q kᵀ + masks) v. q, o [B, Tq, H, D]; k, v [B, Tk, K, D], strided in B and T, heads adjacent
-// (so slices of a fused qkv and a half-filled cache will do); query head h reads key head h / (H/K).
-// causal: query i sees keys j ≤ i + Tk − Tq. mask (opt) [B, Tk] I32: keys with 0 are hidden; a query that sees no key
-// at all gets the plain mean of v over its causal keys (nanoVLM in float32; spec 2). o assigned.
+// o = softmax(scale · q kᵀ + masks) v. q, o [B, Tq, H, D]; k, v [B, Tk, K, D], strided in B and T, heads
+// adjacent (so slices of a fused qkv and a half-filled cache will do); query head h reads key head h / (H/K).
+// causal: query i sees keys j ≤ i + Tk − Tq. mask (opt) [B, Tk] I32: keys with 0 are hidden; a query that
+// sees no key at all gets the plain mean of v over its causal keys (nanoVLM in float32; spec 2). o assigned.
 // lse (opt) [B, H, Tq] = log Σ exp(score) of each row, what backward needs; assigned. Never stores [Tq, Tk].
-void attention_forward(Backend *be, Tensor o, Tensor lse, Tensor q, Tensor k, Tensor v, Tensor mask, float scale,
-                       bool causal);
+void attention_forward(Backend *be, Tensor o, Tensor lse, Tensor q, Tensor k, Tensor v, Tensor mask,
+                       float scale, bool causal);
 // dq, dk, dv like q, k, v; assigned. Tq = Tk.
-void attention_backward(Backend *be, Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor q, Tensor k, Tensor v,
-                        Tensor o, Tensor lse, Tensor mask, float scale, bool causal);
+void attention_backward(Backend *be, Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor q, Tensor k,
+                        Tensor v, Tensor o, Tensor lse, Tensor mask, float scale, bool causal);
 
 // ---- embeddings ----
 // y [M, C] = table[ids], table [V, C], ids [M] I32; assigned.
 void embedding_forward(Backend *be, Tensor y, Tensor table, Tensor ids);
 // dtable[ids[m]] += dy[m]; accumulated, in a fixed order.
 void embedding_backward(Backend *be, Tensor dtable, Tensor dy, Tensor ids);
-// patches [I*N, 3*P*P]: the P x P squares of images [I, 3, Y, X], row-major over the grid, channel first inside; a
-// remainder at the right and bottom is left out (Conv2d with kernel = stride = P, as im2col); assigned.
+// patches [I*N, 3*P*P]: the P x P squares of images [I, 3, Y, X], row-major over the grid, channel first
+// inside; a remainder at the right and bottom is left out (Conv2d with kernel = stride = P, as im2col);
+// assigned.
 void patchify(Backend *be, Tensor patches, Tensor images, size_t P);
-// y [I, N, C] = x [I, N', C] + position [N, C]; with cls (opt) [C], N = N' + 1 and y[:, 0] = cls + position[0]; assigned.
+// y [I, N, C] = x [I, N', C] + position [N, C]; with cls (opt) [C], N = N' + 1 and y[:, 0] = cls +
+// position[0]; assigned.
 void position_forward(Backend *be, Tensor y, Tensor x, Tensor position, Tensor cls);
 // dx [I, N', C] assigned; dposition [N, C] and dcls (opt) [C] accumulated.
 void position_backward(Backend *be, Tensor dx, Tensor dposition, Tensor dcls, Tensor dy);
-// y [I, (h/S)(w/S), S·S·C]: S x S neighbouring patches of x [I, h·w, C], h = w, become one vector, (dy, dx) row-major
-// (nanoVLM, ModalityProjector.pixel_shuffle); assigned.
+// y [I, (h/S)(w/S), S·S·C]: S x S neighbouring patches of x [I, h·w, C], h = w, become one vector, (dy, dx)
+// row-major (nanoVLM, ModalityProjector.pixel_shuffle); assigned.
 void pixel_shuffle_forward(Backend *be, Tensor y, Tensor x, size_t S);
 void pixel_shuffle_backward(Backend *be, Tensor dx, Tensor dy, size_t S); // assigned
 
@@ -106,13 +112,13 @@ void sum(Backend *be, Tensor total, Tensor x, float scale);
 // ---- optimizer ----
 // total [1] = Σ x², accumulated in double in a fixed order; assigned.
 void sum_of_squares(Backend *be, Tensor total, Tensor x);
-// clip [2] = {norm, min(1, max_norm / (norm + 1e-6))} with norm = sqrt(Σ squares); squares [n], one entry a parameter:
-// clip_grad_norm_ of PyTorch. max_norm ≤ 0: no clipping, factor 1. Assigned.
+// clip [2] = {norm, min(1, max_norm / (norm + 1e-6))} with norm = sqrt(Σ squares); squares [n], one entry a
+// parameter: clip_grad_norm_ of PyTorch. max_norm ≤ 0: no clipping, factor 1. Assigned.
 void clip_factor(Backend *be, Tensor clip, Tensor squares, float max_norm);
 // AdamW (Loshchilov & Hutter 2017) in PyTorch's order of operations (spec 6), g = grad · clip[1]:
-// p *= hyper[0]; m += (g − m)(1 − beta1); v = beta2·v + (1 − beta2)·g²; p −= hyper[1] · m / (sqrt(v)/hyper[2] + eps).
-// hyper [3] F32 = {1 − lr·weight_decay, lr/(1 − beta1ᵗ), sqrt(1 − beta2ᵗ)}, computed on the host in double; it and clip
-// lie on the device so that a step can be captured as one graph. p, m, v updated; grad read. The betas are double
-// because 1 − beta is taken in double and then rounded: 1 − 0.999f is off by 1e-5.
-void adamw(Backend *be, Tensor p, Tensor m, Tensor v, Tensor grad, Tensor hyper, Tensor clip, double beta1, double beta2,
-           float eps);
+// p *= hyper[0]; m += (g − m)(1 − beta1); v = beta2·v + (1 − beta2)·g²; p −= hyper[1] · m / (sqrt(v)/hyper[2]
+// + eps). hyper [3] F32 = {1 − lr·weight_decay, lr/(1 − beta1ᵗ), sqrt(1 − beta2ᵗ)}, computed on the host in
+// double; it and clip lie on the device so that a step can be captured as one graph. p, m, v updated; grad
+// read. The betas are double because 1 − beta is taken in double and then rounded: 1 − 0.999f is off by 1e-5.
+void adamw(Backend *be, Tensor p, Tensor m, Tensor v, Tensor grad, Tensor hyper, Tensor clip, double beta1,
+           double beta2, float eps);

@@ -1,5 +1,5 @@
-// The table a backend fills: one line an operator, and its signature as the kernel sees it (tensor/ops.h says what it
-// computes). Shapes and dtypes have been checked before a kernel runs.
+// The table a backend fills: one line an operator, and its signature as the kernel sees it (tensor/ops.h says
+// what it computes). Shapes and dtypes have been checked before a kernel runs.
 #pragma once
 #include "tensor/backend.h"
 

@@ -13,7 +13,9 @@ Tensor tensor_at(void *data, Dtype dtype, int ndim, const size_t *shape) {
     return t;
 }
 
-bool tensor_exists(Tensor t) { return t.data != NULL; }
+bool tensor_exists(Tensor t) {
+    return t.data != NULL;
+}
 
 size_t tensor_count(Tensor t) {
     size_t n = 1;
@@ -21,9 +23,13 @@ size_t tensor_count(Tensor t) {
     return n;
 }
 
-size_t tensor_bytes(Tensor t) { return tensor_count(t) * dtype_size(t.dtype); }
+size_t tensor_bytes(Tensor t) {
+    return tensor_count(t) * dtype_size(t.dtype);
+}
 
-size_t tensor_cols(Tensor t) { return t.shape[t.ndim - 1]; }
+size_t tensor_cols(Tensor t) {
+    return t.shape[t.ndim - 1];
+}
 
 size_t tensor_rows(Tensor t) {
     size_t n = 1;
@@ -80,7 +86,9 @@ Tensor tensor_slice(Tensor t, size_t first, size_t n) {
     return t;
 }
 
-Tensor tensor_head(Tensor t, size_t n) { return tensor_slice(t, 0, n); }
+Tensor tensor_head(Tensor t, size_t n) {
+    return tensor_slice(t, 0, n);
+}
 
 Tensor tensor_columns(Tensor t, size_t first, size_t n) {
     CHECK(first + n <= tensor_cols(t), "columns %zu to %zu of %zu", first, first + n, tensor_cols(t));
