@@ -28,7 +28,7 @@ bool exact_match_sizes(size_t *tokens, size_t *tiles, const QuestionSet *q, cons
     return true;
 }
 
-// Left-pads n prompts to the longest and joins their tiles; the caller frees the four arrays.
+// Left-pads n prompts to the longest and joins their tiles; the caller frees the three arrays.
 static Batch join(const Prompt *prompts, size_t n, int32_t pad, size_t values_per_tile) {
     Batch b = {.B = n};
     for (size_t i = 0; i < n; i++) {

@@ -74,7 +74,7 @@ static const ParamRow vision_norm_rows[] = {
     {"layer_norm.bias", VISION_SLOT(ln_b), INIT_ZERO, {DIM_VIT}},
 };
 static const ParamRow embedding_rows[] = {
-    {"token_embedding.weight", offsetof(Params, decoder.embedding), INIT_EMBEDDING, {DIM_VOCAB, DIM_LM}},
+    {"token_embedding.weight", offsetof(Params, decoder.embedding), INIT_WEIGHT, {DIM_VOCAB, DIM_LM}},
 };
 static const ParamRow decoder_block_rows[] = {
     {"mlp.gate_proj.weight", LAYER_SLOT(gate), INIT_WEIGHT, {DIM_LM_INTER, DIM_LM}},
@@ -91,7 +91,7 @@ static const ParamRow decoder_norm_rows[] = {
     {"norm.weight", offsetof(Params, decoder.norm), INIT_ONE, {DIM_LM}},
 };
 static const ParamRow head_rows[] = {
-    {"head.weight", offsetof(Params, decoder.head), INIT_EMBEDDING, {DIM_VOCAB, DIM_LM}},
+    {"head.weight", offsetof(Params, decoder.head), INIT_WEIGHT, {DIM_VOCAB, DIM_LM}},
 };
 static const ParamRow buffer_rows[] = {
     {"rotary_embd.inv_freq", offsetof(Params, decoder.inv_freq), INIT_INV_FREQ, {DIM_HALF_HEAD}},

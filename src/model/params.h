@@ -18,7 +18,6 @@ typedef enum ParamGroup {
 typedef enum ParamInit {
     INIT_WEIGHT,
     INIT_RESIDUAL, // a weight whose product is added to the residual stream
-    INIT_EMBEDDING,
     INIT_ZERO,
     INIT_ONE,
     INIT_POSITION,

@@ -28,7 +28,6 @@ static void first_values(float *x, const Param *p, const VLMConfig *config, bool
     switch (p->init) {
     case INIT_WEIGHT:
     case INIT_RESIDUAL:
-    case INIT_EMBEDDING:
         draw_normal(x, n, weight_std(p, config, scaled), r);
         break;
     case INIT_ZERO:

@@ -1,20 +1,8 @@
 // Rows of a table by token id, and the gradient of the table.
-#include "base/check.h"
 #include "ops/cpu/kernels.h"
 
-#include <string.h>
-
-static size_t checked_id(Tensor ids, size_t m, size_t V) {
-    int id = ints(ids)[m];
-    CHECK(id >= 0 && (size_t)id < V, "entry %zu is token %d of %zu", m, id, V);
-    return (size_t)id;
-}
-
 void KERNEL(embedding_forward)(Backend *be, Tensor y, Tensor table, Tensor ids) {
-    size_t M = tensor_count(ids), C = tensor_cols(table), V = tensor_rows(table);
-#pragma omp parallel for num_threads(threads_for(be, M *C))
-    for (size_t m = 0; m < M; m++)
-        memcpy(floats(y) + m * C, floats(table) + checked_id(ids, m, V) * C, C * sizeof(float));
+    KERNEL(gather_rows)(be, y, table, ids);
 }
 
 // A token may occur many times, so the tasks share out the columns and each adds the rows in order.
@@ -24,7 +12,7 @@ void KERNEL(embedding_backward)(Backend *be, Tensor dtable, Tensor dy, Tensor id
     for (size_t s = 0; s < strips(C); s++) {
         size_t width = strip_width(C, s);
         for (size_t m = 0; m < M; m++) {
-            float *to = floats(dtable) + checked_id(ids, m, V) * C + s * STRIP;
+            float *to = floats(dtable) + checked_row(ids, m, V) * C + s * STRIP;
             const float *from = floats(dy) + m * C + s * STRIP;
             for (size_t c = 0; c < width; c++) to[c] += from[c];
         }

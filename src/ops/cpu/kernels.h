@@ -2,6 +2,7 @@
 // CPU_LEVEL its name; KERNEL(fill) is then cpu_fill_avx2 and so on. Nothing else in them may be visible
 // outside its file, or the linker would mix the levels.
 #pragma once
+#include "base/check.h"
 #include "ops/cpu/cpu.h"
 #include "ops/cpu/gemm.h"
 #include "tensor/ops_table.h"
@@ -58,4 +59,11 @@ static inline Matrix matrix(Tensor t) {
 }
 static inline float *row(Matrix m, size_t i) {
     return m.data + i * m.stride;
+}
+
+// Entry i of a list of rows (or token ids), which must lie below limit.
+static inline size_t checked_row(Tensor rows, size_t i, size_t limit) {
+    int r = ints(rows)[i];
+    CHECK(r >= 0 && (size_t)r < limit, "entry %zu is row %d of %zu", i, r, limit);
+    return (size_t)r;
 }

@@ -1,5 +1,4 @@
 // Moving values: fill, copy, add, and rows by index.
-#include "base/check.h"
 #include "ops/cpu/kernels.h"
 #include "ops/cpu/vecmath.h"
 
@@ -63,12 +62,6 @@ void KERNEL(add)(Backend *be, Tensor y, Tensor a, Tensor b) {
         size_t at = p * PIECE;
         add_piece(floats(y) + at, floats(a) + at, floats(b) + at, piece_length(n, p));
     }
-}
-
-static size_t checked_row(Tensor rows, size_t i, size_t limit) {
-    int r = ints(rows)[i];
-    CHECK(r >= 0 && (size_t)r < limit, "entry %zu is row %d of %zu", i, r, limit);
-    return (size_t)r;
 }
 
 void KERNEL(gather_rows)(Backend *be, Tensor y, Tensor x, Tensor rows) {
