@@ -1,121 +1,9 @@
 // LINK: data
 // The loader: batches that do not depend on the number of threads, epochs and splits, rows that are skipped
 // and counted, shutdown at any time.
-#include "support/data_case.h"
+#include "support/loader_case.h"
 
 #include "base/log.h"
-#include "data/loader.h"
-
-// ---- what came out ----
-
-typedef struct Seen {
-    uint64_t *hashes; // one a batch
-    size_t batches, samples, images, tiles, tokens;
-    LoaderCounts counts;
-} Seen;
-
-static uint64_t hash_bytes(uint64_t h, const void *bytes, size_t n) {
-    for (size_t i = 0; i < n; i++) h = (h ^ ((const uint8_t *)bytes)[i]) * 0x100000001b3u;
-    return h;
-}
-
-static uint64_t batch_hash(const Batch *b, size_t tile) {
-    size_t positions = b->B * b->T * sizeof(int32_t);
-    uint64_t h = hash_bytes(0xcbf29ce484222325u, b->input_ids, positions);
-    h = hash_bytes(h, b->attention_mask, positions);
-    h = hash_bytes(h, b->labels, positions);
-    return hash_bytes(h, b->images, b->n_tiles * tile * sizeof *b->images);
-}
-
-static void check_batch(const Batch *b, const Config *c, const Tokenizer *t) {
-    size_t image_tokens = 0;
-    assert_int_equal(b->B, c->train.batch_size);
-    assert_int_equal(b->T, c->vlm.lm_max_length);
-    assert_true(b->n_images > 0 && b->n_tiles >= b->n_images && b->n_samples >= b->B);
-    assert_true(b->n_tiles <= loader_max_tiles(c));
-    for (size_t i = 0; i < b->B * b->T; i++) {
-        image_tokens += b->input_ids[i] == tokenizer_extra_id(t, "image_token");
-        if (b->attention_mask[i] == 0) {
-            assert_int_equal(b->input_ids[i], tokenizer_eos_id(t));
-            assert_int_equal(b->labels[i], IGNORE_INDEX);
-        }
-    }
-    assert_int_equal(image_tokens, b->n_tiles * c->vlm.mp_image_token_length);
-    size_t P = c->vlm.vit_img_size;
-    for (size_t i = 0; i < b->n_tiles * 3 * P * P; i++) assert_true(b->images[i] >= 0 && b->images[i] <= 1);
-}
-
-static void take(Seen *s, const Batch *b, const Config *c) {
-    s->hashes = mem_resize(s->hashes, (s->batches + 1) * sizeof *s->hashes);
-    s->hashes[s->batches++] = batch_hash(b, 3 * c->vlm.vit_img_size * c->vlm.vit_img_size);
-    s->samples += b->n_samples, s->images += b->n_images, s->tiles += b->n_tiles;
-    for (size_t i = 0; i < b->B * b->T; i++) s->tokens += (size_t)b->attention_mask[i];
-}
-
-static Seen take_epoch(Loader *l, const Config *c, const Tokenizer *t) {
-    Error err;
-    Seen s = {0};
-    for (const Batch *b;;) {
-        expect(loader_next(l, &b, &err), &err);
-        if (!b) break;
-        check_batch(b, c, t);
-        take(&s, b, c);
-    }
-    s.counts = loader_counts(l);
-    return s;
-}
-
-static void expect_same(const Seen *a, const Seen *b) {
-    assert_int_equal(a->batches, b->batches);
-    assert_memory_equal(a->hashes, b->hashes, a->batches * sizeof *a->hashes);
-    assert_memory_equal(&a->counts, &b->counts, sizeof a->counts);
-}
-
-static bool differ(const Seen *a, const Seen *b) {
-    return a->batches != b->batches || memcmp(a->hashes, b->hashes, a->batches * sizeof *a->hashes) != 0;
-}
-
-// ---- a data set of good and bad rows ----
-
-enum { GOOD_ROWS = 400 };
-
-typedef struct Case {
-    Config config;
-    Tokenizer *tokenizer;
-    char *folder;
-} Case;
-
-static void begin(Case *k) {
-    k->folder = make_folder();
-    char *a = path_join(k->folder, "a.parquet"), *b = path_join(k->folder, "b.parquet");
-    write_rows(a, 0, 150, 32);
-    write_rows(b, 150, GOOD_ROWS - 150, 32);
-    data_config(&k->config, k->folder, "default");
-    k->tokenizer = data_tokenizer(&k->config);
-    free(a), free(b);
-}
-
-static void end(Case *k) {
-    tokenizer_free(k->tokenizer);
-    config_free(&k->config);
-    remove_folder(k->folder);
-}
-
-static Loader *open_split(const Case *k, LoaderSplit split) {
-    Error err;
-    Loader *l;
-    expect(loader_open(&l, &k->config, k->tokenizer, split, &err), &err);
-    return l;
-}
-
-static Seen one_epoch(const Case *k, LoaderSplit split, uint64_t epoch) {
-    Error err;
-    Loader *l = open_split(k, split);
-    if (epoch) expect(loader_restart(l, epoch, &err), &err);
-    Seen s = take_epoch(l, &k->config, k->tokenizer);
-    loader_close(l);
-    return s;
-}
 
 // ---- tests ----
 
@@ -179,33 +67,6 @@ test_epochs(void **state) { // each epoch by its number alone, in whatever order
     }
     loader_close(l);
     for (size_t e = 0; e < 3; e++) free(want[e].hashes);
-    end(&k);
-}
-
-static void test_skip(void **state) { // the batches behind the ones passed over are the same
-    (void)state;
-    Error err;
-    const Batch *b;
-    Case k;
-    begin(&k);
-    for (size_t threads = 0; threads < 3; threads += 2) {
-        k.config.options.num_workers = threads;
-        Seen all = one_epoch(&k, LOADER_TRAIN, 1);
-        Loader *l = open_split(&k, LOADER_TRAIN);
-        expect(loader_restart(l, 1, &err), &err);
-        expect(loader_skip(l, 3, &err), &err);
-        expect(loader_next(l, &b, &err), &err); // number 3 is with us
-        expect(loader_skip(l, 4, &err), &err);
-        Seen rest = take_epoch(l, &k.config, k.tokenizer);
-        assert_int_equal(rest.batches, all.batches - 8);
-        assert_memory_equal(rest.hashes, all.hashes + 8, rest.batches * sizeof *rest.hashes);
-        assert_memory_equal(&rest.counts, &all.counts, sizeof all.counts);
-        expect(loader_restart(l, 1, &err), &err);
-        assert_false(loader_skip(l, all.batches + 1, &err));
-        assert_non_null(strstr(err.text, "fewer"));
-        loader_close(l);
-        free(all.hashes), free(rest.hashes);
-    }
     end(&k);
 }
 
@@ -528,7 +389,6 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_threads_do_not_matter),
         cmocka_unit_test(test_epochs),
-        cmocka_unit_test(test_skip),
         cmocka_unit_test(test_splits),
         cmocka_unit_test(test_val_size_too_large),
         cmocka_unit_test(test_pictures_and_tokens_agree),

@@ -8,6 +8,9 @@
 #define FULL_ENOUGH 0.99
 #define MAX_ROUNDS  8
 #define NONE        SIZE_MAX
+// How many bins too full of pictures are looked at for one item, before it gets a bin of its own. Without
+// such a bound, many small items with many pictures would make the search quadratic.
+#define MOST_MISSES 64
 
 typedef struct Bin {
     PackLimits room;
@@ -16,24 +19,27 @@ typedef struct Bin {
     bool overdue; // holds an item that has waited long enough
 } Bin;
 
+typedef VEC(Bin) Bins;
+
 // Bins by their room in tokens: a list for each number, and a bit for each list that is not empty, so that
-// the tightest bin is found without a search through all bins.
+// the tightest bin is found without a search through all bins. Bins with and without room for pictures lie in
+// an index each.
+enum { OPEN, CLOSED };
 typedef struct BinIndex {
-    VEC(Bin) bins;
+    Bins *bins;     // borrowed
     size_t *first;  // [length + 1]
     uint64_t *used; // bit set
     size_t words;
 } BinIndex;
 
-static BinIndex index_new(size_t length) {
-    BinIndex x = {.words = length / 64 + 1};
+static BinIndex index_new(Bins *bins, size_t length) {
+    BinIndex x = {.bins = bins, .words = length / 64 + 1};
     x.first = mem_alloc((length + 1) * sizeof *x.first);
     x.used = mem_zeroed(x.words, sizeof *x.used);
     return x;
 }
 
 static void index_free(BinIndex *x) {
-    vec_free(&x->bins);
     free(x->first);
     free(x->used);
 }
@@ -48,49 +54,70 @@ static size_t index_next_room(const BinIndex *x, size_t wanted) {
 }
 
 static void index_insert(BinIndex *x, size_t bin) {
-    size_t room = x->bins.items[bin].room.length;
+    size_t room = x->bins->items[bin].room.length;
     uint64_t *word = &x->used[room / 64], bit = (uint64_t)1 << room % 64;
-    x->bins.items[bin].next = *word & bit ? x->first[room] : NONE;
+    x->bins->items[bin].next = *word & bit ? x->first[room] : NONE;
     x->first[room] = bin;
     *word |= bit;
 }
 
-// Takes out the tightest bin in which the item fits; NONE when there is none.
+// Takes the bin that *link leads to out of the list of its room.
+static size_t index_take(BinIndex *x, size_t *link, size_t room) {
+    size_t bin = *link;
+    *link = x->bins->items[bin].next;
+    if (x->first[room] == NONE) x->used[room / 64] &= ~((uint64_t)1 << room % 64);
+    return bin;
+}
+
+// Takes out the tightest bin in which the item fits; NONE when there is none (or it is hard to find).
 static size_t index_take_tightest(BinIndex *x, const PackItem *item) {
+    size_t misses = 0;
     for (size_t room = index_next_room(x, item->length); room != NONE; room = index_next_room(x, room + 1)) {
-        for (size_t *link = &x->first[room]; *link != NONE; link = &x->bins.items[*link].next) {
-            size_t bin = *link;
-            if (!pack_item_fits(item, &x->bins.items[bin].room)) continue;
-            *link = x->bins.items[bin].next;
-            if (x->first[room] == NONE) x->used[room / 64] &= ~((uint64_t)1 << room % 64);
-            return bin;
+        for (size_t *link = &x->first[room]; *link != NONE; link = &x->bins->items[*link].next) {
+            if (pack_item_fits(item, &x->bins->items[*link].room)) return index_take(x, link, room);
+            if (++misses == MOST_MISSES) return NONE;
         }
     }
     return NONE;
 }
 
-static void fill_bins(BinIndex *x, size_t *bin_of, const Packer *p, const size_t *sorted) {
+static bool has_pictures(const PackItem *item) {
+    return item->images > 0 || item->tiles > 0;
+}
+
+// Text fits everywhere: the tighter of the two kinds of bins. Pictures don't look at bins that take none.
+static size_t take_tightest(BinIndex indices[2], const PackItem *item) {
+    BinIndex *open = &indices[OPEN], *closed = &indices[CLOSED];
+    if (has_pictures(item)) return index_take_tightest(open, item);
+    return index_next_room(closed, item->length) <= index_next_room(open, item->length)
+               ? index_take_tightest(closed, item)
+               : index_take_tightest(open, item);
+}
+
+static void fill_bins(Bins *bins, size_t *bin_of, const Packer *p, const size_t *sorted) {
+    BinIndex indices[2] = {index_new(bins, p->limits.length), index_new(bins, p->limits.length)};
     for (size_t i = 0; i < p->waiting.count; i++) {
         const WaitingItem *w = &p->waiting.items[sorted[i]];
-        size_t bin = index_take_tightest(x, &w->item);
+        size_t bin = take_tightest(indices, &w->item);
         if (bin == NONE) {
-            bin = x->bins.count;
-            vec_push(&x->bins, (Bin){.room = p->limits});
+            bin = bins->count;
+            vec_push(bins, (Bin){.room = p->limits});
         }
-        Bin *b = &x->bins.items[bin];
+        Bin *b = &bins->items[bin];
         pack_item_place(&b->room, &w->item);
         b->count++;
         b->overdue |= p->rounds - w->round >= MAX_ROUNDS;
-        index_insert(x, bin);
+        index_insert(&indices[b->room.images > 0 && b->room.tiles > 0 ? OPEN : CLOSED], bin);
         bin_of[i] = bin;
     }
+    for (size_t k = 0; k < 2; k++) index_free(&indices[k]);
 }
 
 // Which bins leave, in a random order; returns their number. Always at least one: the fullest.
-static size_t choose_leaving(size_t *leaving, const BinIndex *x, const Packer *p, bool last) {
+static size_t choose_leaving(size_t *leaving, const Bins *all, const Packer *p, bool last) {
     size_t n = 0, fullest = 0, most_room = (size_t)((1 - FULL_ENOUGH) * (double)p->limits.length);
-    const Bin *bins = x->bins.items;
-    for (size_t i = 0; i < x->bins.count; i++) {
+    const Bin *bins = all->items;
+    for (size_t i = 0; i < all->count; i++) {
         if (last || bins[i].overdue || bins[i].room.length <= most_room) leaving[n++] = i;
         if (bins[i].room.length < bins[fullest].room.length) fullest = i;
     }
@@ -105,13 +132,13 @@ static size_t choose_leaving(size_t *leaving, const BinIndex *x, const Packer *p
 }
 
 // Appends the chosen bins as packs. Their items lie behind one another because places are counted out first.
-static void emit(Packer *p, const BinIndex *x, const size_t *bin_of, const size_t *sorted,
+static void emit(Packer *p, const Bins *bins, const size_t *bin_of, const size_t *sorted,
                  const size_t *leaving, size_t n) {
-    size_t *place = mem_alloc(x->bins.count * sizeof *place), next = p->ready.count;
-    for (size_t i = 0; i < x->bins.count; i++) place[i] = NONE;
+    size_t *place = mem_alloc(bins->count * sizeof *place), next = p->ready.count;
+    for (size_t i = 0; i < bins->count; i++) place[i] = NONE;
     for (size_t k = 0; k < n; k++) {
         place[leaving[k]] = next;
-        next += x->bins.items[leaving[k]].count;
+        next += bins->items[leaving[k]].count;
         vec_push(&p->ends, next);
     }
     vec_reserve(&p->ready, next);
@@ -136,15 +163,15 @@ static void remove_gone(Packer *p) {
 
 void pack_best(Packer *p, bool last) {
     size_t *sorted = packer_sorted(p), *bin_of = mem_alloc(p->waiting.count * sizeof *bin_of);
-    BinIndex index = index_new(p->limits.length);
-    fill_bins(&index, bin_of, p, sorted);
-    size_t *leaving = mem_alloc(index.bins.count * sizeof *leaving);
-    size_t n = choose_leaving(leaving, &index, p, last);
-    emit(p, &index, bin_of, sorted, leaving, n);
+    Bins bins = {0};
+    fill_bins(&bins, bin_of, p, sorted);
+    size_t *leaving = mem_alloc(bins.count * sizeof *leaving);
+    size_t n = choose_leaving(leaving, &bins, p, last);
+    emit(p, &bins, bin_of, sorted, leaving, n);
     remove_gone(p);
     p->rounds++;
     free(leaving);
-    index_free(&index);
+    vec_free(&bins);
     free(bin_of);
     free(sorted);
 }
