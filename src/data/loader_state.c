@@ -45,7 +45,7 @@ static void add_data(Settings *s, const Loader *l) {
     const TrainOptions *o = &l->config->options;
     add(s, "rows of the data set", dataset_rows(l->data), false);
     add(s, "row groups of the data set", dataset_group_count(l->data), false);
-    add(s, "files of the data set or their row groups", hash_groups(l->data), true);
+    add(s, "list of files and row groups of the data set", hash_groups(l->data), true);
     add(s, "rank", l->ranks.rank, false);
     add(s, "world_size", l->ranks.world_size, false);
     add(s, "rows of an epoch (val_size, val_dataset_path)", row_stream_rows(l->rows), false);

@@ -2,6 +2,7 @@
 #pragma once
 #include "support/data_case.h"
 
+#include "base/bytes.h"
 #include "data/loader.h"
 
 // ---- what came out ----
@@ -12,19 +13,14 @@ typedef struct Seen {
     LoaderCounts counts;
 } Seen;
 
-static inline uint64_t hash_bytes(uint64_t h, const void *bytes, size_t n) {
-    for (size_t i = 0; i < n; i++) h = (h ^ ((const uint8_t *)bytes)[i]) * 0x100000001b3u;
-    return h;
-}
-
 static inline uint64_t batch_hash(const Batch *b, size_t tile) {
     size_t positions = b->B * b->T * sizeof(int32_t);
-    uint64_t h = hash_bytes(0xcbf29ce484222325u, b->input_ids, positions);
-    h = hash_bytes(h, b->attention_mask, positions);
-    h = hash_bytes(h, b->labels, positions);
-    h = hash_bytes(h, (const size_t[]){b->B, b->T, b->n_tiles, b->n_images, b->n_samples},
+    uint64_t h = bytes_hash(BYTES_HASH, b->input_ids, positions);
+    h = bytes_hash(h, b->attention_mask, positions);
+    h = bytes_hash(h, b->labels, positions);
+    h = bytes_hash(h, (const size_t[]){b->B, b->T, b->n_tiles, b->n_images, b->n_samples},
                    5 * sizeof(size_t));
-    return hash_bytes(h, b->images, b->n_tiles * tile * sizeof *b->images);
+    return bytes_hash(h, b->images, b->n_tiles * tile * sizeof *b->images);
 }
 
 static inline void check_batch(const Batch *b, const Config *c, const Tokenizer *t) {
