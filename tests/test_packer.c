@@ -521,21 +521,20 @@ static bool supply_all(Packer *p, const PackItem *items, Error *err) {
     return true;
 }
 
-static PackItem *saved_items(PackLimits limits) { // rows 0, 3, 6, …
+static PackItem *saved_items(PackLimits limits, unsigned shape) { // rows 0, 3, 6, …
     Random r = random_stream(11, RANDOM_TEST, 0);
-    PackItem *items = random_items(SAVED_ITEMS, limits, 1, &r);
+    PackItem *items = random_items(SAVED_ITEMS, limits, shape, &r);
     for (size_t i = 0; i < SAVED_ITEMS; i++) items[i].row = 3 * i;
     return items;
 }
 
-static void test_restore(void **state) {
-    (void)state;
+static void check_restore(unsigned shape) {
     Error err;
     const PackLimits limits = {400, 6, 60};
     const char *strategies[] = {"best", "nanovlm"};
-    PackItem *items = saved_items(limits);
+    PackItem *items = saved_items(limits, shape);
     Random r = random_stream(12, RANDOM_TEST, 0);
-    for (size_t k = 0; k < 80; k++) {
+    for (size_t k = 0; k < 40; k++) {
         const char *strategy = strategies[k % 2];
         const size_t at = k < 2 ? 0 : k < 4 ? SAVED_ITEMS : (size_t)random_below(&r, SAVED_ITEMS);
         unsigned char seen[SAVED_ITEMS] = {0};
@@ -557,11 +556,41 @@ static void test_restore(void **state) {
     free(items);
 }
 
+static void test_restore(void **state) {
+    (void)state;
+    check_restore(1);
+    check_restore(2); // many wait, because two are too long for a sequence
+}
+
+static void test_restore_too_full(void **state) { // a state that only a mistake or malice can make
+    (void)state;
+    Error err;
+    const PackLimits limits = {400, 6, 60};
+    for (size_t length = 200; length <= 201; length++) {
+        const PackItem pair[2] = {{.length = length}, {.length = length, .row = 3}};
+        const uint8_t bytes[] = {0, 1, 2, 0, 1, 3, 1}; // no round; one pack of two: rows 0 and 3
+        CharVec state_bytes = {0};
+        vec_extend(&state_bytes, (const char *)bytes, sizeof bytes);
+        uint64_t hash = BYTES_HASH;
+        for (size_t i = 0; i < 6; i++) hash = bytes_hash_u64(hash, i % 3 ? 0 : length);
+        bytes_put_u64(&state_bytes, hash);
+        Packer *p = packer_new("best", limits, 2, 0);
+        ByteReader in = byte_reader(state_bytes.items, state_bytes.count);
+        expect_true(packer_restore(p, &in, 4, NULL, &err), &err);
+        expect_true(packer_supply(p, pair[0], &err), &err);
+        assert_int_equal(packer_supply(p, pair[1], &err), length == 200);
+        assert_int_equal(packer_ready(p), length == 200);
+        if (length > 200) assert_non_null(strstr(err.text, "limits"));
+        packer_free(p);
+        vec_free(&state_bytes);
+    }
+}
+
 static void test_restore_other_samples(void **state) { // one of them is longer than it was
     (void)state;
     Error err;
     const PackLimits limits = {400, 6, 60};
-    PackItem *items = saved_items(limits);
+    PackItem *items = saved_items(limits, 1);
     unsigned char seen[SAVED_ITEMS] = {0};
     CharVec saved = {0};
     Packer *p = packer_at("best", items, 1002, limits, seen);
@@ -585,7 +614,7 @@ static void test_restore_fuzz(void **state) { // no checksum here: whatever is a
     (void)state;
     Error err;
     const PackLimits limits = {400, 6, 60};
-    PackItem *items = saved_items(limits);
+    PackItem *items = saved_items(limits, 1);
     Random r = random_stream(13, RANDOM_TEST, 0);
     for (size_t k = 0; k < 3000; k++) {
         unsigned char seen[SAVED_ITEMS] = {0};
@@ -682,6 +711,7 @@ int main(void) {
         cmocka_unit_test(test_best_limits),
         cmocka_unit_test(test_best_fills_what_is_scarce),
         cmocka_unit_test(test_restore),
+        cmocka_unit_test(test_restore_too_full),
         cmocka_unit_test(test_restore_other_samples),
         cmocka_unit_test(test_restore_fuzz),
         cmocka_unit_test(test_best_order_is_random),
