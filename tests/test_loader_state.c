@@ -1,9 +1,10 @@
-// LINK: data
+// LINK: train
 // Saving a loader and restoring it elsewhere: the batches behind are the same to the bit, whatever the number
 // of threads; bytes that are no state of this data and these settings are errors.
 #include "support/loader_case.h"
 
 #include "base/log.h"
+#include "train/batch_source.h"
 
 enum { ROWS = 600, EPOCHS = 3, POINTS = 20, MOST_BATCHES = 600 };
 
@@ -155,7 +156,7 @@ static void test_best(void **state) {
     for (size_t i = 0; i < 3; i++) {
         k.config.train.stream_dataset = i > 0;
         k.config.options.shuffle_buffer = i == 2 ? 50 : 0; // crosses groups of 32
-        k.config.options.shuffle_window = 0; // a group each
+        k.config.options.shuffle_window = 0;               // a group each
         k.config.options.seed = i;
         check_points(&k, i);
     }
@@ -196,6 +197,25 @@ static void test_validation_and_ranks(void **state) { // their own epochs and sh
         loader_close(a), loader_close(b);
         vec_free(&saved);
     }
+    end(&k);
+}
+
+static void test_batch_source(void **state) { // a run does it through its source
+    (void)state;
+    Error err;
+    Case k;
+    begin(&k);
+    Loader *a = open_split(&k, LOADER_TRAIN), *b = open_split(&k, LOADER_TRAIN);
+    const BatchSource from = batch_source_of_loader(a), to = batch_source_of_loader(b);
+    CharVec place = {0};
+    uint64_t want, got;
+    for (size_t i = 0; i < 4; i++) assert_true(next_hash(&want, a, &k));
+    from.save(from.state, &place);
+    expect(to.restore(to.state, place.items, place.count, &err), &err);
+    assert_true(next_hash(&want, a, &k) && next_hash(&got, b, &k) && want == got);
+    assert_false(to.restore(to.state, place.items, place.count - 1, &err));
+    loader_close(a), loader_close(b);
+    vec_free(&place);
     end(&k);
 }
 
@@ -452,6 +472,7 @@ int main(void) {
         cmocka_unit_test(test_best),
         cmocka_unit_test(test_nanovlm),
         cmocka_unit_test(test_validation_and_ranks),
+        cmocka_unit_test(test_batch_source),
         cmocka_unit_test(test_size),
         cmocka_unit_test(test_other_settings),
         cmocka_unit_test(test_other_rank),
