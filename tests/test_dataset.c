@@ -141,7 +141,7 @@ static void check_split(Dataset *d, bool shuffle, size_t val_size, uint64_t seed
     RowStreamSettings settings = {.shuffle = shuffle, .seed = seed, .val_size = val_size};
     for (size_t e = 0; e < 3; e++)
         assert_int_equal(row_numbers(train[e], d, settings, e % 2), ROWS - val_size);
-    settings.validation = true;
+    settings.split = ROWS_HELD_OUT;
     for (size_t e = 0; e < 2; e++) assert_int_equal(row_numbers(val[e], d, settings, e), val_size);
     assert_memory_equal(val[0], val[1], val_size * sizeof **val); // the same in all epochs
     assert_memory_equal(train[0], train[2], (ROWS - val_size) * sizeof **train);

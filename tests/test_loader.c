@@ -1,121 +1,11 @@
 // LINK: data
 // The loader: batches that do not depend on the number of threads, epochs and splits, rows that are skipped
 // and counted, shutdown at any time.
-#include "support/data_case.h"
+#include "support/loader_case.h"
 
 #include "base/log.h"
-#include "data/loader.h"
 
-// ---- what came out ----
-
-typedef struct Seen {
-    uint64_t *hashes; // one a batch
-    size_t batches, samples, images, tiles, tokens;
-    LoaderCounts counts;
-} Seen;
-
-static uint64_t hash_bytes(uint64_t h, const void *bytes, size_t n) {
-    for (size_t i = 0; i < n; i++) h = (h ^ ((const uint8_t *)bytes)[i]) * 0x100000001b3u;
-    return h;
-}
-
-static uint64_t batch_hash(const Batch *b, size_t tile) {
-    size_t positions = b->B * b->T * sizeof(int32_t);
-    uint64_t h = hash_bytes(0xcbf29ce484222325u, b->input_ids, positions);
-    h = hash_bytes(h, b->attention_mask, positions);
-    h = hash_bytes(h, b->labels, positions);
-    return hash_bytes(h, b->images, b->n_tiles * tile * sizeof *b->images);
-}
-
-static void check_batch(const Batch *b, const Config *c, const Tokenizer *t) {
-    size_t image_tokens = 0;
-    assert_int_equal(b->B, c->train.batch_size);
-    assert_int_equal(b->T, c->vlm.lm_max_length);
-    assert_true(b->n_images > 0 && b->n_tiles >= b->n_images && b->n_samples >= b->B);
-    assert_true(b->n_tiles <= loader_max_tiles(c));
-    for (size_t i = 0; i < b->B * b->T; i++) {
-        image_tokens += b->input_ids[i] == tokenizer_extra_id(t, "image_token");
-        if (b->attention_mask[i] == 0) {
-            assert_int_equal(b->input_ids[i], tokenizer_eos_id(t));
-            assert_int_equal(b->labels[i], IGNORE_INDEX);
-        }
-    }
-    assert_int_equal(image_tokens, b->n_tiles * c->vlm.mp_image_token_length);
-    size_t P = c->vlm.vit_img_size;
-    for (size_t i = 0; i < b->n_tiles * 3 * P * P; i++) assert_true(b->images[i] >= 0 && b->images[i] <= 1);
-}
-
-static void take(Seen *s, const Batch *b, const Config *c) {
-    s->hashes = mem_resize(s->hashes, (s->batches + 1) * sizeof *s->hashes);
-    s->hashes[s->batches++] = batch_hash(b, 3 * c->vlm.vit_img_size * c->vlm.vit_img_size);
-    s->samples += b->n_samples, s->images += b->n_images, s->tiles += b->n_tiles;
-    for (size_t i = 0; i < b->B * b->T; i++) s->tokens += (size_t)b->attention_mask[i];
-}
-
-static Seen take_epoch(Loader *l, const Config *c, const Tokenizer *t) {
-    Error err;
-    Seen s = {0};
-    for (const Batch *b;;) {
-        expect(loader_next(l, &b, &err), &err);
-        if (!b) break;
-        check_batch(b, c, t);
-        take(&s, b, c);
-    }
-    s.counts = loader_counts(l);
-    return s;
-}
-
-static void expect_same(const Seen *a, const Seen *b) {
-    assert_int_equal(a->batches, b->batches);
-    assert_memory_equal(a->hashes, b->hashes, a->batches * sizeof *a->hashes);
-    assert_memory_equal(&a->counts, &b->counts, sizeof a->counts);
-}
-
-static bool differ(const Seen *a, const Seen *b) {
-    return a->batches != b->batches || memcmp(a->hashes, b->hashes, a->batches * sizeof *a->hashes) != 0;
-}
-
-// ---- a data set of good and bad rows ----
-
-enum { GOOD_ROWS = 400 };
-
-typedef struct Case {
-    Config config;
-    Tokenizer *tokenizer;
-    char *folder;
-} Case;
-
-static void begin(Case *k) {
-    k->folder = make_folder();
-    char *a = path_join(k->folder, "a.parquet"), *b = path_join(k->folder, "b.parquet");
-    write_rows(a, 0, 150, 32);
-    write_rows(b, 150, GOOD_ROWS - 150, 32);
-    data_config(&k->config, k->folder, "default");
-    k->tokenizer = data_tokenizer(&k->config);
-    free(a), free(b);
-}
-
-static void end(Case *k) {
-    tokenizer_free(k->tokenizer);
-    config_free(&k->config);
-    remove_folder(k->folder);
-}
-
-static Loader *open_split(const Case *k, LoaderSplit split) {
-    Error err;
-    Loader *l;
-    expect(loader_open(&l, &k->config, k->tokenizer, split, &err), &err);
-    return l;
-}
-
-static Seen one_epoch(const Case *k, LoaderSplit split, uint64_t epoch) {
-    Error err;
-    Loader *l = open_split(k, split);
-    if (epoch) expect(loader_restart(l, epoch, &err), &err);
-    Seen s = take_epoch(l, &k->config, k->tokenizer);
-    loader_close(l);
-    return s;
-}
+#include <pthread.h>
 
 // ---- tests ----
 
@@ -182,33 +72,6 @@ test_epochs(void **state) { // each epoch by its number alone, in whatever order
     end(&k);
 }
 
-static void test_skip(void **state) { // the batches behind the ones passed over are the same
-    (void)state;
-    Error err;
-    const Batch *b;
-    Case k;
-    begin(&k);
-    for (size_t threads = 0; threads < 3; threads += 2) {
-        k.config.options.num_workers = threads;
-        Seen all = one_epoch(&k, LOADER_TRAIN, 1);
-        Loader *l = open_split(&k, LOADER_TRAIN);
-        expect(loader_restart(l, 1, &err), &err);
-        expect(loader_skip(l, 3, &err), &err);
-        expect(loader_next(l, &b, &err), &err); // number 3 is with us
-        expect(loader_skip(l, 4, &err), &err);
-        Seen rest = take_epoch(l, &k.config, k.tokenizer);
-        assert_int_equal(rest.batches, all.batches - 8);
-        assert_memory_equal(rest.hashes, all.hashes + 8, rest.batches * sizeof *rest.hashes);
-        assert_memory_equal(&rest.counts, &all.counts, sizeof all.counts);
-        expect(loader_restart(l, 1, &err), &err);
-        assert_false(loader_skip(l, all.batches + 1, &err));
-        assert_non_null(strstr(err.text, "fewer"));
-        loader_close(l);
-        free(all.hashes), free(rest.hashes);
-    }
-    end(&k);
-}
-
 // Marks in `rows` the numbers that the user messages of a batch begin with ("<|im_start|>user\n…17?").
 static void mark_rows(unsigned *rows, const Batch *b, const Tokenizer *t) {
     char *text = tokenizer_decode(t, b->input_ids, b->B * b->T, false);
@@ -266,6 +129,35 @@ static void test_val_size_too_large(void **state) {
     k.config.train.val_size = GOOD_ROWS;
     assert_false(loader_open(&l, &k.config, k.tokenizer, LOADER_TRAIN, &err));
     assert_non_null(strstr(err.text, "lower --val_size"));
+    end(&k);
+}
+
+// ---- a validation data set of its own ----
+
+static void test_val_dataset(void **state) { // training keeps all its rows, validation has val_size others
+    (void)state;
+    Case k;
+    begin(&k);
+    char *other = make_folder(), *path = path_join(other, "validation.parquet");
+    write_rows(path, 1000, 200, 32);
+    set_text(&k.config.options.val_dataset_path, path);
+    const size_t val_sizes[] = {0, 90, 1000}, want[] = {200, 90, 200};
+    for (size_t i = 0; i < 3; i++) {
+        k.config.train.val_size = val_sizes[i];
+        k.config.train.stream_dataset = i % 2;
+        Seen train = one_epoch(&k, LOADER_TRAIN, 0), val = one_epoch(&k, LOADER_VALIDATION, 0);
+        assert_int_equal(train.counts.rows, GOOD_ROWS);
+        assert_int_equal(val.counts.rows, want[i]);
+        assert_true(val.batches > 5);
+        free(train.hashes), free(val.hashes);
+    }
+    Error err;
+    Loader *l;
+    set_text(&k.config.options.val_dataset_path, "/nowhere/at.parquet");
+    assert_false(loader_open(&l, &k.config, k.tokenizer, LOADER_VALIDATION, &err));
+    assert_non_null(strstr(err.text, "val_dataset_path"));
+    free(path);
+    remove_folder(other);
     end(&k);
 }
 
@@ -453,6 +345,58 @@ test_no_pictures(void **state) { // all batches are skipped: an error, for the t
     end(&k);
 }
 
+static void test_text_only(void **state) { // a data set without any picture: the error says so
+    (void)state;
+    Error err;
+    const Batch *b;
+    Case k = {.folder = make_folder()};
+    char *path = path_join(k.folder, "a.parquet");
+    BadRows w = {0};
+    expect(parquet_create(&w.writer, path, 10, &err), &err);
+    for (size_t i = 0; i < 100; i++) put(&w, 0, NULL, 0, "answer", 5);
+    expect(parquet_finish(w.writer, &err), &err);
+    data_config(&k.config, k.folder, "default");
+    k.tokenizer = data_tokenizer(&k.config);
+    Loader *l = open_split(&k, LOADER_TRAIN);
+    assert_false(loader_next(l, &b, &err));
+    assert_non_null(strstr(err.text, "100 are samples"));
+    assert_non_null(strstr(err.text, "batches have no picture"));
+    assert_true(loader_counts(l).skipped_no_image > 0);
+    loader_close(l);
+    l = open_split(&k, LOADER_VALIDATION); // no rows: no batch, no error
+    expect(loader_next(l, &b, &err), &err);
+    assert_null(b);
+    loader_close(l);
+    free(path);
+    end(&k);
+}
+
+static void
+test_nothing_fits(void **state) { // a sequence shorter than any sample, or room for no tile of one
+    (void)state;
+    for (size_t i = 0; i < 4; i++) {
+        Error err;
+        const Batch *b;
+        Case k;
+        begin(&k);
+        set_text(&k.config.options.packing, i % 2 ? "nanovlm" : "best");
+        k.config.options.num_workers = i;
+        if (i < 2)
+            k.config.vlm.lm_max_length = 10;
+        else
+            k.config.options.max_tiles = 2;
+        Loader *l = open_split(&k, LOADER_TRAIN);
+        assert_false(loader_next(l, &b, &err));
+        assert_non_null(strstr(err.text, "no batch"));
+        LoaderCounts c = loader_counts(l);
+        assert_int_equal(c.rows, GOOD_ROWS);
+        if (i < 2) assert_int_equal(c.skipped_too_long, GOOD_ROWS);
+        if (i >= 2) assert_true(c.skipped_images > 0 && c.skipped_images + c.samples == GOOD_ROWS);
+        loader_close(l);
+        end(&k);
+    }
+}
+
 static void
 test_vanished_file(void **state) { // the data set is out of reach: batches before that come, then the error
     (void)state;
@@ -476,6 +420,133 @@ test_vanished_file(void **state) { // the data set is out of reach: batches befo
         loader_close(l);
         end(&k);
     }
+}
+
+// ---- ranks ----
+
+enum { RANKS = 3 };
+
+// What stands for the processes' agreement: everybody says whether it has a batch, and waits for the others.
+typedef struct Agreement {
+    pthread_barrier_t barrier;
+    size_t having; // atomic
+} Agreement;
+
+static bool agree(void *state, bool has_batch) {
+    Agreement *a = state;
+    if (has_batch) __atomic_add_fetch(&a->having, 1, __ATOMIC_SEQ_CST);
+    pthread_barrier_wait(&a->barrier);
+    const bool all = __atomic_load_n(&a->having, __ATOMIC_SEQ_CST) == RANKS;
+    if (pthread_barrier_wait(&a->barrier) == PTHREAD_BARRIER_SERIAL_THREAD) a->having = 0;
+    pthread_barrier_wait(&a->barrier);
+    return all;
+}
+
+typedef struct Rank {
+    const Case *k;
+    LoaderRanks ranks;
+    size_t batches[3]; // of each epoch
+    LoaderCounts counts[3];
+    bool failed[3], stays_ended;
+    Error err;
+} Rank;
+
+// No assertions here: cmocka's leave only the main thread.
+static void *run_rank(void *state) {
+    Rank *r = state;
+    Loader *l;
+    r->failed[0] = !loader_open_rank(&l, &r->k->config, r->k->tokenizer, LOADER_TRAIN, r->ranks, &r->err);
+    if (r->failed[0]) return NULL;
+    for (size_t e = 0; e < 3; e++) {
+        const Batch *b;
+        if (e > 0) loader_restart(l, e, &r->err);
+        for (;;) {
+            r->failed[e] = !loader_next(l, &b, &r->err);
+            if (r->failed[e] || !b) break;
+            r->batches[e]++;
+        }
+        r->counts[e] = loader_counts(l);
+        r->stays_ended = loader_next(l, &b, NULL) == !r->failed[e] && !b; // asks nobody again
+    }
+    loader_close(l);
+    return NULL;
+}
+
+static void run_ranks(Rank *r, const Case *k, bool agreeing) {
+    Agreement a = {.having = 0};
+    pthread_t threads[RANKS];
+    pthread_barrier_init(&a.barrier, NULL, RANKS);
+    for (size_t i = 0; i < RANKS; i++) {
+        r[i] = (Rank){.k = k, .ranks = {i, RANKS, agreeing ? agree : NULL, &a}};
+        assert_int_equal(pthread_create(&threads[i], NULL, run_rank, &r[i]), 0);
+    }
+    for (size_t i = 0; i < RANKS; i++) pthread_join(threads[i], NULL);
+    pthread_barrier_destroy(&a.barrier);
+}
+
+// n rows, of which the last n/3 lose `lost` in 10 by their rating.
+static void begin_uneven(Case *k, size_t n, size_t lost) {
+    Error err;
+    k->folder = make_folder();
+    char *path = path_join(k->folder, "a.parquet");
+    BadRows w = {0};
+    w.png = make_png(&w.png_size, 40, 30, 1);
+    expect(parquet_create(&w.writer, path, 10, &err), &err);
+    for (size_t i = 0; i < n; i++)
+        put(&w, 1, w.png, w.png_size, "answer", i >= n - n / 3 && i % 10 < lost ? 0 : 5);
+    expect(parquet_finish(w.writer, &err), &err);
+    data_config(&k->config, k->folder, "default");
+    k->tokenizer = data_tokenizer(&k->config);
+    free(w.png), free(path);
+}
+
+static void test_ranks_end_together(void **state) {
+    (void)state;
+    Rank alone[RANKS], together[RANKS];
+    Case k;
+    begin_uneven(&k, 300, 8);
+    for (size_t i = 0; i < 2; i++) {
+        bool differ = false;
+        k.config.train.stream_dataset = i == 0;
+        k.config.options.num_workers = 1 + i;
+        run_ranks(alone, &k, false);
+        run_ranks(together, &k, true);
+        for (size_t e = 0; e < 3; e++) {
+            size_t fewest = SIZE_MAX;
+            for (size_t r = 0; r < RANKS; r++) {
+                if (alone[r].batches[e] < fewest) fewest = alone[r].batches[e];
+                differ |= alone[r].batches[e] != alone[0].batches[e];
+            }
+            for (size_t r = 0; r < RANKS; r++) {
+                assert_false(together[r].failed[e]);
+                assert_int_equal(together[r].batches[e], fewest);
+                assert_int_equal(together[r].counts[e].batches, fewest * (e + 1));
+                assert_true(together[r].stays_ended);
+            }
+            const LoaderCounts *c = together[0].counts;
+            assert_true(e == 0 || c[e].rows > c[e - 1].rows);
+        }
+        assert_true(differ); // else there was nothing to agree on
+    }
+    end(&k);
+}
+
+static void test_a_rank_without_batches(void **state) { // ends the others' epoch, which is an error for all
+    (void)state;
+    Rank r[RANKS];
+    Case k;
+    begin_uneven(&k, 60, 10);
+    run_ranks(r, &k, false);
+    size_t without = 0, with = 0;
+    for (size_t i = 0; i < RANKS; i++) without += r[i].batches[0] == 0, with += r[i].batches[0] > 0;
+    print_message("%zu ranks have batches, %zu none\n", with, without);
+    assert_true(with > 0 && without > 0);
+    run_ranks(r, &k, true);
+    for (size_t i = 0; i < RANKS; i++) {
+        assert_true(r[i].failed[0] && r[i].batches[0] == 0 && r[i].stays_ended);
+        assert_non_null(strstr(r[i].err.text, "no"));
+    }
+    end(&k);
 }
 
 // ---- limits and shutdown ----
@@ -528,13 +599,17 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_threads_do_not_matter),
         cmocka_unit_test(test_epochs),
-        cmocka_unit_test(test_skip),
         cmocka_unit_test(test_splits),
         cmocka_unit_test(test_val_size_too_large),
+        cmocka_unit_test(test_val_dataset),
+        cmocka_unit_test(test_ranks_end_together),
+        cmocka_unit_test(test_a_rank_without_batches),
         cmocka_unit_test(test_pictures_and_tokens_agree),
         cmocka_unit_test(test_skipped_rows),
         cmocka_unit_test(test_unreadable_groups),
         cmocka_unit_test(test_no_pictures),
+        cmocka_unit_test(test_text_only),
+        cmocka_unit_test(test_nothing_fits),
         cmocka_unit_test(test_vanished_file),
         cmocka_unit_test(test_max_tiles),
         cmocka_unit_test(test_close_anywhere),

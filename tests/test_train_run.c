@@ -70,8 +70,8 @@ static void fixture_open(Fixture *f, const char *variant) {
 }
 
 static bool run(Fixture *f) {
-    const BatchSource training = {list_next, list_restart, NULL, &f->training};
-    const BatchSource validation = {list_next, list_restart, NULL, &f->validation};
+    const BatchSource training = {.next = list_next, .restart = list_restart, .state = &f->training};
+    const BatchSource validation = {.next = list_next, .restart = list_restart, .state = &f->validation};
     const RunPlan plan = {&f->c.config, &f->c.trainer, training,
                           f->validation.batches ? validation : (BatchSource){0}, "run"};
     return train_run(&plan, &f->result, &f->err);

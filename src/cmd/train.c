@@ -120,7 +120,7 @@ static bool open_tokenizer(Job *j, Error *err) {
 
 static bool open_loaders(Job *j, Error *err) {
     if (!loader_open(&j->training, &j->config, j->tokenizer, LOADER_TRAIN, err)) return false;
-    if (j->config.train.val_size == 0) return true;
+    if (j->config.train.val_size == 0 && !j->config.options.val_dataset_path) return true;
     return loader_open(&j->validation, &j->config, j->tokenizer, LOADER_VALIDATION, err);
 }
 

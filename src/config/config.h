@@ -54,6 +54,9 @@ typedef struct TrainOptions {
     size_t threads;         // of the backend; 0: one per physical core
     size_t num_workers;     // loader threads
     size_t prefetch_factor; // batches prepared ahead, by all loader threads together
+    size_t shuffle_window;  // MiB within which rows are shuffled, unless streaming
+    size_t shuffle_buffer;  // rows of a block that is shuffled when streaming; 0: in order
+    char *val_dataset_path; // NULL: validation rows are held out of the training data set
     char *packing;          // best | nanovlm
     char *init;             // nanovlm | scaled
     char *run_name;         // NULL: made as nanoVLM does

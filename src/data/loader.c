@@ -48,6 +48,7 @@ static void free_slot(BatchSlot *s, size_t batch_size) {
     free(s->batch.images);
     vec_free(&s->samples);
     vec_free(&s->first_tile);
+    vec_free(&s->state);
 }
 
 // ---- threads ----
@@ -71,13 +72,12 @@ static bool start_threads(Loader *l, Error *err) {
     return true;
 }
 
-// Waits until no thread works; none begins until resume.
-static void pause_threads(Loader *l) {
+void loader_pause(Loader *l) {
     l->paused = true;
     while (l->working > 0) pthread_cond_wait(&l->changed, &l->lock);
 }
 
-static void resume_threads(Loader *l) {
+void loader_resume(Loader *l) {
     l->paused = false;
     pthread_cond_broadcast(&l->changed);
 }
@@ -92,14 +92,31 @@ static bool check_config(const Config *c, Error *err) {
     return true;
 }
 
+static bool open_dataset(Loader *l, bool own_validation, Error *err) {
+    const Config *c = l->config;
+    if (!own_validation || l->split == LOADER_TRAIN)
+        return dataset_open(&l->data, c->train.train_dataset_path, &c->train.train_dataset_name, err);
+    char *name = "default";
+    const StringList names = {1, &name};
+    return dataset_open(&l->data, c->options.val_dataset_path, &names, err) ||
+           error_prefix(err, "val_dataset_path");
+}
+
 static bool open_data(Loader *l, Error *err) {
-    const TrainConfig *t = &l->config->train;
-    RowStreamSettings settings = {.shuffle = !t->stream_dataset,
-                                  .validation = l->split == LOADER_VALIDATION,
-                                  .seed = l->config->options.seed,
-                                  .val_size = t->val_size};
-    return dataset_open(&l->data, t->train_dataset_path, &t->train_dataset_name, err) &&
-           row_stream_open(&l->rows, l->data, settings, err);
+    const Config *c = l->config;
+    const bool own_validation = c->options.val_dataset_path != NULL;
+    RowStreamSettings settings = {.split = l->split == LOADER_TRAIN ? ROWS_TRAINING
+                                           : own_validation         ? ROWS_OWN
+                                                                    : ROWS_HELD_OUT,
+                                  .shuffle = !c->train.stream_dataset,
+                                  .window_bytes = c->options.shuffle_window << 20,
+                                  .shuffle_buffer = c->train.stream_dataset ? c->options.shuffle_buffer : 0,
+                                  .seed = c->options.seed,
+                                  .val_size = c->train.val_size,
+                                  .rank = l->ranks.rank,
+                                  .world_size = l->ranks.world_size};
+    if (own_validation && l->split == LOADER_TRAIN) settings.val_size = 0;
+    return open_dataset(l, own_validation, err) && row_stream_open(&l->rows, l->data, settings, err);
 }
 
 static bool alloc_buffers(Loader *l, Error *err) {
@@ -118,11 +135,12 @@ static bool alloc_buffers(Loader *l, Error *err) {
     return true;
 }
 
-bool loader_open(Loader **out, const Config *config, const Tokenizer *tokenizer, LoaderSplit split,
-                 Error *err) {
+bool loader_open_rank(Loader **out, const Config *config, const Tokenizer *tokenizer, LoaderSplit split,
+                      LoaderRanks ranks, Error *err) {
     Loader *l = mem_zeroed(1, sizeof *l);
     l->config = config;
     l->split = split;
+    l->ranks = ranks;
     l->pad_id = tokenizer_eos_id(tokenizer); // nanoVLM: pad = eos
     l->max_tiles = loader_max_tiles(config);
     pthread_mutex_init(&l->lock, NULL);
@@ -150,6 +168,7 @@ void loader_close(Loader *l) {
     dataset_close(l->data);
     pthread_cond_destroy(&l->changed);
     pthread_mutex_destroy(&l->lock);
+    vec_free(&l->given_state);
     free(l->threads);
     free(l->slots);
     free(l->ring);
@@ -158,20 +177,38 @@ void loader_close(Loader *l) {
 
 // ---- batches ----
 
-// The epoch is over: why, if that is a failure.
-static bool end_of_epoch(Loader *l, Error *err) {
-    const LoaderCounts c = l->given_counts = l->counts;
-    if (l->failed) return error_set(err, "%s", l->err.text);
-    if (l->epoch_batches > 0 || l->split == LOADER_VALIDATION) return true;
+// A training epoch must give at least one batch, for the trainer would turn for ever.
+static bool no_batch(const Loader *l, bool had_one, Error *err) {
+    const LoaderCounts c = l->given_counts;
+    if (had_one)
+        return error_set(
+            err,
+            "rank %zu of %zu has batches to train on, but another one has none in this epoch; use "
+            "more data or a smaller batch_size",
+            l->ranks.rank, l->ranks.world_size);
     return error_set(
         err,
         "%s gives no batch of %zu sequences with a picture: of %llu rows so far %llu are samples, %llu "
-        "unreadable, %llu filtered by ratings, %llu too long, %llu with too many pictures; use more "
-        "data, a smaller batch_size or other limits",
+        "unreadable, %llu filtered by ratings, %llu too long, %llu with too many pictures; %llu batches have "
+        "no "
+        "picture; use more data, a smaller batch_size or other limits",
         l->config->train.train_dataset_path, l->config->train.batch_size, (unsigned long long)c.rows,
         (unsigned long long)c.samples, (unsigned long long)c.skipped_unreadable,
         (unsigned long long)c.skipped_ratings, (unsigned long long)c.skipped_too_long,
-        (unsigned long long)c.skipped_images);
+        (unsigned long long)c.skipped_images, (unsigned long long)c.skipped_no_image);
+}
+
+// No further batch in this epoch. had_one: this rank has a batch, but another one has none; then how far the
+// rows behind it got is chance, and so are the counts.
+static void end_epoch(Loader *l, BatchSlot *slot, bool had_one) {
+    l->ended = true;
+    if (!had_one) l->given_counts = l->counts;
+    if (slot && slot->failed)
+        l->broken = !error_set(&l->end_err, "preparing a batch: %s", slot->err.text);
+    else if (!had_one && l->failed)
+        l->broken = !error_set(&l->end_err, "%s", l->err.text);
+    else if (l->given == 0 && l->split == LOADER_TRAIN)
+        l->broken = !no_batch(l, had_one, &l->end_err);
 }
 
 // The next batch once it is ready; NULL when there is none.
@@ -187,54 +224,59 @@ static BatchSlot *wait_for_batch(Loader *l) {
     }
 }
 
-bool loader_next(Loader *l, const Batch **batch, Error *err) {
-    bool ok = true;
-    *batch = NULL;
-    pthread_mutex_lock(&l->lock);
-    if (l->lent) {
-        BatchSlot *old = &l->slots[l->released++ % l->n_slots];
-        l->lent = false;
-        for (size_t i = 0; i < l->config->train.batch_size; i++) sequence_clear(&old->sequences[i]);
-        vec_clear(&old->samples);
-        vec_clear(&old->first_tile);
-        old->n_sequences = old->next = 0;
-        pthread_cond_broadcast(&l->changed);
-    }
-    BatchSlot *slot = wait_for_batch(l);
-    if (!slot) {
-        ok = end_of_epoch(l, err);
-    } else if (slot->failed) {
-        ok = error_set(err, "preparing a batch: %s", slot->err.text);
-    } else {
-        l->lent = true;
-        l->given_counts = slot->counts;
-        *batch = &slot->batch;
-    }
-    pthread_mutex_unlock(&l->lock);
-    return ok;
+static void take_back(Loader *l) {
+    BatchSlot *old = &l->slots[l->released++ % l->n_slots];
+    l->lent = false;
+    for (size_t i = 0; i < l->config->train.batch_size; i++) sequence_clear(&old->sequences[i]);
+    vec_clear(&old->samples);
+    vec_clear(&old->first_tile);
+    old->n_sequences = old->next = 0;
+    pthread_cond_broadcast(&l->changed);
 }
 
-bool loader_skip(Loader *l, uint64_t n, Error *err) {
-    const Batch *batch;
-    pthread_mutex_lock(&l->lock);
-    l->fill_from = l->released + l->lent + n;
+static const Batch *give(Loader *l, BatchSlot *slot) {
+    l->lent = true;
+    l->given++;
+    l->given_counts = slot->counts;
+    vec_clear(&l->given_state);
+    vec_extend(&l->given_state, slot->state.items, slot->state.count);
+    return &slot->batch;
+}
+
+// Whether all ranks have a batch, if this one has. Without the lock: the threads need not wait for the
+// others.
+static bool agreed(Loader *l, bool mine) {
+    if (!l->ranks.agree) return mine;
     pthread_mutex_unlock(&l->lock);
-    for (uint64_t i = 0; i < n; i++) {
-        if (!loader_next(l, &batch, err)) return false;
-        if (!batch)
-            return error_set(err, "the epoch has %llu batches fewer than it had: has the data set changed?",
-                             (unsigned long long)(n - i));
+    bool all = l->ranks.agree(l->ranks.state, mine);
+    pthread_mutex_lock(&l->lock);
+    return all && mine;
+}
+
+bool loader_next(Loader *l, const Batch **batch, Error *err) {
+    *batch = NULL;
+    pthread_mutex_lock(&l->lock);
+    if (l->lent) take_back(l);
+    if (!l->ended) {
+        BatchSlot *slot = wait_for_batch(l);
+        const bool has_one = slot && !slot->failed;
+        if (agreed(l, has_one))
+            *batch = give(l, slot);
+        else
+            end_epoch(l, slot, has_one);
     }
-    return true;
+    const bool ok = *batch || !l->broken || error_set(err, "%s", l->end_err.text);
+    pthread_mutex_unlock(&l->lock);
+    return ok;
 }
 
 bool loader_restart(Loader *l, uint64_t epoch, Error *err) {
     (void)err; // the data set is open; what goes wrong with it shows in loader_next
     pthread_mutex_lock(&l->lock);
-    pause_threads(l);
+    loader_pause(l);
     l->epoch = epoch;
     loader_clear(l);
-    resume_threads(l);
+    loader_resume(l);
     pthread_mutex_unlock(&l->lock);
     return true;
 }

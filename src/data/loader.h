@@ -20,20 +20,44 @@ typedef struct LoaderCounts {
 
 typedef enum LoaderSplit { LOADER_TRAIN, LOADER_VALIDATION } LoaderSplit;
 
+// The processes of a run: each has a loader with rows of its own, and all end an epoch after as many batches.
+typedef struct LoaderRanks {
+    size_t rank, world_size;
+    // Given whether this rank has a batch, returns whether all have one. Called by loader_next on its thread,
+    // as often on every rank. NULL: each rank ends when its own rows do.
+    bool (*agree)(void *state, bool has_batch);
+    void *state;
+} LoaderRanks;
+
 // Opens the data set of config->train (path and names) for one split: the first val_size rows are validation,
-// the rest training (data/row_stream.h). tokenizer and config are borrowed until loader_close. Fails when no
-// file can be read. config->options.num_workers threads prepare batches, at most prefetch_factor of them
-// ahead; with 0 threads they are made in loader_next.
-bool loader_open(Loader **l, const Config *config, const Tokenizer *tokenizer, LoaderSplit split, Error *err);
+// the rest training (data/row_stream.h). With val_dataset_path, validation has that data set (val_size rows
+// of it, all when val_size is 0 or more than there are) and training all of its own. tokenizer and config are
+// borrowed until loader_close. Fails when no file can be read. config->options.num_workers threads prepare
+// batches, at most prefetch_factor of them ahead; with 0 threads they are made in loader_next. What bounds
+// its memory is told in docs/loader.md.
+bool loader_open_rank(Loader **l, const Config *config, const Tokenizer *tokenizer, LoaderSplit split,
+                      LoaderRanks ranks, Error *err);
+// A run of one process.
+static inline bool loader_open(Loader **l, const Config *config, const Tokenizer *tokenizer,
+                               LoaderSplit split, Error *err) {
+    return loader_open_rank(l, config, tokenizer, split, (LoaderRanks){.world_size = 1}, err);
+}
 void loader_close(Loader *l); // also in the middle of an epoch; NULL is fine
 // The next batch of this epoch, borrowed until the next call; *batch is NULL when the epoch is over. An
-// incomplete last batch is dropped, as nanoVLM does. A training epoch without any batch is an error.
+// incomplete last batch is dropped, as nanoVLM does. A training epoch without any batch is an error. A rank
+// that fails tells the others that it has no batch, so that they do not wait for it.
 bool loader_next(Loader *l, const Batch **batch, Error *err);
-// Passes over the next n batches of this epoch without making their tiles, which is most of the work: a
-// resume begins where the run stopped. The same as n calls of loader_next, whose last batch nobody may look
-// at.
-bool loader_skip(Loader *l, uint64_t n, Error *err);
 bool loader_restart(Loader *l, uint64_t epoch, Error *err); // begin an epoch (0 is begun by loader_open)
 LoaderCounts loader_counts(const Loader *l);
+
+// The whole state as of the batch given out last (or the epoch's beginning, or end), appended to `state`: a
+// few kilobytes. Restored into a loader of the same data set and settings, the next batch and all later ones
+// are the same to the bit, whatever the number of threads. Only the rows that wait in the packer are read
+// again, then the epoch goes on.
+void loader_save(Loader *l, CharVec *state);
+// Bytes that are no state, or one of another data set or other settings, are an error that names what
+// differs; the loader then stands at the beginning of its epoch. That a waiting row can't be had any more, or
+// is another one, is an error of the next loader_next.
+bool loader_restore(Loader *l, const void *state, size_t size, Error *err);
 // Greatest number of tiles a batch can hold under this configuration: what the model's memory is planned for.
 size_t loader_max_tiles(const Config *config);

@@ -12,14 +12,36 @@ static void drop_sample(void *sample) {
     free(sample);
 }
 
+// ---- read ----
+
+static RowNeed read_need(const Loader *l) {
+    return l->reading || l->read_failed || l->rows_over ? ROWS_NEED_NOTHING : row_stream_need(l->rows);
+}
+
+static void work_on_read(Loader *l) {
+    Error err;
+    l->reading = true;
+    pthread_mutex_unlock(&l->lock);
+    RowWindow *w = row_stream_read(l->rows, &err);
+    pthread_mutex_lock(&l->lock);
+    l->reading = false;
+    if (w)
+        row_stream_put(l->rows, w);
+    else
+        l->read_failed = true, l->read_err = err;
+}
+
 // ---- rows ----
 
+// A failure to read comes in its place: behind the rows that are at hand.
 static bool can_claim(const Loader *l) {
-    return !l->claiming && !l->rows_over && l->claimed - l->packed < l->ring_size;
+    return !l->rows_over && l->claimed - l->packed < l->ring_size &&
+           (row_stream_ready(l->rows) || l->read_failed);
 }
 
 static void build_row(Loader *l, RingSlot *slot, RowRef ref) {
     slot->path = ref.group->path;
+    slot->place = ref.place;
     slot->row_in_file = ref.group->first_in_file + ref.row;
     slot->row = ref.group->batch ? ROW_SAMPLE : ROW_UNREADABLE;
     if (slot->row == ROW_UNREADABLE) {
@@ -36,22 +58,19 @@ static void build_row(Loader *l, RingSlot *slot, RowRef ref) {
 }
 
 static void work_on_row(Loader *l) {
-    RingSlot *slot = &l->ring[l->claimed % l->ring_size];
-    *slot = (RingSlot){0};
-    l->claiming = true;
-    pthread_mutex_unlock(&l->lock);
-    RowRef ref;
-    bool ok = row_stream_next(l->rows, &ref, &slot->err);
-    pthread_mutex_lock(&l->lock);
-    l->claiming = false;
-    l->claimed++;
-    if (ok && ref.group) {
+    RingSlot *slot = &l->ring[l->claimed++ % l->ring_size];
+    RowRef ref = {0};
+    *slot = (RingSlot){.row = ROW_END};
+    if (row_stream_ready(l->rows))
+        row_stream_next(l->rows, &ref, NULL); // nothing is read, so nothing can fail
+    else
+        slot->row = ROW_FAILURE, slot->err = l->read_err;
+    if (ref.group) {
         pthread_cond_broadcast(&l->changed);
         pthread_mutex_unlock(&l->lock);
         build_row(l, slot, ref);
         pthread_mutex_lock(&l->lock);
     } else {
-        slot->row = ok ? ROW_END : ROW_FAILURE;
         l->rows_over = true;
     }
     slot->done = true;
@@ -99,28 +118,26 @@ static SampleFate check_item(const Loader *l, RingSlot *slot, const PackItem *it
     return SAMPLE_TOO_MANY_IMAGES;
 }
 
-static void accept_sample(Loader *l, RingSlot *slot) {
+static PackItem item_of(const RingSlot *slot) {
     Sample *s = slot->sample;
-    if (s->had_image_token) report(l, REPORT_TOKEN, slot, "image token removed from the text");
-    PackItem item = {s, s->ids.count + 1, s->n_pictures, s->n_tiles, sample_bytes(s)};
+    return (PackItem){s, s->ids.count + 1, s->n_pictures, s->n_tiles, sample_bytes(s), slot->place};
+}
+
+static void accept_sample(Loader *l, RingSlot *slot) {
+    PackItem item = item_of(slot);
+    if (slot->sample->had_image_token) report(l, REPORT_TOKEN, slot, "image token removed from the text");
     SampleFate fate = check_item(l, slot, &item);
     if (fate == SAMPLE_KEPT) {
         l->counts.samples++;
         packer_add(l->packer, item);
     } else {
         skip(l, fate, slot);
-        drop_sample(s);
+        drop_sample(slot->sample);
     }
 }
 
-// The next row in order goes to the packer. What this changes belongs to the pack stage alone, so no lock is
-// held.
 static void accept_row(Loader *l, RingSlot *slot) {
-    if (slot->row == ROW_END || slot->row == ROW_FAILURE) {
-        l->pack_ended = true;
-        packer_finish(l->packer);
-        return;
-    }
+    l->next_place = slot->place + 1;
     l->counts.rows++;
     if (slot->row == ROW_UNREADABLE) {
         l->counts.skipped_unreadable++;
@@ -130,6 +147,33 @@ static void accept_row(Loader *l, RingSlot *slot) {
     } else {
         skip(l, slot->fate, slot);
     }
+}
+
+// A row that waited in the packer when the state was saved: it was counted then, and must be what it was.
+static void accept_again(Loader *l, RingSlot *slot) {
+    Error err;
+    if (slot->row == ROW_SAMPLE && slot->fate == SAMPLE_KEPT) {
+        if (packer_supply(l->packer, item_of(slot), &err)) return;
+    } else {
+        err = slot->err;
+        error_prefix(&err, "%s: row %zu, which waits in the saved state, cannot be used any more", slot->path,
+                     slot->row_in_file);
+    }
+    slot->row = ROW_FAILURE;
+    slot->err = err;
+}
+
+// The next row in order goes to the packer. What this changes belongs to the pack stage alone, so no lock is
+// held.
+static void pack_row(Loader *l, RingSlot *slot) {
+    const bool is_row = slot->row == ROW_SAMPLE || slot->row == ROW_UNREADABLE;
+    if (is_row && packer_missing(l->packer) > 0)
+        accept_again(l, slot);
+    else if (is_row)
+        accept_row(l, slot);
+    if (slot->row != ROW_END && slot->row != ROW_FAILURE) return;
+    l->pack_ended = true;
+    if (packer_missing(l->packer) == 0) packer_finish(l->packer);
 }
 
 static void clear_slot(BatchSlot *s, size_t batch_size) {
@@ -179,7 +223,6 @@ static bool can_pack(const Loader *l) {
 
 static void submit(Loader *l, BatchSlot *slot) {
     l->counts.batches++;
-    l->epoch_batches++;
     slot->counts = l->counts;
     slot->left = slot->samples.count;
     l->formed++;
@@ -197,8 +240,12 @@ static void work_on_pack(Loader *l) {
         packer_take(l->packer, &pack);
         add_pack(l, slot, &pack);
         complete = slot->n_sequences == l->config->train.batch_size && finish_batch(l, slot);
+        if (complete) {
+            vec_clear(&slot->state);
+            loader_put_stages(l, &slot->state);
+        }
     } else {
-        accept_row(l, head);
+        pack_row(l, head);
     }
     pthread_mutex_lock(&l->lock);
     l->packing = false;
@@ -206,7 +253,7 @@ static void work_on_pack(Loader *l) {
     if (!from_packer) {
         head->done = false;
         l->packed++;
-        if (head->row == ROW_FAILURE) l->failed = true, l->err = head->err;
+        if (head->row == ROW_FAILURE) l->failed = l->rows_over = true, l->err = head->err;
     }
     l->over = l->pack_ended && !packer_ready(l->packer);
 }
@@ -223,12 +270,11 @@ static uint64_t fillable(Loader *l) {
 static void work_on_fill(Loader *l, uint64_t batch) {
     BatchSlot *slot = slot_of(l, batch);
     const size_t i = slot->next++, P = l->config->vlm.vit_img_size;
-    const bool passed_over = batch < l->fill_from;
     Sample *s = slot->samples.items[i];
     float *tiles = slot->batch.images + slot->first_tile.items[i] * 3 * P * P;
     Error err;
     pthread_mutex_unlock(&l->lock);
-    bool ok = passed_over || sample_tiles(tiles, s, &l->rules, &err);
+    bool ok = sample_tiles(tiles, s, &l->rules, &err);
     drop_sample(s);
     pthread_mutex_lock(&l->lock);
     slot->samples.items[i] = NULL;
@@ -236,15 +282,20 @@ static void work_on_fill(Loader *l, uint64_t batch) {
     if (!ok && !slot->failed) slot->failed = true, slot->err = err;
 }
 
+// What is nearest to the caller comes first; a window is read ahead of that when the rows at hand run out,
+// and else when nothing else is to be done.
 bool loader_work(Loader *l) {
-    uint64_t batch = fillable(l); // what is nearest to the caller comes first
-    bool fill = batch < l->formed, pack = !fill && can_pack(l);
-    if (!fill && !pack && !can_claim(l)) return false;
+    const uint64_t batch = fillable(l);
+    const RowNeed need = read_need(l);
+    const bool fill = batch < l->formed, pack = can_pack(l), claim = can_claim(l);
+    if (!fill && !pack && !claim && need == ROWS_NEED_NOTHING) return false;
     l->working++;
     if (fill)
         work_on_fill(l, batch);
     else if (pack)
         work_on_pack(l);
+    else if (need == ROWS_NEED_NOW || !claim)
+        work_on_read(l);
     else
         work_on_row(l);
     l->working--;
@@ -266,6 +317,9 @@ void loader_clear(Loader *l) {
     packer_reset(l->packer, seed, l->split == LOADER_TRAIN ? l->epoch : 0, drop_sample);
     row_stream_restart(l->rows, l->epoch);
     l->counts = l->given_counts; // rows read ahead are forgotten
-    l->claimed = l->packed = l->formed = l->released = l->fill_from = l->epoch_batches = 0;
-    l->rows_over = l->pack_ended = l->over = l->failed = l->lent = false;
+    l->claimed = l->packed = l->formed = l->released = l->next_place = l->given = 0;
+    l->rows_over = l->read_failed = l->pack_ended = l->over = l->failed = l->lent = false;
+    l->ended = l->broken = false;
+    vec_clear(&l->given_state);
+    loader_put_stages(l, &l->given_state);
 }

@@ -1,6 +1,7 @@
-// The inside of a loader: three stages over bounded buffers, of which any thread may do the next piece of
+// The inside of a loader: four stages over bounded buffers, of which any thread may do the next piece of
 // work.
 //
+//   read:  a thread reads the next window of rows                                     (one thread at a time)
 //   rows:  a thread takes the next row number and builds its sample into the ring     (any number at once)
 //   pack:  the samples leave the ring in row order, become packs, and packs a batch  (one thread at a time)
 //   fill:  pictures of a batch become tiles in its buffer                             (any number at once)
@@ -30,6 +31,7 @@ typedef struct RingSlot {
     Sample *sample;  // when SAMPLE_KEPT
     const char *path;
     size_t row_in_file;
+    uint64_t place; // in the epoch
     Error err;
 } RingSlot;
 
@@ -43,6 +45,7 @@ typedef struct BatchSlot {
     bool failed;
     Error err;
     LoaderCounts counts; // when it was formed
+    CharVec state;       // and what loader_save needs to go on behind it
 } BatchSlot;
 
 // Kinds of trouble, each logged when it is first met.
@@ -51,6 +54,7 @@ enum { SKIP_KINDS = 8 };
 struct Loader {
     const Config *config;
     LoaderSplit split;
+    LoaderRanks ranks;
     SampleRules rules;
     int32_t pad_id;
     size_t max_tiles; // of a batch
@@ -68,23 +72,35 @@ struct Loader {
 
     RingSlot *ring; // [ring_size]; row number i of the epoch in slot i % ring_size
     size_t ring_size;
-    uint64_t claimed, packed; // rows taken by the first stage, by the second
-    bool claiming, rows_over; // a thread reads the next row; there is none
+    uint64_t claimed, packed;  // rows taken by the second stage, by the third
+    bool rows_over;            // there is none behind them
+    bool reading, read_failed; // a thread reads a window; no further one can be read
+    Error read_err;            // why
 
     bool packing, pack_ended; // a thread packs; the packer got its last row
+    uint64_t next_place;      // of the first row that the packer has not had
     bool over, failed;        // no further batch will be formed; because of err
     Error err;
     LoaderCounts counts, given_counts; // as of the pack stage; of the batch given out last
     bool reported[SKIP_KINDS];
-    uint64_t epoch_batches; // formed in this epoch
+    uint64_t given;      // batches given out in this epoch
+    bool ended, broken;  // loader_next has told the end of the epoch; which was a failure,
+    Error end_err;       // this one
+    CharVec given_state; // of the batch given out last
 
     BatchSlot *slots; // [n_slots]; batch number i of the epoch in slot i % n_slots
     size_t n_slots;
     uint64_t formed, released; // batches handed to the fill stage, given back by the caller
-    uint64_t fill_from;        // batches before this one are passed over: they get no tiles
     bool lent;                 // batch number `released` is with the caller
 };
 
 // Does one piece of work if there is any. Called and left with the lock held, released meanwhile.
 bool loader_work(Loader *l);
-void loader_clear(Loader *l); // forgets everything under way; no thread may be working
+// Waits until no thread works; none begins until loader_resume. Both with the lock held.
+void loader_pause(Loader *l);
+void loader_resume(Loader *l);
+// Forgets everything under way and stands at the beginning of the epoch; no thread may be working.
+void loader_clear(Loader *l);
+
+// What a batch carries of the state (loader_state.c): the next row and the packer.
+void loader_put_stages(const Loader *l, CharVec *state);

@@ -5,8 +5,8 @@
 // nanoVLM buffers batch_size * 4 sequences. `best` looks at more at once, because it is the choice among many
 // items that fills sequences, and bounds the memory of the pictures that wait with them.
 static const PackStrategy strategies[] = {
-    {"best", 64, false, false, (size_t)1 << 30, pack_best},
-    {"nanovlm", 4, true, true, SIZE_MAX, pack_nanovlm},
+    {"best", 64, false, false, false, (size_t)1 << 30, pack_best},
+    {"nanovlm", 4, true, true, true, SIZE_MAX, pack_nanovlm},
 };
 
 Packer *packer_new(const char *name, PackLimits limits, size_t batch_size, size_t buffer_tokens) {
@@ -29,21 +29,29 @@ void packer_free(Packer *p) {
     vec_free(&p->waiting);
     vec_free(&p->ready);
     vec_free(&p->ends);
+    vec_free(&p->missing_rows);
+    vec_free(&p->missing);
+    vec_free(&p->supplied);
     free(p);
 }
 
-static size_t pack_first(const Packer *p, size_t pack) {
+size_t packer_pack_first(const Packer *p, size_t pack) {
     return pack ? p->ends.items[pack - 1] : 0;
 }
 
 void packer_reset(Packer *p, uint64_t seed, uint64_t epoch, void (*drop)(void *sample)) {
     if (drop) {
         for (size_t i = 0; i < p->waiting.count; i++) drop(p->waiting.items[i].item.sample);
-        for (size_t i = pack_first(p, p->taken); i < p->ready.count; i++) drop(p->ready.items[i].sample);
+        for (size_t i = packer_pack_first(p, p->taken); i < p->ready.count; i++)
+            drop(p->ready.items[i].sample);
+        for (size_t i = 0; i < p->supplied.count; i++) drop(p->supplied.items[i].sample);
     }
     vec_clear(&p->waiting);
     vec_clear(&p->ready);
     vec_clear(&p->ends);
+    vec_clear(&p->missing_rows);
+    vec_clear(&p->missing);
+    vec_clear(&p->supplied);
     p->waiting_tokens = p->waiting_bytes = p->taken = 0;
     p->arrivals = p->rounds = 0;
     p->seed = seed;
@@ -57,12 +65,17 @@ bool packer_accepts(const Packer *p, const PackItem *item) {
     return pack_item_fits(item, &limits);
 }
 
-void packer_add(Packer *p, PackItem item) {
-    CHECK(packer_accepts(p, &item), "%zu tokens, %zu images, %zu tiles", item.length, item.images,
-          item.tiles);
-    vec_push(&p->waiting, (WaitingItem){item, p->arrivals++, p->rounds});
+void packer_wait(Packer *p, PackItem item, uint64_t age) {
+    vec_push(&p->waiting, (WaitingItem){item, p->arrivals++, p->rounds - age});
     p->waiting_tokens += item.length;
     p->waiting_bytes += item.bytes;
+}
+
+void packer_add(Packer *p, PackItem item) {
+    CHECK(packer_missing(p) == 0, "%zu samples are missing", packer_missing(p));
+    CHECK(packer_accepts(p, &item), "%zu tokens, %zu images, %zu tiles", item.length, item.images,
+          item.tiles);
+    packer_wait(p, item, 0);
     while (p->waiting_tokens >= p->buffer_tokens ||
            (p->waiting_bytes >= p->strategy->buffer_bytes && p->waiting.count > 0))
         p->strategy->arrange(p, false);
@@ -73,12 +86,12 @@ void packer_finish(Packer *p) {
 }
 
 bool packer_ready(const Packer *p) {
-    return p->taken < p->ends.count;
+    return packer_missing(p) == 0 && p->taken < p->ends.count;
 }
 
 bool packer_take(Packer *p, Pack *pack) {
     if (!packer_ready(p)) return false;
-    size_t first = pack_first(p, p->taken), end = p->ends.items[p->taken];
+    size_t first = packer_pack_first(p, p->taken), end = p->ends.items[p->taken];
     *pack = (Pack){p->ready.items + first, end - first};
     if (++p->taken ==
         p->ends.count) { // all given out: the storage is used anew; the last pack stays readable

@@ -1,100 +1,50 @@
 #include "data/row_stream.h"
 
-#include "base/random.h"
-#include "base/vec.h"
+#include "base/check.h"
 
-#define WINDOW_BYTES ((size_t)256 << 20)
-
-typedef struct PlannedRow {
-    size_t group, row;
-} PlannedRow;
-
-// An order of all rows, made window by window without reading any.
-typedef struct RowOrder {
-    const Dataset *data;
-    bool shuffle;
-    Random random;
-    size_t *groups; // their order
-    size_t next;    // place in groups
-    VEC(PlannedRow) window;
-} RowOrder;
+// Some rows in the order in which they are handed out, and the groups they lie in, each held once by the
+// window itself.
+struct RowWindow {
+    VEC(RowRef) rows;
+    size_t given;           // of rows
+    VEC(size_t) numbers;    // of the groups in the data set
+    VEC(RowGroup *) groups; // as many
+};
 
 struct RowStream {
     Dataset *data;
     RowStreamSettings settings;
+    uint64_t *wanted; // a bit for each row of the data set
     RowOrder order;
-    uint64_t *held_out; // a bit for each row of the data set: validation
-    VEC(RowRef) ready;  // rows of the window, each with its share of the group
-    size_t given;       // of ready
-    size_t left;        // rows still to come in this epoch
+    VEC(uint64_t) single; // places that come before the others
+    uint64_t from;        // the first of the others
+    uint64_t read, left;  // rows put into windows, rows not yet handed out
+    RowPlaces places;     // of the window read last
+    RowWindow *current, *next;
 };
 
-// ---- order ----
+// ---- groups in memory ----
 
-static void order_begin(RowOrder *o, const RowStreamSettings *settings, uint64_t index) {
-    o->next = 0;
-    o->random = random_stream(settings->seed, RANDOM_SHUFFLE, index);
-    size_t n = dataset_group_count(o->data);
-    for (size_t i = 0; i < n; i++) o->groups[i] = i;
-    if (o->shuffle) random_permutation(o->groups, n, &o->random);
-}
-
-// The next window's rows; none at the end.
-static void order_window(RowOrder *o) {
-    size_t bytes = 0;
-    vec_clear(&o->window);
-    while (o->next < dataset_group_count(o->data)) {
-        const DatasetGroup *g = dataset_group(o->data, o->groups[o->next]);
-        bytes += g->bytes;
-        if (o->window.count && (!o->shuffle || bytes > WINDOW_BYTES)) break;
-        for (size_t i = 0; i < g->rows; i++) vec_push(&o->window, (PlannedRow){o->groups[o->next], i});
-        o->next++;
-    }
-    for (size_t i = o->window.count; o->shuffle && i > 1; i--) {
-        size_t j = (size_t)random_below(&o->random, i);
-        PlannedRow t = o->window.items[i - 1];
-        o->window.items[i - 1] = o->window.items[j];
-        o->window.items[j] = t;
-    }
-}
-
-// ---- validation rows ----
-
-static size_t row_number(const RowStream *s, PlannedRow p) {
-    return dataset_group(s->data, p.group)->first + p.row;
-}
-
-static bool is_wanted(const RowStream *s, PlannedRow p) {
-    size_t n = row_number(s, p);
-    return (s->held_out[n / 64] >> n % 64 & 1) == s->settings.validation;
-}
-
-static void hold_out(RowStream *s) {
-    size_t left = s->settings.val_size;
-    order_begin(&s->order, &s->settings, 0);
-    while (left > 0) {
-        order_window(&s->order);
-        for (size_t i = 0; i < s->order.window.count && left > 0; i++, left--) {
-            size_t n = row_number(s, s->order.window.items[i]);
-            s->held_out[n / 64] |= (uint64_t)1 << n % 64;
-        }
-    }
-}
-
-// ---- reading ----
-
-void row_release(RowRef *ref) {
-    RowGroup *g = ref->group;
-    ref->group = NULL;
-    if (!g || __atomic_sub_fetch(&g->users, 1, __ATOMIC_ACQ_REL) > 0) return;
+static void group_release(RowGroup *g) {
+    if (__atomic_sub_fetch(&g->users, 1, __ATOMIC_ACQ_REL) > 0) return;
     if (g->batch) record_batch_free(g->batch);
     free(g);
+}
+
+void row_release(RowRef *ref) {
+    if (ref->group) group_release(ref->group);
+    ref->group = NULL;
+}
+
+static void group_share(RowGroup *g) {
+    __atomic_add_fetch(&g->users, 1, __ATOMIC_RELAXED);
 }
 
 // Reads a group; what is wrong with its content stays in the group, NULL means that its file is out of reach.
 static RowGroup *read_group(RowStream *s, size_t i, Error *err) {
     if (!dataset_select(s->data, i, err)) return NULL;
     RowGroup *g = mem_zeroed(1, sizeof *g);
+    g->users = 1;
     g->path = dataset_path(s->data, i);
     g->first_in_file = dataset_group(s->data, i)->first_in_file;
     if (dataset_read(&g->batch, s->data, i, &g->err) && !row_columns_bind(&g->columns, g->batch, &g->err)) {
@@ -104,67 +54,237 @@ static RowGroup *read_group(RowStream *s, size_t i, Error *err) {
     return g;
 }
 
-static void drop_ready(RowStream *s) {
-    for (size_t i = s->given; i < s->ready.count; i++) row_release(&s->ready.items[i]);
-    vec_clear(&s->ready);
-    s->given = 0;
+// ---- windows ----
+
+static void window_free(RowWindow *w) {
+    if (!w) return;
+    for (size_t i = w->given; i < w->rows.count; i++) row_release(&w->rows.items[i]);
+    for (size_t i = 0; i < w->groups.count; i++) group_release(w->groups.items[i]);
+    vec_free(&w->rows);
+    vec_free(&w->numbers);
+    vec_free(&w->groups);
+    free(w);
 }
 
-// Fills `ready` with the wanted rows of the next window that has any.
-static bool read_window(RowStream *s, Error *err) {
-    size_t n = dataset_group_count(s->data);
-    RowGroup **loaded = mem_zeroed(n, sizeof *loaded);
+// The group from the window before, when it lies there too, else from its file.
+static RowGroup *get_group(RowStream *s, size_t number, Error *err) {
+    const RowWindow *before = s->current;
+    for (size_t i = 0; before && i < before->numbers.count; i++) {
+        if (before->numbers.items[i] != number) continue;
+        group_share(before->groups.items[i]);
+        return before->groups.items[i];
+    }
+    return read_group(s, number, err);
+}
+
+static uint64_t rows_to_come(const RowStream *s) { // of the whole epoch, as it was begun
+    return s->single.count + s->order.rows - s->from;
+}
+
+static uint64_t place_of(const RowStream *s, uint64_t i) {
+    return i < s->single.count ? s->single.items[i] : s->from + (i - s->single.count);
+}
+
+// Adds the row at `place`. loaded: what the window has, by number in the order, from `first` on.
+static bool add_row(RowStream *s, RowWindow *w, RowGroup **loaded, size_t first, RowPlace p, uint64_t place,
+                    Error *err) {
+    RowGroup **g = &loaded[p.ordered - first];
+    if (!*g) {
+        size_t number = s->order.groups.items[p.ordered].group;
+        *g = get_group(s, number, err);
+        if (!*g) return false;
+        vec_push(&w->numbers, number);
+        vec_push(&w->groups, *g);
+    }
+    group_share(*g);
+    vec_push(&w->rows, (RowRef){*g, p.row, place});
+    return true;
+}
+
+static void ordered_range(const RowPlaces *places, size_t *low, size_t *high) {
+    *low = SIZE_MAX, *high = 0;
+    for (size_t i = 0; i < places->count; i++) {
+        if (places->items[i].ordered < *low) *low = places->items[i].ordered;
+        if (places->items[i].ordered > *high) *high = places->items[i].ordered;
+    }
+}
+
+RowWindow *row_stream_read(RowStream *s, Error *err) {
+    const size_t number = row_order_window_of(&s->order, place_of(s, s->read));
+    const size_t first = s->order.windows.items[number], end = s->order.windows.items[number + 1];
+    row_order_window(&s->order, number, s->wanted, &s->places);
+    size_t low, high;
+    ordered_range(&s->places, &low, &high);
+    RowGroup **loaded = mem_zeroed(high - low + 1, sizeof *loaded);
+    RowWindow *w = mem_zeroed(1, sizeof *w);
     bool ok = true;
-    while (ok && s->ready.count == 0) {
-        order_window(&s->order);
-        for (size_t i = 0; ok && i < s->order.window.count; i++) {
-            PlannedRow p = s->order.window.items[i];
-            if (!is_wanted(s, p)) continue;
-            if (!loaded[p.group]) loaded[p.group] = read_group(s, p.group, err);
-            ok = loaded[p.group] != NULL;
-            if (!ok) break;
-            loaded[p.group]->users++;
-            vec_push(&s->ready, (RowRef){loaded[p.group], p.row});
-        }
+    uint64_t i = s->read;
+    for (; ok && i < rows_to_come(s); i++) {
+        const uint64_t place = place_of(s, i);
+        if (place < first || place >= end) break;
+        ok = add_row(s, w, loaded, low, s->places.items[place - first], place, err);
     }
     free(loaded);
-    if (!ok) drop_ready(s);
-    return ok;
+    if (ok) {
+        s->read = i;
+        return w;
+    }
+    window_free(w);
+    return NULL;
+}
+
+void row_stream_put(RowStream *s, RowWindow *w) {
+    CHECK(!s->next, "a window waits already");
+    s->next = w;
+}
+
+// ---- handing out ----
+
+static bool at_hand(const RowWindow *w) {
+    return w && w->given < w->rows.count;
+}
+
+bool row_stream_ready(const RowStream *s) {
+    return s->left == 0 || at_hand(s->current) || s->next;
+}
+
+RowNeed row_stream_need(const RowStream *s) {
+    if (s->next || s->read == rows_to_come(s)) return ROWS_NEED_NOTHING;
+    return at_hand(s->current) && 2 * s->current->given < s->current->rows.count ? ROWS_NEED_SOON
+                                                                                 : ROWS_NEED_NOW;
 }
 
 bool row_stream_next(RowStream *s, RowRef *ref, Error *err) {
     *ref = (RowRef){0};
     if (s->left == 0) return true;
-    if (s->given == s->ready.count) {
-        drop_ready(s);
-        if (!read_window(s, err)) return false;
+    if (!at_hand(s->current)) {
+        if (!s->next) s->next = row_stream_read(s, err);
+        if (!s->next) return false;
+        window_free(s->current);
+        s->current = s->next;
+        s->next = NULL;
     }
-    *ref = s->ready.items[s->given++];
+    *ref = s->current->rows.items[s->current->given++];
     s->left--;
     return true;
 }
 
+static void drop_windows(RowStream *s) {
+    window_free(s->current);
+    window_free(s->next);
+    s->current = s->next = NULL;
+}
+
+static RowOrderSettings order_settings(const RowStreamSettings *s) {
+    return (RowOrderSettings){s->shuffle, s->window_bytes, s->split == ROWS_TRAINING ? s->shuffle_buffer : 0,
+                              s->seed};
+}
+
+void row_stream_seek(RowStream *s, uint64_t epoch, const uint64_t *places, size_t n, uint64_t from) {
+    drop_windows(s);
+    row_order_begin(&s->order, s->data, order_settings(&s->settings), s->wanted,
+                    s->settings.split == ROWS_TRAINING ? epoch + 1 : 0);
+    CHECK(from <= s->order.rows && (n == 0 || places[n - 1] < from), "from row %llu",
+          (unsigned long long)from);
+    vec_clear(&s->single);
+    vec_extend(&s->single, places, n);
+    s->from = from;
+    s->read = 0;
+    s->left = rows_to_come(s);
+}
+
 void row_stream_restart(RowStream *s, uint64_t epoch) {
-    const RowStreamSettings *settings = &s->settings;
-    drop_ready(s);
-    order_begin(&s->order, settings, settings->validation ? 0 : epoch + 1);
-    s->left = settings->validation ? settings->val_size : dataset_rows(s->data) - settings->val_size;
+    row_stream_seek(s, epoch, NULL, 0, 0);
+}
+
+uint64_t row_stream_rows(const RowStream *s) {
+    return s->order.rows;
+}
+
+// ---- ranks and validation ----
+
+static uint64_t *new_bits(size_t n, bool set) {
+    uint64_t *words = mem_zeroed(n / 64 + 1, sizeof *words);
+    if (set) memset(words, 0xff, (n / 64 + 1) * sizeof *words);
+    return words;
+}
+
+static void set_bit(uint64_t *words, size_t i) {
+    words[i / 64] |= (uint64_t)1 << i % 64;
+}
+
+// Order number 0 of the rows in s->wanted, without a shuffle buffer.
+static void begin_order_0(RowStream *s) {
+    RowOrderSettings settings = order_settings(&s->settings);
+    settings.shuffle_buffer = 0;
+    row_order_begin(&s->order, s->data, settings, s->wanted, 0);
+}
+
+// Leaves in s->wanted, which holds all rows, the rank's share; returns its size.
+static size_t take_share(RowStream *s) {
+    const size_t n = dataset_rows(s->data), world = s->settings.world_size, rank = s->settings.rank;
+    const size_t odd = n % world, first = n / world * rank + (rank < odd ? rank : odd);
+    const size_t end = first + n / world + (rank < odd);
+    begin_order_0(s);
+    memset(s->wanted, 0, (n / 64 + 1) * sizeof *s->wanted);
+    for (size_t i = 0; i < s->order.groups.count; i++) {
+        const DatasetGroup *g = dataset_group(s->data, s->order.groups.items[i].group);
+        const size_t place = s->order.groups.items[i].first;
+        for (size_t row = 0; row < g->rows; row++)
+            if (place + row >= first && place + row < end) set_bit(s->wanted, g->first + row);
+    }
+    return end - first;
+}
+
+// Cuts s->wanted into its first n rows and the others, and keeps one of them.
+static void split_share(RowStream *s, size_t n, bool keep_first) {
+    uint64_t *held_out = new_bits(dataset_rows(s->data), false);
+    begin_order_0(s);
+    for (size_t w = 0; n > 0; w++) {
+        row_order_window(&s->order, w, s->wanted, &s->places);
+        for (size_t i = 0; i < s->places.count && n > 0; i++, n--) {
+            const RowPlace p = s->places.items[i];
+            set_bit(held_out, dataset_group(s->data, s->order.groups.items[p.ordered].group)->first + p.row);
+        }
+    }
+    for (size_t i = 0; i <= dataset_rows(s->data) / 64; i++)
+        s->wanted[i] &= keep_first ? held_out[i] : ~held_out[i];
+    free(held_out);
+}
+
+// How many rows of a share are validation.
+static bool validation_rows(size_t *n, const RowStreamSettings *s, size_t share, Error *err) {
+    *n = s->val_size / s->world_size;
+    if (s->split == ROWS_OWN) {
+        if (s->val_size == 0 || *n > share) *n = share;
+        return true;
+    }
+    if (*n < share) return true;
+    if (s->world_size > 1)
+        return error_set(
+            err,
+            "val_size is %zu, %zu for each of %zu ranks, but the share of rank %zu has only %zu rows, so "
+            "none is left to train on; lower --val_size",
+            s->val_size, *n, s->world_size, s->rank, share);
+    return error_set(err,
+                     "val_size is %zu, but the data set has only %zu rows, so none is left to train on; "
+                     "lower --val_size",
+                     s->val_size, share);
 }
 
 bool row_stream_open(RowStream **out, Dataset *d, RowStreamSettings settings, Error *err) {
-    size_t rows = dataset_rows(d);
-    if (settings.val_size >= rows)
-        return error_set(err,
-                         "val_size is %zu, but the data set has only %zu rows, so none is left to train on; "
-                         "lower --val_size",
-                         settings.val_size, rows);
+    if (settings.world_size == 0) settings.world_size = 1;
+    CHECK(settings.rank < settings.world_size, "rank %zu of %zu", settings.rank, settings.world_size);
     RowStream *s = mem_zeroed(1, sizeof *s);
     s->data = d;
     s->settings = settings;
-    s->order = (RowOrder){.data = d, .shuffle = settings.shuffle};
-    s->order.groups = mem_alloc(dataset_group_count(d) * sizeof *s->order.groups);
-    s->held_out = mem_zeroed(rows / 64 + 1, sizeof *s->held_out);
-    hold_out(s);
+    s->wanted = new_bits(dataset_rows(d), true);
+    size_t n;
+    if (!validation_rows(&n, &s->settings, take_share(s), err)) {
+        row_stream_close(s);
+        return false;
+    }
+    split_share(s, n, settings.split != ROWS_TRAINING);
     row_stream_restart(s, 0);
     *out = s;
     return true;
@@ -172,10 +292,10 @@ bool row_stream_open(RowStream **out, Dataset *d, RowStreamSettings settings, Er
 
 void row_stream_close(RowStream *s) {
     if (!s) return;
-    drop_ready(s);
-    vec_free(&s->ready);
-    vec_free(&s->order.window);
-    free(s->order.groups);
-    free(s->held_out);
+    drop_windows(s);
+    row_order_free(&s->order);
+    vec_free(&s->places);
+    vec_free(&s->single);
+    free(s->wanted);
     free(s);
 }

@@ -11,6 +11,14 @@ static bool restart(void *state, uint64_t epoch, Error *err) {
     return loader_restart(state, epoch, err);
 }
 
+static void save(void *state, CharVec *place) {
+    loader_save(state, place);
+}
+
+static bool restore(void *state, const void *place, size_t size, Error *err) {
+    return loader_restore(state, place, size, err);
+}
+
 static void report(void *state, uint64_t epoch) {
     const LoaderCounts c = loader_counts(state);
     const struct {
@@ -37,5 +45,10 @@ static void report(void *state, uint64_t epoch) {
 
 BatchSource batch_source_of_loader(Loader *loader) {
     if (!loader) return (BatchSource){0};
-    return (BatchSource){.next = next_batch, .restart = restart, .report = report, .state = loader};
+    return (BatchSource){.next = next_batch,
+                         .restart = restart,
+                         .report = report,
+                         .state = loader,
+                         .save = save,
+                         .restore = restore};
 }

@@ -94,7 +94,8 @@ static bool validate(Run *r, double *loss, Error *err) {
     }
     if (!isfinite(sum)) return not_finite(r, current_step(r), "validation loss", sum, err);
     if (read == 0 && !stop_signal())
-        log_warning("no validation: val_size %zu gives no whole batch", r->config->val_size);
+        log_warning("no validation: val_size %zu gives no whole batch%s", r->config->val_size,
+                    r->plan->config->options.val_dataset_path ? " of val_dataset_path" : "");
     *loss = n > 0 && !stop_signal() ? sum / (double)n : NAN;
     return source->restart(source->state, 0, err);
 }
