@@ -124,7 +124,7 @@ static void check_tiles(const Image *resized, size_t p, const json_t *setting, c
     size_t split = resized->height / p * (resized->width / p), values = 3 * p * p;
     assert_int_equal(split + (global != NULL), size_at(setting, "n_tiles"));
     float *tiles = mem_alloc((split + 1) * values * sizeof *tiles);
-    image_to_tiles(tiles, resized, p, global != NULL);
+    assert_true(image_to_tiles(tiles, resized, resized->width, resized->height, p, global != NULL, NULL));
     const float *cut = tiles + (global ? values : 0);
     expect_hash(cut, split * values * sizeof *tiles, text_at(setting, "split_tiles_sha256"), file, "a tile");
     if (global) check_global(tiles, p, global, file);

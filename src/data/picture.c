@@ -31,13 +31,5 @@ size_t grid_tiles(ImageGrid grid, bool global) {
 }
 
 bool picture_tiles(float *out, const Picture *p, size_t tile, bool global, Error *err) {
-    const Image *image = &p->image;
-    Image resized = {0};
-    if (image->width != p->width || image->height != p->height) {
-        if (!image_resize_bicubic(&resized, image, p->width, p->height, err)) return false;
-        image = &resized;
-    }
-    image_to_tiles(out, image, tile, global && p->width * p->height > tile * tile);
-    image_free(&resized);
-    return true;
+    return image_to_tiles(out, &p->image, p->width, p->height, tile, global && p->width * p->height > tile * tile, err);
 }

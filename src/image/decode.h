@@ -7,6 +7,8 @@
 typedef bool ImageDecoder(Image *image, int *orientation, const void *bytes, size_t size, Error *err);
 ImageDecoder jpeg_decode, png_decode, webp_decode;
 
+#define MAX_PIXELS ((size_t)178956970) // Pillow's DecompressionBombError: 2 x 1 GiB / 4 / 3
+
 // Memory for width x height pixels, or an error naming the format: no pixels, more than Pillow's limit, no
 // memory.
 bool image_alloc(Image *image, size_t width, size_t height, const char *format, Error *err);

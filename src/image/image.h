@@ -27,7 +27,8 @@ bool image_target_size(size_t *width, size_t *height, size_t in_width, size_t in
                        size_t tile, bool resize_to_max_side_len, Error *err);
 // Pillow's bicubic on 8-bit pixels, bit for bit (up to Pillow 12). out is allocated; the same size copies.
 bool image_resize_bicubic(Image *out, const Image *in, size_t width, size_t height, Error *err);
-// Cuts into rows x cols tiles of side `tile`, row-major, float = byte / 255, each [3, tile, tile], into out;
-// with `global` the whole picture resized (antialiased bilinear on the floats) goes first. out holds
-// (rows*cols + global) * 3 * tile * tile floats.
-void image_to_tiles(float *out, const Image *image, size_t tile, bool global);
+// Resizes so to width x height (multiples of tile) and cuts into rows x cols tiles of side `tile`, row-major, float =
+// byte / 255, each [3, tile, tile], into out; with `global` the whole picture resized (antialiased bilinear on the
+// floats) goes first. out holds (rows*cols + global) * 3 * tile * tile floats. The same bits at every level of
+// instructions.
+bool image_to_tiles(float *out, const Image *image, size_t width, size_t height, size_t tile, bool global, Error *err);
