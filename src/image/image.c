@@ -23,6 +23,14 @@ bool image_alloc(Image *image, size_t width, size_t height, const char *format, 
     return true;
 }
 
+void cmyk_to_rgb(uint8_t rgb[3], const uint8_t cmyk[4]) {
+    const int rest = 255 - cmyk[3];
+    for (size_t c = 0; c < 3; c++) {
+        const int t = cmyk[c] * rest + 128, value = rest - ((t + (t >> 8)) >> 8);
+        rgb[c] = (uint8_t)(value < 0 ? 0 : value);
+    }
+}
+
 // Formats by their first bytes; those without a decoder are named in the error.
 static const struct {
     const char *name, *magic;
@@ -32,10 +40,13 @@ static const struct {
     {"JPEG", "\xff\xd8\xff", 0, 3, jpeg_decode},
     {"PNG", "\x89PNG\r\n\x1a\n", 0, 8, png_decode},
     {"WebP", "WEBP", 8, 4, webp_decode},
-    {"GIF", "GIF8", 0, 4, NULL},
-    {"BMP", "BM", 0, 2, NULL},
-    {"TIFF", "II*\0", 0, 4, NULL},
-    {"TIFF", "MM\0*", 0, 4, NULL},
+    {"GIF", "GIF87a", 0, 6, gif_decode},
+    {"GIF", "GIF89a", 0, 6, gif_decode},
+    {"BMP", "BM", 0, 2, bmp_decode},
+    {"TIFF", "II*\0", 0, 4, tiff_decode},
+    {"TIFF", "MM\0*", 0, 4, tiff_decode},
+    {"TIFF", "II+\0", 0, 4, tiff_decode},
+    {"TIFF", "MM\0+", 0, 4, tiff_decode},
     {"AVIF or HEIF", "ftyp", 4, 4, NULL},
     {"JPEG 2000", "\0\0\0\x0cjP  ", 0, 8, NULL},
 };
@@ -53,7 +64,7 @@ bool image_decode(Image *image, const void *bytes, size_t size, bool exif, Error
         if (!formats[i].decode(image, &orientation, bytes, size, err)) return false;
         return !exif || image_orient(image, orientation, err);
     }
-    return error_set(err, "not a picture of a known format (JPEG, PNG, WebP)");
+    return error_set(err, "not a picture of a known format (JPEG, PNG, WebP, GIF, BMP, TIFF)");
 }
 
 bool image_load(Image *image, const char *path, bool exif, Error *err) {

@@ -13,7 +13,7 @@ typedef struct Image {
 } Image;
 
 void image_free(Image *image);
-// Decodes JPEG, PNG or WebP by their first bytes. exif: apply the orientation 2…8 that EXIF or XMP gives
+// Decodes JPEG, PNG, WebP, GIF (its first frame), BMP or, where it is built in, TIFF by their first bytes. exif: apply the orientation 2…8 that EXIF or XMP gives
 // (training does, generate.py does not). Errors name the format and the cause; a file without its end is an
 // error; more than 178 956 970 pixels (Pillow's limit against decompression bombs) are an error.
 bool image_decode(Image *image, const void *bytes, size_t size, bool exif, Error *err);

@@ -41,11 +41,8 @@ static void on_progress(j_common_ptr info) {
 // One row of CMYK, which Adobe stores inverted, to RGB in Pillow's integer arithmetic.
 static void row_from_cmyk(uint8_t *rgb, const uint8_t *cmyk, size_t width) {
     for (size_t x = 0; x < width; x++) {
-        int rest = cmyk[4 * x + 3]; // 255 - K
-        for (size_t c = 0; c < 3; c++) {
-            int t = (255 - cmyk[4 * x + c]) * rest + 128, value = rest - ((t + (t >> 8)) >> 8);
-            rgb[3 * x + c] = (uint8_t)(value < 0 ? 0 : value);
-        }
+        const uint8_t *p = cmyk + 4 * x;
+        cmyk_to_rgb(rgb + 3 * x, (uint8_t[]){(uint8_t)~p[0], (uint8_t)~p[1], (uint8_t)~p[2], (uint8_t)~p[3]});
     }
 }
 

@@ -5,12 +5,15 @@
 #include <stdio.h>
 #include <string.h>
 
+#define CHUNK_IEND 0x49454e44u
+
 // libpng leaves through longjmp on errors; everything that must survive lies here.
 typedef struct PngReader {
     const uint8_t *bytes;
     size_t size, at;
     png_structp png;
     png_infop info;
+    bool read_all, endless; // all rows are read; the file then ended where a chunk should begin, or within IEND
     char message[256];
 } PngReader;
 
@@ -26,7 +29,11 @@ static void on_warning(png_structp png, png_const_charp message) {
 
 static void read_bytes(png_structp png, png_bytep out, size_t n) {
     PngReader *r = png_get_io_ptr(png);
-    if (n > r->size - r->at) png_error(png, "the file is truncated");
+    if (n > r->size - r->at) {
+        const bool chunk_begins = n == 8; // length and name
+        r->endless = r->read_all && (chunk_begins || png_get_io_chunk_type(png) == CHUNK_IEND);
+        png_error(png, "the file is truncated");
+    }
     memcpy(out, r->bytes + r->at, n);
     r->at += n;
 }
@@ -92,6 +99,10 @@ static int stored_orientation(const PngReader *r) {
 
 static bool read_png(PngReader *r, Image *image, int *orientation, Error *err) {
     if (setjmp(png_jmpbuf(r->png))) {
+        if (r->endless) { // as Pillow: a picture without its IEND is complete
+            *orientation = stored_orientation(r);
+            return true;
+        }
         image_free(image);
         return error_set(err, "PNG: %s", r->message);
     }
@@ -103,6 +114,7 @@ static bool read_png(PngReader *r, Image *image, int *orientation, Error *err) {
                      "PNG", err))
         return false;
     read_rows(r, image);
+    r->read_all = true;
     png_read_end(r->png, r->info);
     *orientation = stored_orientation(r);
     return true;
