@@ -76,7 +76,6 @@ static void put_row(Image *image, const GifReader *r, const GifPixelType *row, s
     for (size_t i = 0; i < n; i++) memcpy(out + 3 * i, r->rgb[row ? row[i] : r->transparent < 0 ? 0 : r->transparent], 3);
 }
 
-// A frame whose data say early that they end leaves the rest of the canvas as it was.
 static bool read_rows(Image *image, GifReader *r, GifPixelType *row, Error *err) {
     static const struct { size_t from, step; } whole[] = {{0, 1}}, interlaced[] = {{0, 8}, {4, 8}, {2, 4}, {1, 2}};
     const GifImageDesc *frame = &r->gif->Image;
@@ -85,8 +84,7 @@ static bool read_rows(Image *image, GifReader *r, GifPixelType *row, Error *err)
         const size_t from = (frame->Interlace ? interlaced : whole)[pass].from,
                      step = (frame->Interlace ? interlaced : whole)[pass].step;
         for (size_t y = from; y < height; y += step) {
-            if (DGifGetLine(r->gif, row, frame->Width) == GIF_ERROR)
-                return r->gif->Error == D_GIF_ERR_EOF_TOO_SOON || gif_error(r, err);
+            if (DGifGetLine(r->gif, row, frame->Width) == GIF_ERROR) return gif_error(r, err);
             put_row(image, r, row, (size_t)frame->Left, (size_t)frame->Top + y, n);
         }
     }

@@ -38,15 +38,15 @@ static void read_bytes(png_structp png, png_bytep out, size_t n) {
     r->at += n;
 }
 
-// A row of palette numbers becomes RGB in place, from its end because it grows. A number beyond the palette
-// gives the gray of that number, as in Pillow.
+// A row of palette numbers becomes RGB in place, from its end because it grows. A number beyond the palette is black,
+// as in Pillow.
 static void expand_palette(uint8_t *row, size_t width, const PngReader *r) {
     png_colorp palette = NULL;
     int entries = 0;
     png_get_PLTE(r->png, r->info, &palette, &entries);
     for (size_t x = width; x-- > 0;) {
         uint8_t k = row[x];
-        png_color c = k < entries ? palette[k] : (png_color){k, k, k};
+        png_color c = k < entries ? palette[k] : (png_color){0};
         row[3 * x] = c.red, row[3 * x + 1] = c.green, row[3 * x + 2] = c.blue;
     }
 }
