@@ -59,11 +59,16 @@ static struct { size_t files, damaged, settings, globals; } counts;
 
 static size_t size_cases, size_errors;
 
+static ResizeRule rule_of(const json_t *setting) {
+    return (ResizeRule){size_at(setting, "max_img_size"), size_at(setting, "vit_img_size"),
+                        size_at(setting, "resize_to_max_side_len")};
+}
+
 static void check_size(const json_t *c) {
     Error err;
     size_t width, height, in_width = size_at(c, "w"), in_height = size_at(c, "h");
-    bool ok = image_target_size(&width, &height, in_width, in_height, size_at(c, "max_img_size"),
-                                size_at(c, "vit_img_size"), size_at(c, "resize_to_max_side_len"), &err);
+    const ResizeRule rule = rule_of(c);
+    bool ok = image_target_size(&width, &height, in_width, in_height, &rule, &err);
     if (width != size_at(c, "new_w") || height != size_at(c, "new_h") || ok != size_at(c, "splits"))
         fail_msg("%zu x %zu becomes %zu x %zu, %s", in_width, in_height, width, height,
                  ok ? "splits" : "does not split");
@@ -134,8 +139,8 @@ static void check_tiles(const Image *resized, size_t p, const json_t *setting, c
 static void check_setting(const Image *image, const json_t *setting, const char *file) {
     Error err;
     size_t width, height, p = size_at(setting, "vit_img_size");
-    if (!image_target_size(&width, &height, image->width, image->height, size_at(setting, "max_img_size"), p,
-                           size_at(setting, "resize_to_max_side_len"), &err))
+    const ResizeRule rule = rule_of(setting);
+    if (!image_target_size(&width, &height, image->width, image->height, &rule, &err))
         fail_msg("%s: %s", file, err.text);
     Image resized;
     if (!image_resize_bicubic(&resized, image, width, height, &err)) fail_msg("%s: %s", file, err.text);
@@ -209,7 +214,9 @@ static void check_odd(const json_t *line) {
     } else {
         odd_wrong++;
         print_error("%s: Pillow %s it, here %s\n", path, expected ? "accepts" : "refuses",
-                    !ok ? err.text : expected ? "other pixels" : "it is accepted");
+                    !ok        ? err.text
+                    : expected ? "other pixels"
+                               : "it is accepted");
     }
     image_free(&image);
     free(path);

@@ -42,7 +42,8 @@ static void print_libraries(void) {
     snprintf(text, sizeof text, "%d.%d.%d", GIFLIB_MAJOR, GIFLIB_MINOR, GIFLIB_RELEASE);
     print_row("giflib", text);
 #ifdef VLM_TIFF
-    print_row("libtiff", sscanf(TIFFGetVersion(), "LIBTIFF, Version %63[0-9.]", text) == 1 ? text : "built in");
+    print_row("libtiff",
+              sscanf(TIFFGetVersion(), "LIBTIFF, Version %63[0-9.]", text) == 1 ? text : "built in");
 #else
     print_row("libtiff", "not built in");
 #endif

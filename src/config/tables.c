@@ -126,6 +126,8 @@ static const Field option_fields[] = {
     F(threads, SIZE, "0", RANGE(0, 4096), "threads of the operators; 0: one per physical core"),
     F(num_workers, SIZE, "3", RANGE(0, 1024), "threads that prepare batches"),
     F(prefetch_factor, SIZE, "2", RANGE(1, 1024), "batches prepared ahead of training, all loader threads together"),
+    F(jpeg_reduced_scale, BOOL, "false", ANY,
+      "decode large JPEGs at reduced scale: faster, but not nanoVLM's pixels"),
     F_CHOICE(packing, "best", "best|nanovlm", "how samples are put together into sequences"),
     F_CHOICE(init, "nanovlm", "nanovlm|scaled",
       "initial weights: N(0, 0.02), or scaled for training from scratch"),

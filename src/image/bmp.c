@@ -1,5 +1,5 @@
-// Windows and OS/2 bitmaps as Pillow reads them: 1, 4 and 8 bits with a palette, raw or run-length coded; 16, 24 and
-// 32 bits, with bit fields where they are whole bytes or 5-5-5 and 5-6-5.
+// Windows and OS/2 bitmaps as Pillow reads them: 1, 4 and 8 bits with a palette, raw or run-length coded; 16,
+// 24 and 32 bits, with bit fields where they are whole bytes or 5-5-5 and 5-6-5.
 #include "image/decode.h"
 
 #include <stdlib.h>
@@ -33,7 +33,8 @@ static bool read_header(Bmp *b, size_t *at, Error *err) {
     const size_t n = number(b, 14, 4);
     bool known = false;
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) known |= n == sizes[i];
-    if (!known) return error_set(err, "BMP: a header of %zu bytes, expected 12, 40, 52, 56, 64, 108 or 124", n);
+    if (!known)
+        return error_set(err, "BMP: a header of %zu bytes, expected 12, 40, 52, 56, 64, 108 or 124", n);
     if (b->size < 14 + n) return error_set(err, "BMP: the header is truncated");
     *at = 14 + n;
     if (n == 12) {
@@ -52,8 +53,8 @@ static bool read_header(Bmp *b, size_t *at, Error *err) {
     return b->size >= *at || error_set(err, "BMP: the header is truncated");
 }
 
-// The palette. Pillow takes one that is a plain ramp of grays as no palette, and the pixels then as whole bytes (or as
-// single bits where it has two colours), whatever the header says.
+// The palette. Pillow takes one that is a plain ramp of grays as no palette, and the pixels then as whole
+// bytes (or as single bits where it has two colours), whatever the header says.
 static bool read_palette(Bmp *b, size_t at, Error *err) {
     const size_t entry = at == 26 ? 3 : 4; // of the header of 12 bytes
     if (b->colours > 65536) return error_set(err, "BMP: a palette of %u colours", b->colours);
@@ -70,7 +71,8 @@ static bool read_palette(Bmp *b, size_t at, Error *err) {
     if (!ramp) return true;
     b->depth = b->colours == 2 ? 1 : 8;
     for (size_t i = 0; i < 256; i++) memset(b->rgb[i], (int)(b->colours == 2 ? 255 * (i > 0) : i), 3);
-    return b->colours != 2 || b->compression == RAW || error_set(err, "BMP: black and white in run-length coding");
+    return b->colours != 2 || b->compression == RAW ||
+           error_set(err, "BMP: black and white in run-length coding");
 }
 
 // ---- pixels ----
@@ -86,7 +88,8 @@ static bool find_rows(const Bmp *b, size_t bits, size_t *stride, Error *err) {
     if (row > *stride) return error_set(err, "BMP: %u bits a pixel with a palette of grays", b->bits);
     const size_t needed = (b->height - 1) * *stride + row;
     if (b->pixels <= b->size && needed <= b->size - b->pixels) return true;
-    return error_set(err, "BMP: the file is truncated: %zu bytes, its pixels end at %zu", b->size, b->pixels + needed);
+    return error_set(err, "BMP: the file is truncated: %zu bytes, its pixels end at %zu", b->size,
+                     b->pixels + needed);
 }
 
 static bool read_indices(Image *image, const Bmp *b, Error *err) {
@@ -110,7 +113,8 @@ typedef struct Layout {
     uint8_t shift[3], width[3];
 } Layout;
 
-static const Layout layouts[] = { // the first of each number of bits is that without bit fields
+static const Layout layouts[] = {
+    // the first of each number of bits is that without bit fields
     {16, {0x7c00, 0x3e0, 0x1f}, {10, 5, 0}, {5, 5, 5}},
     {16, {0xf800, 0x7e0, 0x1f}, {11, 5, 0}, {5, 6, 5}},
     {24, {0xff0000, 0xff00, 0xff}, {16, 8, 0}, {8, 8, 8}},
@@ -138,7 +142,9 @@ static const Layout *layout_of(const Bmp *b) {
 static bool read_colours(Image *image, const Bmp *b, Error *err) {
     const Layout *l = layout_of(b);
     size_t stride;
-    if (!l) return error_set(err, "BMP: bit fields %x %x %x %x of %u bits are not supported; convert it to PNG", b->masks[0], b->masks[1], b->masks[2], b->masks[3], b->bits);
+    if (!l)
+        return error_set(err, "BMP: bit fields %x %x %x %x of %u bits are not supported; convert it to PNG",
+                         b->masks[0], b->masks[1], b->masks[2], b->masks[3], b->bits);
     if (!find_rows(b, b->bits, &stride, err)) return false;
     const size_t bytes = b->bits / 8;
     for (size_t y = 0; y < b->height; y++) {
@@ -176,7 +182,8 @@ static void put_encoded(Run *r, size_t n, uint8_t byte) {
     r->x += n;
 }
 
-// n pixels as they are; as in Pillow the last one of an odd number is dropped with 4 bits. False: the file ends.
+// n pixels as they are; as in Pillow the last one of an odd number is dropped with 4 bits. False: the file
+// ends.
 static bool put_absolute(Run *r, size_t n) {
     const bool four = r->b->compression == RLE4;
     const size_t bytes = four ? n / 2 : n, left = r->b->size - r->at;
@@ -216,8 +223,10 @@ static bool read_runs(Image *image, const Bmp *b, Error *err) {
     while (r.done < total && r.at < b->size && b->size - r.at >= 2) {
         const uint8_t count = b->bytes[r.at], byte = b->bytes[r.at + 1];
         r.at += 2;
-        if (count) put_encoded(&r, count, byte);
-        else if (!escape(&r, byte)) break;
+        if (count)
+            put_encoded(&r, count, byte);
+        else if (!escape(&r, byte))
+            break;
     }
     return r.done == total || error_set(err, "BMP: its runs end after %zu of %zu pixels", r.done, total);
 }
@@ -228,14 +237,17 @@ static bool read_bmp(Image *image, Bmp *b, Error *err) {
     const bool palette = b->bits == 1 || b->bits == 4 || b->bits == 8;
     if (!palette && b->bits != 16 && b->bits != 24 && b->bits != 32)
         return error_set(err, "BMP: %u bits a pixel, expected 1, 4, 8, 16, 24 or 32", b->bits);
-    if (b->compression > BITFIELDS || (palette ? b->compression == BITFIELDS : b->compression == RLE8 || b->compression == RLE4))
-        return error_set(err, "BMP: compression %u at %u bits is not supported; convert it to PNG", b->compression, b->bits);
+    if (b->compression > BITFIELDS ||
+        (palette ? b->compression == BITFIELDS : b->compression == RLE8 || b->compression == RLE4))
+        return error_set(err, "BMP: compression %u at %u bits is not supported; convert it to PNG",
+                         b->compression, b->bits);
     if (b->colours == 0) b->colours = palette ? 1u << b->bits : 0;
     if (palette && !read_palette(b, at, err)) return false;
     const size_t header = at;
     if (palette) at += (header == 26 ? 3 : 4) * (size_t)b->colours;
     b->pixels = number(b, 10, 4);
-    if (palette && b->pixels == header) b->pixels += 4 * (size_t)b->colours; // an offset that forgets the palette
+    if (palette && b->pixels == header)
+        b->pixels += 4 * (size_t)b->colours; // an offset that forgets the palette
     if (b->pixels == 0) b->pixels = at < b->size ? at : b->size;
     if (!image_alloc(image, b->width, b->height, "BMP", err)) return false;
     bool ok = !palette                ? read_colours(image, b, err)

@@ -10,12 +10,12 @@ typedef struct GifReader {
     const uint8_t *bytes;
     size_t size, at;
     GifFileType *gif;
-    int transparent;   // index; -1: none
+    int transparent;     // index; -1: none
     uint8_t rgb[256][3]; // of each index
 } GifReader;
 
-// Behind the file's end there is one block of length 0 after the other: the end of the pixels, if they are complete,
-// and damage if they are not. A block that is itself incomplete is not made up.
+// Behind the file's end there is one block of length 0 after the other: the end of the pixels, if they are
+// complete, and damage if they are not. A block that is itself incomplete is not made up.
 static int read_bytes(GifFileType *gif, GifByteType *out, int n) {
     GifReader *r = gif->UserData;
     const size_t left = r->size - r->at, count = (size_t)n < left ? (size_t)n : left;
@@ -37,7 +37,8 @@ static bool skip_extension(GifReader *r) {
     GifByteType *block; // length, then so many bytes
     int code;
     if (DGifGetExtension(r->gif, &code, &block) == GIF_ERROR) return false;
-    if (code == GRAPHICS_EXT_FUNC_CODE && block && block[0] >= 4) r->transparent = block[1] & 1 ? block[4] : r->transparent;
+    if (code == GRAPHICS_EXT_FUNC_CODE && block && block[0] >= 4)
+        r->transparent = block[1] & 1 ? block[4] : r->transparent;
     while (block)
         if (DGifGetExtensionNext(r->gif, &block) == GIF_ERROR) return false;
     return true;
@@ -57,7 +58,8 @@ static bool find_frame(GifReader *r, Error *err) {
     return error_set(err, "GIF: the first frame has no pixels");
 }
 
-// Without a palette, or with one that only says so, an index is a gray; else indices beyond the palette are black.
+// Without a palette, or with one that only says so, an index is a gray; else indices beyond the palette are
+// black.
 static void set_colours(GifReader *r) {
     const ColorMapObject *map = r->gif->Image.ColorMap ? r->gif->Image.ColorMap : r->gif->SColorMap;
     bool gray = true;
@@ -65,19 +67,24 @@ static void set_colours(GifReader *r) {
         gray &= map->Colors[i].Red == i && map->Colors[i].Green == i && map->Colors[i].Blue == i;
     for (int i = 0; i < 256; i++) {
         GifColorType c = {0};
-        if (gray) c = (GifColorType){(GifByteType)i, (GifByteType)i, (GifByteType)i};
-        else if (i < map->ColorCount) c = map->Colors[i];
+        if (gray)
+            c = (GifColorType){(GifByteType)i, (GifByteType)i, (GifByteType)i};
+        else if (i < map->ColorCount)
+            c = map->Colors[i];
         memcpy(r->rgb[i], (uint8_t[]){c.Red, c.Green, c.Blue}, 3);
     }
 }
 
 static void put_row(Image *image, const GifReader *r, const GifPixelType *row, size_t x, size_t y, size_t n) {
     uint8_t *out = image->rgb + 3 * (y * image->width + x);
-    for (size_t i = 0; i < n; i++) memcpy(out + 3 * i, r->rgb[row ? row[i] : r->transparent < 0 ? 0 : r->transparent], 3);
+    for (size_t i = 0; i < n; i++)
+        memcpy(out + 3 * i, r->rgb[row ? row[i] : r->transparent < 0 ? 0 : r->transparent], 3);
 }
 
 static bool read_rows(Image *image, GifReader *r, GifPixelType *row, Error *err) {
-    static const struct { size_t from, step; } whole[] = {{0, 1}}, interlaced[] = {{0, 8}, {4, 8}, {2, 4}, {1, 2}};
+    static const struct {
+        size_t from, step;
+    } whole[] = {{0, 1}}, interlaced[] = {{0, 8}, {4, 8}, {2, 4}, {1, 2}};
     const GifImageDesc *frame = &r->gif->Image;
     const size_t n = (size_t)frame->Width, height = (size_t)frame->Height;
     for (size_t pass = 0; pass < (frame->Interlace ? 4u : 1u); pass++) {
@@ -112,7 +119,8 @@ bool gif_decode(Image *image, int *orientation, const void *bytes, size_t size, 
     int code = 0;
     *orientation = 1;
     r.gif = DGifOpen(&r, read_bytes, &code);
-    if (!r.gif) return error_set(err, "GIF: %s", GifErrorString(code) ? GifErrorString(code) : "not readable");
+    if (!r.gif)
+        return error_set(err, "GIF: %s", GifErrorString(code) ? GifErrorString(code) : "not readable");
     bool ok = read_frame(image, &r, err);
     DGifCloseFile(r.gif, &code);
     return ok;

@@ -13,7 +13,8 @@ typedef struct PngReader {
     size_t size, at;
     png_structp png;
     png_infop info;
-    bool read_all, endless; // all rows are read; the file then ended where a chunk should begin, or within IEND
+    bool read_all,
+        endless; // all rows are read; the file then ended where a chunk should begin, or within IEND
     char message[256];
 } PngReader;
 
@@ -38,8 +39,8 @@ static void read_bytes(png_structp png, png_bytep out, size_t n) {
     r->at += n;
 }
 
-// A row of palette numbers becomes RGB in place, from its end because it grows. A number beyond the palette is black,
-// as in Pillow.
+// A row of palette numbers becomes RGB in place, from its end because it grows. A number beyond the palette
+// is black, as in Pillow.
 static void expand_palette(uint8_t *row, size_t width, const PngReader *r) {
     png_colorp palette = NULL;
     int entries = 0;

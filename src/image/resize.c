@@ -1,5 +1,6 @@
-// Pillow's bicubic resize of 8-bit pixels (its Resample.c up to version 12): horizontally, rounded to bytes, then
-// vertically, both in integers of 22 bits after the point. A pass that leaves the size as it is changes no pixel.
+// Pillow's bicubic resize of 8-bit pixels (its Resample.c up to version 12): horizontally, rounded to bytes,
+// then vertically, both in integers of 22 bits after the point. A pass that leaves the size as it is changes
+// no pixel.
 #include "image/resize.h"
 #include "image/decode.h"
 
@@ -14,7 +15,8 @@
 #endif
 
 const ImageKernels *image_kernels(Error *err) {
-    static const ImageKernels *const tables[CPU_LEVELS] = {&image_kernels_generic, TABLE(avx2), TABLE(avx512)};
+    static const ImageKernels *const tables[CPU_LEVELS] = {&image_kernels_generic, TABLE(avx2),
+                                                           TABLE(avx512)};
     CpuLevel level;
     return cpu_level_choose(&level, err) ? tables[level] : NULL;
 }
@@ -43,7 +45,8 @@ static void row_filter_free(RowFilter *f) {
 
 static void set_weights(RowFilter *f, const ResizeFilter *exact) {
     for (size_t x = 0; x < f->blocks * BLOCK; x++) {
-        const size_t from = x < f->n_out ? x : f->n_out - 1; // beyond the row: its last place, with weights of zero
+        const size_t from =
+            x < f->n_out ? x : f->n_out - 1; // beyond the row: its last place, with weights of zero
         f->first[x] = (uint32_t)exact->first[from];
         for (size_t j = 0; x < f->n_out && j < exact->count[x]; j++)
             f->weights[x * f->taps + j] = fixed_point(exact->weights[x * exact->stride + j]);
@@ -65,7 +68,8 @@ static void set_pairs(RowFilter *f) {
         for (size_t j = 0; j < f->taps; j++) {
             const int32_t weight = f->weights[x * f->taps + j], low = weight & ((1 << FIXED_LOW_BITS) - 1);
             const size_t kind = j % 2, second = j % 4 / 2;
-            int16_t *p = f->pairs + ((x / BLOCK * quads + j / 4) * 4 + kind) * 2 * BLOCK + x % BLOCK * 2 + second;
+            int16_t *p =
+                f->pairs + ((x / BLOCK * quads + j / 4) * 4 + kind) * 2 * BLOCK + x % BLOCK * 2 + second;
             p[0] = (int16_t)(weight >> FIXED_LOW_BITS);
             p[4 * BLOCK] = (int16_t)low;
         }
@@ -107,9 +111,7 @@ static bool column_filter_make(ColumnFilter *c, size_t n_in, size_t n_out) {
 
 bool resizer_open(Resizer *r, const Image *in, size_t width, size_t height, Error *err) {
     *r = (Resizer){.in = in, .width = width, .height = height};
-    if (!width || !height || width > MAX_PIXELS / height)
-        return error_set(err, "resize to %zu x %zu pixels, at most %zu in all are accepted", width, height, MAX_PIXELS);
-    if (!(r->kernels = image_kernels(err))) return false;
+    if (!image_size_check(width, height, "resize", err) || !(r->kernels = image_kernels(err))) return false;
     bool across = width != in->width;
     bool ok = (!across || row_filter_make(&r->across, in->width, width)) &&
               column_filter_make(&r->down, in->height, height);

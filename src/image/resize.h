@@ -1,4 +1,5 @@
-// Pillow's bicubic resize as a stream of rows, without a whole picture in between. Only image/*.c include this.
+// Pillow's bicubic resize as a stream of rows, without a whole picture in between. Only image/*.c include
+// this.
 #pragma once
 #include "image/filter.h"
 #include "image/image.h"
@@ -26,5 +27,6 @@ typedef struct Resizer {
 
 bool resizer_open(Resizer *r, const Image *in, size_t width, size_t height, Error *err);
 void resizer_close(Resizer *r);
-// Output row y, to be taken in order: *rows [3, r->down.taps] and *weights for kernels->mix_*; returns how many rows.
+// Output row y, to be taken in order: *rows [3, r->down.taps] and *weights for kernels->mix_*; returns how
+// many rows.
 size_t resizer_row(Resizer *r, size_t y, const int32_t **weights);

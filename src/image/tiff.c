@@ -1,5 +1,5 @@
-// The first page of a TIFF, through libtiff (4.5 or later), in the colours that Pillow gives it; without libtiff only
-// the error that says so.
+// The first page of a TIFF, through libtiff (4.5 or later), in the colours that Pillow gives it; without
+// libtiff only the error that says so.
 #include "image/decode.h"
 
 #ifdef VLM_TIFF
@@ -70,13 +70,20 @@ static bool tiff_error(const TiffReader *r, Error *err) {
 static bool is_supported(const TiffReader *r) {
     const bool byte = r->bits == 8, bytes = byte || r->bits == 16, whole = r->planar == PLANARCONFIG_CONTIG;
     switch (r->photometric) {
-    case PHOTOMETRIC_MINISWHITE: return r->samples == 1 && r->bits <= 8;
-    case PHOTOMETRIC_MINISBLACK: return (r->samples == 1 && (r->bits <= 8 || bytes)) || (r->samples == 2 && byte && whole);
-    case PHOTOMETRIC_RGB: return r->samples >= 3 && bytes && (whole || !r->premultiplied);
-    case PHOTOMETRIC_PALETTE: return (r->samples == 1 && r->bits <= 8) || (r->samples == 2 && byte && whole);
-    case PHOTOMETRIC_SEPARATED: return r->samples >= 4 && bytes && whole;
-    case PHOTOMETRIC_YCBCR: return r->samples == 3 && byte && whole && r->compression == COMPRESSION_JPEG;
-    default: return false;
+    case PHOTOMETRIC_MINISWHITE:
+        return r->samples == 1 && r->bits <= 8;
+    case PHOTOMETRIC_MINISBLACK:
+        return (r->samples == 1 && (r->bits <= 8 || bytes)) || (r->samples == 2 && byte && whole);
+    case PHOTOMETRIC_RGB:
+        return r->samples >= 3 && bytes && (whole || !r->premultiplied);
+    case PHOTOMETRIC_PALETTE:
+        return (r->samples == 1 && r->bits <= 8) || (r->samples == 2 && byte && whole);
+    case PHOTOMETRIC_SEPARATED:
+        return r->samples >= 4 && bytes && whole;
+    case PHOTOMETRIC_YCBCR:
+        return r->samples == 3 && byte && whole && r->compression == COMPRESSION_JPEG;
+    default:
+        return false;
     }
 }
 
@@ -97,7 +104,8 @@ static bool read_header(TiffReader *r, Error *err) {
     if (r->samples == 1) r->planar = PLANARCONFIG_CONTIG;
     const bool power = r->bits == 1 || r->bits == 2 || r->bits == 4 || r->bits == 8 || r->bits == 16;
     if (power && r->samples <= MAX_SAMPLES && format == SAMPLEFORMAT_UINT && is_supported(r)) return true;
-    return error_set(err, "TIFF: %u samples of %u bits, kind %u, colours %u are not supported; convert it to PNG",
+    return error_set(err,
+                     "TIFF: %u samples of %u bits, kind %u, colours %u are not supported; convert it to PNG",
                      r->samples, r->bits, format, r->photometric);
 }
 
@@ -109,7 +117,8 @@ static bool read_colours(TiffReader *r, Error *err) {
             memset(r->rgb[i], (int)((r->photometric == PHOTOMETRIC_MINISWHITE ? top - i : i) * 255 / top), 3);
         return true;
     }
-    if (!TIFFGetField(r->tiff, TIFFTAG_COLORMAP, &map[0], &map[1], &map[2])) return error_set(err, "TIFF: the palette is missing");
+    if (!TIFFGetField(r->tiff, TIFFTAG_COLORMAP, &map[0], &map[1], &map[2]))
+        return error_set(err, "TIFF: the palette is missing");
     for (size_t i = 0; i < (size_t)1 << r->bits; i++)
         for (size_t c = 0; c < 3; c++) r->rgb[i][c] = (uint8_t)(map[c][i] >> 8);
     return true;
@@ -204,7 +213,8 @@ bool tiff_decode(Image *image, int *orientation, const void *bytes, size_t size,
     TIFFOpenOptionsSetErrorHandlerExtR(options, on_error, &r);
     TIFFOpenOptionsSetWarningHandlerExtR(options, on_warning, &r);
     TIFFOpenOptionsSetMaxSingleMemAlloc(options, (tmsize_t)MAX_PIXELS * MAX_SAMPLES * 2);
-    r.tiff = TIFFClientOpenExt("TIFF", "rm", &r, tiff_read, tiff_write, tiff_seek, tiff_close, tiff_size, NULL, NULL, options);
+    r.tiff = TIFFClientOpenExt("TIFF", "rm", &r, tiff_read, tiff_write, tiff_seek, tiff_close, tiff_size,
+                               NULL, NULL, options);
     TIFFOpenOptionsFree(options);
     if (!r.tiff) return tiff_error(&r, err);
     bool ok = read_page(image, &r, err);
@@ -216,8 +226,9 @@ bool tiff_decode(Image *image, int *orientation, const void *bytes, size_t size,
 
 bool tiff_decode(Image *image, int *orientation, const void *bytes, size_t size, Error *err) {
     (void)image, (void)orientation, (void)bytes, (void)size;
-    return error_set(err, "TIFF pictures are not built in; install libtiff 4.5 or later and build again, or convert "
-                          "them to PNG");
+    return error_set(
+        err, "TIFF pictures are not built in; install libtiff 4.5 or later and build again, or convert "
+             "them to PNG");
 }
 
 #endif

@@ -6,14 +6,15 @@
 #include <math.h>
 #include <stdlib.h>
 
-bool image_target_size(size_t *width, size_t *height, size_t in_width, size_t in_height, size_t max_img_size,
-                       size_t tile, bool resize_to_max_side_len, Error *err) {
+bool image_target_size(size_t *width, size_t *height, size_t in_width, size_t in_height,
+                       const ResizeRule *rule, Error *err) {
+    const size_t max_img_size = rule->max_img_size, tile = rule->tile;
     CHECK(in_width && in_height && max_img_size && tile, "sizes %zu x %zu, max_img_size %zu, tile %zu",
           in_width, in_height, max_img_size, tile);
     bool wide = in_width >= in_height;
     double p = (double)tile, long_side = (double)(wide ? in_width : in_height);
     double short_side = (double)(wide ? in_height : in_width), long_target = (double)max_img_size;
-    if (!resize_to_max_side_len) long_target = fmin(long_target, ceil(long_side / p) * p);
+    if (!rule->resize_to_max_side_len) long_target = fmin(long_target, ceil(long_side / p) * p);
     double scale =
         long_target / long_side; // rounding here decides some sizes: the order of operations matters
     double short_target = fmax(p, ceil(short_side * scale / p) * p);
@@ -28,9 +29,10 @@ bool image_target_size(size_t *width, size_t *height, size_t in_width, size_t in
 
 // ---- the global tile ----
 
-// The whole picture as one tile [3, tile, tile]: torchvision's antialiased bilinear resize of the float picture. It is
-// mixed from the rows of the tiles while these are made: first down, into the sums of the output rows that the
-// current row lies within (three at most, since neighbours share half their rows), then each finished one across.
+// The whole picture as one tile [3, tile, tile]: torchvision's antialiased bilinear resize of the float
+// picture. It is mixed from the rows of the tiles while these are made: first down, into the sums of the
+// output rows that the current row lies within (three at most, since neighbours share half their rows), then
+// each finished one across.
 enum { OPEN_ROWS = 3 };
 
 typedef struct GlobalTile {
@@ -85,7 +87,8 @@ static void finish_row(GlobalTile *g, const ImageKernels *kernels) {
     g->next++;
 }
 
-// Row y of the picture, of which x [3][width] is given tile by tile: channel c of tile column col at tiles + (col * 3 + c) * plane.
+// Row y of the picture, of which x [3][width] is given tile by tile: channel c of tile column col at tiles +
+// (col * 3 + c) * plane.
 static void global_add_row(GlobalTile *g, const ImageKernels *kernels, const float *tiles, size_t y) {
     const size_t n = g->tile;
     if (!g->out) return;
@@ -95,8 +98,8 @@ static void global_add_row(GlobalTile *g, const ImageKernels *kernels, const flo
         const float weight = (float)g->down.weights[i * g->down.stride + j];
         for (size_t col = 0; col < g->width / n; col++)
             for (size_t c = 0; c < 3; c++)
-                kernels->add_row(g->sums + (i % OPEN_ROWS * 3 + c) * g->width + col * n, tiles + (col * 3 + c) * n * n,
-                                 weight, j == 0, n);
+                kernels->add_row(g->sums + (i % OPEN_ROWS * 3 + c) * g->width + col * n,
+                                 tiles + (col * 3 + c) * n * n, weight, j == 0, n);
     }
     while (g->next < n && g->down.first[g->next] + g->down.count[g->next] == y + 1) finish_row(g, kernels);
 }
@@ -111,7 +114,8 @@ static void cut_rows(float *out, Resizer *r, GlobalTile *global, size_t tile) {
         float *row = out + y / tile * cols * 3 * plane + y % tile * tile;
         for (size_t col = 0; col < cols; col++) {
             for (size_t c = 0; c < 3; c++) {
-                r->kernels->mix_floats(row + (col * 3 + c) * plane, r->rows + c * r->down.taps, weights, n_rows, tile);
+                r->kernels->mix_floats(row + (col * 3 + c) * plane, r->rows + c * r->down.taps, weights,
+                                       n_rows, tile);
                 for (size_t j = 0; j < n_rows; j++) r->rows[c * r->down.taps + j] += tile;
             }
         }
@@ -119,7 +123,8 @@ static void cut_rows(float *out, Resizer *r, GlobalTile *global, size_t tile) {
     }
 }
 
-bool image_to_tiles(float *out, const Image *image, size_t width, size_t height, size_t tile, bool with_global, Error *err) {
+bool image_to_tiles(float *out, const Image *image, size_t width, size_t height, size_t tile,
+                    bool with_global, Error *err) {
     CHECK(width % tile == 0 && height % tile == 0, "%zu x %zu pixels in tiles of %zu", width, height, tile);
     Resizer r;
     GlobalTile global;

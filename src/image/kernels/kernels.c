@@ -1,5 +1,6 @@
-// Compiled once a level of instructions; nothing but the table may be visible outside, or the linker would mix the
-// levels. Contraction into fused multiply-adds is off, so that sums of floats are the same at every level.
+// Compiled once a level of instructions; nothing but the table may be visible outside, or the linker would
+// mix the levels. Contraction into fused multiply-adds is off, so that sums of floats are the same at every
+// level.
 #include "image/kernels/lanes.h"
 
 #include <string.h>
@@ -49,11 +50,13 @@ static inline Ints mixed(const uint8_t *const *rows, const int32_t *weights, siz
     return clip(sum >> FIXED_BITS);
 }
 
-static void mix_bytes(uint8_t *out, const uint8_t *const *rows, const int32_t *weights, size_t n_rows, size_t n) {
+static void mix_bytes(uint8_t *out, const uint8_t *const *rows, const int32_t *weights, size_t n_rows,
+                      size_t n) {
     for (size_t x = 0; x < n; x += LANES) store_bytes(out + x, mixed(rows, weights, n_rows, x));
 }
 
-static void mix_floats(float *out, const uint8_t *const *rows, const int32_t *weights, size_t n_rows, size_t n) {
+static void mix_floats(float *out, const uint8_t *const *rows, const int32_t *weights, size_t n_rows,
+                       size_t n) {
     size_t x = 0;
     for (; x + LANES <= n; x += LANES) {
         Floats values = over_255(mixed(rows, weights, n_rows, x));
@@ -84,10 +87,17 @@ static inline __attribute__((always_inline)) void shrink_by(float *restrict out,
 
 static void shrink(float *out, const float *in, const float *weights, size_t stride, size_t n) {
     switch (stride) {
-    case 2: shrink_by(out, in, weights, 4, 2, n); break;
-    case 3: shrink_by(out, in, weights, 6, 3, n); break;
-    case 4: shrink_by(out, in, weights, 8, 4, n); break;
-    default: shrink_by(out, in, weights, 2 * stride, stride, n);
+    case 2:
+        shrink_by(out, in, weights, 4, 2, n);
+        break;
+    case 3:
+        shrink_by(out, in, weights, 6, 3, n);
+        break;
+    case 4:
+        shrink_by(out, in, weights, 8, 4, n);
+        break;
+    default:
+        shrink_by(out, in, weights, 2 * stride, stride, n);
     }
 }
 

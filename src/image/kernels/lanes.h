@@ -27,7 +27,8 @@ static inline Ints load_bytes(const uint8_t *p) {
     return (Ints)_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p));
 }
 static inline Ints clip(Ints v) { // to 0 … 255
-    return (Ints)_mm512_min_epi32(_mm512_max_epi32((__m512i)v, _mm512_setzero_si512()), _mm512_set1_epi32(255));
+    return (Ints)_mm512_min_epi32(_mm512_max_epi32((__m512i)v, _mm512_setzero_si512()),
+                                  _mm512_set1_epi32(255));
 }
 static inline void store_bytes(uint8_t *p, Ints v) {
     _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8((__m512i)v));
@@ -35,7 +36,8 @@ static inline void store_bytes(uint8_t *p, Ints v) {
 // The true quotient of a byte and 255: the product with 1 / 255, given in two parts, rounds to the same.
 static inline Floats over_255(Ints v) {
     __m512 x = _mm512_cvtepi32_ps((__m512i)v);
-    return (Floats)_mm512_fmadd_ps(x, _mm512_set1_ps(OVER_255), _mm512_mul_ps(x, _mm512_set1_ps(OVER_255_REST)));
+    return (Floats)_mm512_fmadd_ps(x, _mm512_set1_ps(OVER_255),
+                                   _mm512_mul_ps(x, _mm512_set1_ps(OVER_255_REST)));
 }
 // From 16 bytes of a window for every 4 lanes, each lane's 4 taps.
 static inline Ints load_taps(const uint8_t *p, const uint32_t *first, const uint8_t *shuffle) {
@@ -51,7 +53,8 @@ static inline Ints even_bytes(Ints v) {
 static inline Ints odd_bytes(Ints v) {
     return (Ints)_mm512_srli_epi16((__m512i)v, 8);
 }
-static inline Ints pair_products(Ints v, const int16_t *pairs) { // 16-bit numbers, multiplied and added in twos
+static inline Ints pair_products(Ints v,
+                                 const int16_t *pairs) { // 16-bit numbers, multiplied and added in twos
     return (Ints)_mm512_madd_epi16((__m512i)v, _mm512_loadu_si512(pairs));
 }
 
@@ -61,7 +64,8 @@ static inline Ints load_bytes(const uint8_t *p) {
     return (Ints)_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p));
 }
 static inline Ints clip(Ints v) { // to 0 … 255
-    return (Ints)_mm256_min_epi32(_mm256_max_epi32((__m256i)v, _mm256_setzero_si256()), _mm256_set1_epi32(255));
+    return (Ints)_mm256_min_epi32(_mm256_max_epi32((__m256i)v, _mm256_setzero_si256()),
+                                  _mm256_set1_epi32(255));
 }
 static inline void store_bytes(uint8_t *p, Ints v) {
     __m128i low = _mm256_castsi256_si128((__m256i)v), high = _mm256_extracti128_si256((__m256i)v, 1);
@@ -71,7 +75,8 @@ static inline void store_bytes(uint8_t *p, Ints v) {
 // The true quotient of a byte and 255: the product with 1 / 255, given in two parts, rounds to the same.
 static inline Floats over_255(Ints v) {
     __m256 x = _mm256_cvtepi32_ps((__m256i)v);
-    return (Floats)_mm256_fmadd_ps(x, _mm256_set1_ps(OVER_255), _mm256_mul_ps(x, _mm256_set1_ps(OVER_255_REST)));
+    return (Floats)_mm256_fmadd_ps(x, _mm256_set1_ps(OVER_255),
+                                   _mm256_mul_ps(x, _mm256_set1_ps(OVER_255_REST)));
 }
 // From 16 bytes of a window for every 4 lanes, each lane's 4 taps.
 static inline Ints load_taps(const uint8_t *p, const uint32_t *first, const uint8_t *shuffle) {
@@ -85,7 +90,8 @@ static inline Ints even_bytes(Ints v) {
 static inline Ints odd_bytes(Ints v) {
     return (Ints)_mm256_srli_epi16((__m256i)v, 8);
 }
-static inline Ints pair_products(Ints v, const int16_t *pairs) { // 16-bit numbers, multiplied and added in twos
+static inline Ints pair_products(Ints v,
+                                 const int16_t *pairs) { // 16-bit numbers, multiplied and added in twos
     return (Ints)_mm256_madd_epi16((__m256i)v, _mm256_loadu_si256((const __m256i *)pairs));
 }
 
