@@ -173,6 +173,13 @@ static void check_odd(const json_t *line) {
     const char *expected = text_at(line, "rgb");
     char *path = mem_printf("%s/%s", odd_folder(), text_at(line, "file"));
     bool ok = image_load(&image, path, true, &err);
+#ifndef VLM_TIFF
+    if (strstr(path, "/tiff_")) {
+        assert_true(!ok && strstr(err.text, "TIFF pictures are not built in"));
+        free(path);
+        return;
+    }
+#endif
     if (ok) sha256_hex(hex, image.rgb, image.width * image.height * 3);
     if (expected ? ok && strcmp(hex, expected) == 0 : !ok) {
         odd_right += ok, odd_refused += !ok;

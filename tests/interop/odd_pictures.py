@@ -4,7 +4,7 @@
     python tests/interop/odd_pictures.py --out DIR [--seed N] [--mutants N]
 
 DIR/odd.jsonl has a line a file: {"file", "rgb": SHA-256 of the RGB pixels after the EXIF turn} or {"file", "error"}.
-Needs Pillow and numpy. tests/golden/images/odd was written with --every 9 --small 900.
+Needs Pillow and numpy. tests/golden/images/odd was written with --every 4 --small 2400.
 """
 import argparse
 import hashlib
