@@ -1,26 +1,44 @@
-# The CPU backend: src/ops/cpu/*.c are compiled once a level of x86-64 with that level's instructions, and
-# src/ops/cpu/once/*.c once. cpu.c chooses the level at start (VLM_CPU_LEVEL forces a lower one). Other processors
-# have the level "generic" alone, compiled for what the compiler takes by default.
+# Kernels are compiled once a level of x86-64 with that level's instructions; base/cpu_level.c chooses the level at start
+# (VLM_CPU_LEVEL forces a lower one). Other processors have the level "generic" alone, compiled for what the compiler
+# takes by default.
+
+# vlm_cpu_level(ROOM LEVEL LINK libs... SOURCES files... FLAGS flags...): one level's objects, added to the room.
+# Not -ffast-math: infinities and NaN keep their meaning. The two flags only drop errno and floating-point traps.
+function(vlm_cpu_level room level)
+  cmake_parse_arguments(KERNEL "" "" "LINK;SOURCES;FLAGS" ${ARGN})
+  add_library(${room}_${level} OBJECT ${KERNEL_SOURCES})
+  target_include_directories(${room}_${level} PRIVATE ${CMAKE_SOURCE_DIR}/src)
+  target_compile_definitions(${room}_${level} PRIVATE CPU_LEVEL=${level})
+  target_compile_options(${room}_${level} PRIVATE -O3 -fno-math-errno -fno-trapping-math ${KERNEL_FLAGS})
+  target_link_libraries(${room}_${level} PRIVATE ${KERNEL_LINK})
+  target_sources(${room} PRIVATE $<TARGET_OBJECTS:${room}_${level}>)
+endfunction()
+
+# vlm_cpu_levels(ROOM LINK libs... SOURCES files... FLAGS flags...): all levels.
+function(vlm_cpu_levels room)
+  cmake_parse_arguments(KERNELS "" "" "FLAGS" ${ARGN})
+  if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+    target_compile_definitions(${room} PRIVATE CPU_LEVELS_X86)
+    vlm_cpu_level(${room} generic ${KERNELS_UNPARSED_ARGUMENTS} FLAGS -march=x86-64 ${KERNELS_FLAGS})
+    vlm_cpu_level(${room} avx2 ${KERNELS_UNPARSED_ARGUMENTS} FLAGS -march=x86-64-v3 ${KERNELS_FLAGS})
+    vlm_cpu_level(${room} avx512 ${KERNELS_UNPARSED_ARGUMENTS}
+      FLAGS -march=x86-64-v4 -mprefer-vector-width=512 ${KERNELS_FLAGS})
+  else()
+    vlm_cpu_level(${room} generic ${KERNELS_UNPARSED_ARGUMENTS} FLAGS ${KERNELS_FLAGS})
+  endif()
+endfunction()
+
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+  target_compile_definitions(base PRIVATE CPU_LEVELS_X86)
+endif()
+
+# The operators: src/ops/cpu/*.c once a level, src/ops/cpu/once/*.c once.
 file(GLOB cpu_once CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/ops/cpu/once/*.c)
 file(GLOB cpu_kernels CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/ops/cpu/*.c)
 add_library(ops_cpu STATIC ${cpu_once})
 target_link_libraries(ops_cpu PUBLIC tensor onednn OpenMP::OpenMP_C m)
+vlm_cpu_levels(ops_cpu LINK OpenMP::OpenMP_C SOURCES ${cpu_kernels})
 
-# Not -ffast-math: infinities and NaN keep their meaning. The two flags only drop errno and floating-point traps.
-function(vlm_cpu_level level)
-  add_library(ops_cpu_${level} OBJECT ${cpu_kernels})
-  target_include_directories(ops_cpu_${level} PRIVATE ${CMAKE_SOURCE_DIR}/src)
-  target_compile_definitions(ops_cpu_${level} PRIVATE CPU_LEVEL=${level})
-  target_compile_options(ops_cpu_${level} PRIVATE -O3 -fno-math-errno -fno-trapping-math ${ARGN})
-  target_link_libraries(ops_cpu_${level} PRIVATE OpenMP::OpenMP_C)
-  target_sources(ops_cpu PRIVATE $<TARGET_OBJECTS:ops_cpu_${level}>)
-endfunction()
-
-if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
-  target_compile_definitions(ops_cpu PRIVATE CPU_LEVELS_X86)
-  vlm_cpu_level(generic -march=x86-64)
-  vlm_cpu_level(avx2 -march=x86-64-v3)
-  vlm_cpu_level(avx512 -march=x86-64-v4 -mprefer-vector-width=512)
-else()
-  vlm_cpu_level(generic)
-endif()
+# Resizing pictures: without contraction, so that every level rounds alike.
+file(GLOB image_kernels CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/image/kernels/*.c)
+vlm_cpu_levels(image SOURCES ${image_kernels} FLAGS -ffp-contract=off)

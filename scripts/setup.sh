@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 
 pyarrow=26.0.1
 packages=(build-essential gcc g++ cmake ninja-build pkg-config libdnnl-dev libjansson-dev libpcre2-dev libjpeg-dev
-    libpng-dev libwebp-dev libcairo2-dev libcmocka-dev python3 python3-venv valgrind)
+    libpng-dev libwebp-dev libgif-dev libtiff-dev libcairo2-dev libcmocka-dev python3 python3-venv valgrind)
 
 die() {
     printf 'setup: %s\n' "$@" >&2
@@ -46,6 +46,8 @@ check_by_hand() {
         pkg-config --exists "$name" 2>/dev/null || missing+=("the library $name with its headers")
     done
     echo '#include <dnnl.h>' | cc -I/usr/include/oneapi/dnnl -E - >/dev/null 2>&1 || missing+=("the library oneDNN with its headers")
+    echo '#include <stdio.h>
+#include <gif_lib.h>' | cc -E - >/dev/null 2>&1 || missing+=("the library giflib with its headers")
     [ ${#missing[@]} -eq 0 ] || die "there is no apt-get on this system; install:" "${missing[@]}" \
         "(Debian's packages for all of them: ${packages[*]})"
 }

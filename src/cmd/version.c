@@ -9,9 +9,13 @@
 
 #include <cairo.h>
 #include <dnnl.h>
+#include <gif_lib.h>
 #include <jansson.h>
 #include <jpeglib.h>
 #include <png.h>
+#ifdef VLM_TIFF
+#include <tiffio.h>
+#endif
 #include <webp/decode.h>
 
 #define PCRE2_CODE_UNIT_WIDTH 8
@@ -35,6 +39,14 @@ static void print_libraries(void) {
     int webp = WebPGetDecoderVersion();
     snprintf(text, sizeof text, "%d.%d.%d", webp >> 16, webp >> 8 & 0xff, webp & 0xff);
     print_row("libwebp", text);
+    snprintf(text, sizeof text, "%d.%d.%d", GIFLIB_MAJOR, GIFLIB_MINOR, GIFLIB_RELEASE);
+    print_row("giflib", text);
+#ifdef VLM_TIFF
+    print_row("libtiff",
+              sscanf(TIFFGetVersion(), "LIBTIFF, Version %63[0-9.]", text) == 1 ? text : "built in");
+#else
+    print_row("libtiff", "not built in");
+#endif
     pcre2_config(PCRE2_CONFIG_VERSION, text);
     print_row("PCRE2", text);
     print_row("jansson", jansson_version_str());

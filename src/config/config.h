@@ -49,6 +49,8 @@ typedef struct TrainConfig {
 } TrainConfig;
 
 typedef struct TrainOptions {
+    // JPEGs that get smaller are decoded smaller: faster, other pixels
+    bool jpeg_reduced_scale;
     uint64_t seed;          // of initial weights, order of rows and packs
     char *device;           // cpu
     size_t threads;         // of the backend; 0: one per physical core

@@ -132,6 +132,8 @@ static const Field option_fields[] = {
       "rows among which each is shuffled when stream_dataset is true; 0: none"),
     F(val_dataset_path, STRING, NULL, ANY,
       "data set for validation (a file, or a folder's default configuration); none: val_size rows of the other"),
+    F(jpeg_reduced_scale, BOOL, "false", ANY,
+      "decode large JPEGs at reduced scale: faster, but not nanoVLM's pixels"),
     F_CHOICE(packing, "best", "best|nanovlm", "how samples are put together into sequences"),
     F_CHOICE(init, "nanovlm", "nanovlm|scaled",
       "initial weights: N(0, 0.02), or scaled for training from scratch"),

@@ -1,12 +1,15 @@
 #include "data/picture.h"
 
-bool picture_init(Picture *p, Image *image, const VLMConfig *c, Error *err) {
+static ResizeRule resize_rule(const VLMConfig *c) {
+    return (ResizeRule){c->max_img_size, c->vit_img_size, c->resize_to_max_side_len};
+}
+
+// full: the size that the resize goes by.
+static bool init(Picture *p, Image *image, ImageSize full, const ResizeRule *rule, Error *err) {
     *p = (Picture){.image = *image};
     *image = (Image){0};
-    const size_t width = p->image.width, height = p->image.height;
-    bool ok = image_target_size(&p->width, &p->height, width, height, c->max_img_size, c->vit_img_size,
-                                c->resize_to_max_side_len, err);
-    if (ok && p->width * p->height < width * height) {
+    bool ok = image_target_size(&p->width, &p->height, full.width, full.height, rule, err);
+    if (ok && p->width * p->height < p->image.width * p->image.height) {
         Image resized;
         ok = image_resize_bicubic(&resized, &p->image, p->width, p->height, err);
         image_free(&p->image);
@@ -14,6 +17,21 @@ bool picture_init(Picture *p, Image *image, const VLMConfig *c, Error *err) {
     }
     if (!ok) picture_free(p);
     return ok;
+}
+
+bool picture_init(Picture *p, Image *image, const VLMConfig *c, Error *err) {
+    const ResizeRule rule = resize_rule(c);
+    return init(p, image, (ImageSize){image->width, image->height}, &rule, err);
+}
+
+bool picture_decode(Picture *p, const void *bytes, size_t size, const VLMConfig *c, bool reduced,
+                    Error *err) {
+    const ResizeRule rule = resize_rule(c);
+    Image image;
+    ImageSize full;
+    *p = (Picture){0};
+    return image_decode_reduced(&image, &full, bytes, size, true, reduced ? &rule : NULL, err) &&
+           init(p, &image, full, &rule, err);
 }
 
 void picture_free(Picture *p) {
@@ -31,13 +49,6 @@ size_t grid_tiles(ImageGrid grid, bool global) {
 }
 
 bool picture_tiles(float *out, const Picture *p, size_t tile, bool global, Error *err) {
-    const Image *image = &p->image;
-    Image resized = {0};
-    if (image->width != p->width || image->height != p->height) {
-        if (!image_resize_bicubic(&resized, image, p->width, p->height, err)) return false;
-        image = &resized;
-    }
-    image_to_tiles(out, image, tile, global && p->width * p->height > tile * tile);
-    image_free(&resized);
-    return true;
+    return image_to_tiles(out, &p->image, p->width, p->height, tile,
+                          global && p->width * p->height > tile * tile, err);
 }

@@ -13,6 +13,9 @@ typedef struct Picture {
 
 // Takes over a decoded picture (also when it fails) and finds its size after nanoVLM's resize.
 bool picture_init(Picture *p, Image *image, const VLMConfig *config, Error *err);
+// Decodes as training does (turned as EXIF says); reduced: JPEGs at a smaller scale where that suffices.
+bool picture_decode(Picture *p, const void *bytes, size_t size, const VLMConfig *config, bool reduced,
+                    Error *err);
 void picture_free(Picture *p);
 ImageGrid picture_grid(const Picture *p, size_t tile); // tiles down and across, without the global one
 // Tiles of a grid; `global`: whether the tokenizer has a token for the global tile.

@@ -6,6 +6,7 @@ bool sample_rules_init(SampleRules *r, const Config *c, const Tokenizer *t, Erro
                        .train = train,
                        .image_token = tokenizer_extra_text(t, "image_token"),
                        .image_token_id = tokenizer_extra_id(t, "image_token"),
+                       .jpeg_reduced_scale = c->options.jpeg_reduced_scale,
                        .global_tile = tokenizer_extra_id(t, "global_image_token") >= 0,
                        .minima = {train->relevance_min_rating, train->image_correspondence_min_rating,
                                   train->visual_dependency_min_rating, train->formatting_min_rating}};
@@ -78,9 +79,8 @@ static SampleFate choose_turns(Messages *m, const SampleRules *r, const RowColum
 static bool read_picture(Picture *p, const SampleRules *r, const RowColumns *c, size_t image, Error *err) {
     const uint8_t *bytes;
     size_t size;
-    Image decoded = {0};
-    return row_image_bytes(&bytes, &size, c, image, err) && image_decode(&decoded, bytes, size, true, err) &&
-           picture_init(p, &decoded, r->vlm, err);
+    return row_image_bytes(&bytes, &size, c, image, err) &&
+           picture_decode(p, bytes, size, r->vlm, r->jpeg_reduced_scale, err);
 }
 
 // Decodes the row's pictures and appends their image string to the text.

@@ -11,6 +11,7 @@ typedef struct SampleRules {
     ChatTemplate chat;
     const char *image_token; // its text
     int32_t image_token_id;
+    bool jpeg_reduced_scale;
     bool global_tile; // the tokenizer has a token for it
     int minima[N_RATINGS];
 } SampleRules;

@@ -28,10 +28,8 @@ static bool read_pictures(QuestionRow *r, const RowColumns *c, size_t row, const
     for (size_t i = 0; i < count; i++) {
         const uint8_t *bytes;
         size_t size;
-        Image image;
         if (!row_image_bytes(&bytes, &size, c, first + i, err) ||
-            !image_decode(&image, bytes, size, true, err) ||
-            !picture_init(&r->pictures[i], &image, config, err))
+            !picture_decode(&r->pictures[i], bytes, size, config, false, err))
             return false;
         r->n_pictures++;
     }

@@ -5,11 +5,21 @@
 // A decoder fills image (RGB, allocated by image_alloc) and leaves in *orientation what the file says
 // (orientation_of). On failure image holds nothing.
 typedef bool ImageDecoder(Image *image, int *orientation, const void *bytes, size_t size, Error *err);
-ImageDecoder jpeg_decode, png_decode, webp_decode;
+bool jpeg_decode_reduced(Image *image, ImageSize *full, int *orientation, const void *bytes, size_t size,
+                         const ResizeRule *rule, Error *err);
+ImageDecoder jpeg_decode, png_decode, webp_decode, gif_decode, bmp_decode, tiff_decode;
 
+#define MAX_PIXELS ((size_t)178956970) // Pillow's DecompressionBombError: 2 x 1 GiB / 4 / 3
+
+// Whether so many pixels are accepted: more than none, and no more than Pillow's limit. Asked before memory
+// is taken.
+bool image_size_check(size_t width, size_t height, const char *format, Error *err);
 // Memory for width x height pixels, or an error naming the format: no pixels, more than Pillow's limit, no
 // memory.
 bool image_alloc(Image *image, size_t width, size_t height, const char *format, Error *err);
+
+// One pixel of ink (cyan, magenta, yellow, black; 255 is all of it) in Pillow's integer arithmetic.
+void cmyk_to_rgb(uint8_t rgb[3], const uint8_t cmyk[4]);
 
 // Metadata of a file that may hold its orientation; borrowed, size 0 when absent.
 typedef struct Metadata {

@@ -6,23 +6,33 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MAX_PIXELS ((size_t)178956970) // Pillow's DecompressionBombError: 2 x 1 GiB / 4 / 3
-
 void image_free(Image *image) {
     free(image->rgb);
     *image = (Image){0};
 }
 
+bool image_size_check(size_t width, size_t height, const char *format, Error *err) {
+    if (width == 0 || height == 0) return error_set(err, "%s: a picture without pixels", format);
+    if (width <= MAX_PIXELS / height) return true;
+    return error_set(err, "%s: %zu x %zu pixels, at most %zu in all are accepted", format, width, height,
+                     MAX_PIXELS);
+}
+
 bool image_alloc(Image *image, size_t width, size_t height, const char *format, Error *err) {
     *image = (Image){0};
-    if (width == 0 || height == 0) return error_set(err, "%s: a picture without pixels", format);
-    if (width > MAX_PIXELS / height)
-        return error_set(err, "%s: %zu x %zu pixels, at most %zu in all are accepted", format, width, height,
-                         MAX_PIXELS);
+    if (!image_size_check(width, height, format, err)) return false;
     uint8_t *rgb = malloc(width * height * 3);
     if (!rgb) return error_set(err, "%s: no memory for %zu x %zu pixels", format, width, height);
     *image = (Image){width, height, rgb};
     return true;
+}
+
+void cmyk_to_rgb(uint8_t rgb[3], const uint8_t cmyk[4]) {
+    const int rest = 255 - cmyk[3];
+    for (size_t c = 0; c < 3; c++) {
+        const int t = cmyk[c] * rest + 128, value = rest - ((t + (t >> 8)) >> 8);
+        rgb[c] = (uint8_t)(value < 0 ? 0 : value);
+    }
 }
 
 // Formats by their first bytes; those without a decoder are named in the error.
@@ -31,31 +41,46 @@ static const struct {
     size_t at, length;
     ImageDecoder *decode;
 } formats[] = {
-    {"JPEG", "\xff\xd8\xff", 0, 3, jpeg_decode},
-    {"PNG", "\x89PNG\r\n\x1a\n", 0, 8, png_decode},
-    {"WebP", "WEBP", 8, 4, webp_decode},
-    {"GIF", "GIF8", 0, 4, NULL},
-    {"BMP", "BM", 0, 2, NULL},
-    {"TIFF", "II*\0", 0, 4, NULL},
-    {"TIFF", "MM\0*", 0, 4, NULL},
-    {"AVIF or HEIF", "ftyp", 4, 4, NULL},
-    {"JPEG 2000", "\0\0\0\x0cjP  ", 0, 8, NULL},
+    {"JPEG", "\xff\xd8\xff", 0, 3, jpeg_decode}, {"PNG", "\x89PNG\r\n\x1a\n", 0, 8, png_decode},
+    {"WebP", "WEBP", 8, 4, webp_decode},         {"GIF", "GIF87a", 0, 6, gif_decode},
+    {"GIF", "GIF89a", 0, 6, gif_decode},         {"BMP", "BM", 0, 2, bmp_decode},
+    {"TIFF", "II*\0", 0, 4, tiff_decode},        {"TIFF", "MM\0*", 0, 4, tiff_decode},
+    {"TIFF", "II+\0", 0, 4, tiff_decode},        {"TIFF", "MM\0+", 0, 4, tiff_decode},
+    {"AVIF or HEIF", "ftyp", 4, 4, NULL},        {"JPEG 2000", "\0\0\0\x0cjP  ", 0, 8, NULL},
 };
 
-bool image_decode(Image *image, const void *bytes, size_t size, bool exif, Error *err) {
-    *image = (Image){0};
-    if (size == 0) return error_set(err, "the picture is empty");
-    for (size_t i = 0; i < sizeof formats / sizeof *formats; i++) {
+static ImageDecoder *find_decoder(const void *bytes, size_t size, Error *err) {
+    if (size == 0) error_set(err, "the picture is empty");
+    for (size_t i = 0; size > 0 && i < sizeof formats / sizeof *formats; i++) {
         size_t end = formats[i].at + formats[i].length;
         if (size < end || memcmp((const char *)bytes + formats[i].at, formats[i].magic, formats[i].length))
             continue;
         if (!formats[i].decode)
-            return error_set(err, "%s pictures are not supported; convert them to PNG", formats[i].name);
-        int orientation = 1;
-        if (!formats[i].decode(image, &orientation, bytes, size, err)) return false;
-        return !exif || image_orient(image, orientation, err);
+            error_set(err, "%s pictures are not supported; convert them to PNG", formats[i].name);
+        return formats[i].decode;
     }
-    return error_set(err, "not a picture of a known format (JPEG, PNG, WebP)");
+    if (size > 0) error_set(err, "not a picture of a known format (JPEG, PNG, WebP, GIF, BMP, TIFF)");
+    return NULL;
+}
+
+bool image_decode_reduced(Image *image, ImageSize *full, const void *bytes, size_t size, bool exif,
+                          const ResizeRule *rule, Error *err) {
+    *image = (Image){0};
+    int orientation = 1;
+    ImageDecoder *decode = find_decoder(bytes, size, err);
+    if (!decode) return false;
+    bool ok = decode == jpeg_decode ? jpeg_decode_reduced(image, full, &orientation, bytes, size, rule, err)
+                                    : decode(image, &orientation, bytes, size, err);
+    if (!ok) return false;
+    if (decode != jpeg_decode) *full = (ImageSize){image->width, image->height};
+    if (!exif) return true;
+    if (orientation >= 5 && orientation <= 8) *full = (ImageSize){full->height, full->width};
+    return image_orient(image, orientation, err);
+}
+
+bool image_decode(Image *image, const void *bytes, size_t size, bool exif, Error *err) {
+    ImageSize full;
+    return image_decode_reduced(image, &full, bytes, size, exif, NULL, err);
 }
 
 bool image_load(Image *image, const char *path, bool exif, Error *err) {

@@ -12,22 +12,39 @@ typedef struct Image {
     uint8_t *rgb; // [height, width, 3], owned
 } Image;
 
+// nanoVLM's DynamicResize: tile is vit_img_size.
+typedef struct ResizeRule {
+    size_t max_img_size, tile;
+    bool resize_to_max_side_len;
+} ResizeRule;
+
 void image_free(Image *image);
-// Decodes JPEG, PNG or WebP by their first bytes. exif: apply the orientation 2…8 that EXIF or XMP gives
-// (training does, generate.py does not). Errors name the format and the cause; a file without its end is an
-// error; more than 178 956 970 pixels (Pillow's limit against decompression bombs) are an error.
+// Decodes JPEG, PNG, WebP, GIF (its first frame), BMP or, where it is built in, TIFF by their first bytes.
+// exif: apply the orientation 2…8 that EXIF or XMP gives (training does, generate.py does not). Errors name
+// the format and the cause; a file without its end is an error; more than 178 956 970 pixels (Pillow's limit
+// against decompression bombs) are an error.
 bool image_decode(Image *image, const void *bytes, size_t size, bool exif, Error *err);
+typedef struct ImageSize {
+    size_t width, height;
+} ImageSize;
+// The same, but where the rule makes a JPEG smaller it is decoded at the smallest of libjpeg's scales 1/8 …
+// 7/8 that is no smaller than what the rule wants: faster, other pixels. rule may be NULL. *full: the size
+// that the picture has in the file, turned as the picture is.
+bool image_decode_reduced(Image *image, ImageSize *full, const void *bytes, size_t size, bool exif,
+                          const ResizeRule *rule, Error *err);
 bool image_load(Image *image, const char *path, bool exif, Error *err); // reads and decodes a file
 bool image_write_png(const Image *image, const char *path, Error *err);
 // PNG or JPEG bytes in memory; caller frees.
 bool image_encode_png(unsigned char **bytes, size_t *size, const Image *image, Error *err);
 
-// nanoVLM's DynamicResize: size after the resize, both multiples of tile, or an error (ValueError there).
-bool image_target_size(size_t *width, size_t *height, size_t in_width, size_t in_height, size_t max_img_size,
-                       size_t tile, bool resize_to_max_side_len, Error *err);
+// Size after the resize, both multiples of tile, or an error (ValueError there).
+bool image_target_size(size_t *width, size_t *height, size_t in_width, size_t in_height,
+                       const ResizeRule *rule, Error *err);
 // Pillow's bicubic on 8-bit pixels, bit for bit (up to Pillow 12). out is allocated; the same size copies.
 bool image_resize_bicubic(Image *out, const Image *in, size_t width, size_t height, Error *err);
-// Cuts into rows x cols tiles of side `tile`, row-major, float = byte / 255, each [3, tile, tile], into out;
-// with `global` the whole picture resized (antialiased bilinear on the floats) goes first. out holds
-// (rows*cols + global) * 3 * tile * tile floats.
-void image_to_tiles(float *out, const Image *image, size_t tile, bool global);
+// Resizes so to width x height (multiples of tile) and cuts into rows x cols tiles of side `tile`, row-major,
+// float = byte / 255, each [3, tile, tile], into out; with `global` the whole picture resized (antialiased
+// bilinear on the floats) goes first. out holds (rows*cols + global) * 3 * tile * tile floats. The same bits
+// at every level of instructions.
+bool image_to_tiles(float *out, const Image *image, size_t width, size_t height, size_t tile, bool global,
+                    Error *err);

@@ -41,11 +41,8 @@ static void on_progress(j_common_ptr info) {
 // One row of CMYK, which Adobe stores inverted, to RGB in Pillow's integer arithmetic.
 static void row_from_cmyk(uint8_t *rgb, const uint8_t *cmyk, size_t width) {
     for (size_t x = 0; x < width; x++) {
-        int rest = cmyk[4 * x + 3]; // 255 - K
-        for (size_t c = 0; c < 3; c++) {
-            int t = (255 - cmyk[4 * x + c]) * rest + 128, value = rest - ((t + (t >> 8)) >> 8);
-            rgb[3 * x + c] = (uint8_t)(value < 0 ? 0 : value);
-        }
+        const uint8_t *p = cmyk + 4 * x;
+        cmyk_to_rgb(rgb + 3 * x, (uint8_t[]){(uint8_t)~p[0], (uint8_t)~p[1], (uint8_t)~p[2], (uint8_t)~p[3]});
     }
 }
 
@@ -62,13 +59,28 @@ static int saved_orientation(const struct jpeg_decompress_struct *info) {
     return orientation_of(&m);
 }
 
-static bool read_pixels(JpegReader *r, Image *image, Error *err) {
+// The smallest scale that leaves no side below what the rule makes of the full size.
+static void reduce(struct jpeg_decompress_struct *info, const ResizeRule *rule) {
+    size_t width, height;
+    if (!image_target_size(&width, &height, info->image_width, info->image_height, rule, NULL)) return;
+    for (unsigned eighths = 8; eighths > 0; eighths--) {
+        if ((info->image_width * (size_t)eighths + 7) / 8 < width ||
+            (info->image_height * (size_t)eighths + 7) / 8 < height)
+            return;
+        info->scale_num = eighths, info->scale_denom = 8;
+    }
+}
+
+static bool read_pixels(JpegReader *r, Image *image, const ResizeRule *rule, Error *err) {
     struct jpeg_decompress_struct *info = &r->info;
     bool cmyk = info->jpeg_color_space == JCS_CMYK || info->jpeg_color_space == JCS_YCCK;
     if (info->jpeg_color_space == JCS_UNKNOWN)
         return error_set(err, "JPEG: %d colour components, expected 1, 3 or 4", info->num_components);
     info->out_color_space = cmyk ? JCS_CMYK : JCS_RGB; // gray too becomes RGB
-    if (!image_alloc(image, info->image_width, info->image_height, "JPEG", err)) return false;
+    if (!image_size_check(info->image_width, info->image_height, "JPEG", err)) return false;
+    if (rule) reduce(info, rule);
+    jpeg_calc_output_dimensions(info);
+    if (!image_alloc(image, info->output_width, info->output_height, "JPEG", err)) return false;
     jpeg_start_decompress(info);
     JSAMPROW line = NULL;
     if (cmyk) line = info->mem->alloc_large((j_common_ptr)info, JPOOL_IMAGE, image->width * 4);
@@ -82,7 +94,7 @@ static bool read_pixels(JpegReader *r, Image *image, Error *err) {
 }
 
 static bool read_jpeg(JpegReader *r, Image *image, int *orientation, const void *bytes, size_t size,
-                      Error *err) {
+                      const ResizeRule *rule, Error *err) {
     if (setjmp(r->leave)) {
         image_free(image);
         return error_set(err, "JPEG: %s", r->message);
@@ -93,17 +105,24 @@ static bool read_jpeg(JpegReader *r, Image *image, int *orientation, const void 
     jpeg_save_markers(&r->info, JPEG_APP0 + 1, 0xffff);
     jpeg_read_header(&r->info, TRUE);
     *orientation = saved_orientation(&r->info);
-    return read_pixels(r, image, err);
+    return read_pixels(r, image, rule, err);
 }
 
-bool jpeg_decode(Image *image, int *orientation, const void *bytes, size_t size, Error *err) {
+bool jpeg_decode_reduced(Image *image, ImageSize *full, int *orientation, const void *bytes, size_t size,
+                         const ResizeRule *rule, Error *err) {
     JpegReader r = {0};
     r.info.err = jpeg_std_error(&r.errors);
     r.errors.error_exit = on_error;
     r.errors.emit_message = on_message;
     r.progress.progress_monitor = on_progress;
     r.info.client_data = &r;
-    bool ok = read_jpeg(&r, image, orientation, bytes, size, err);
+    bool ok = read_jpeg(&r, image, orientation, bytes, size, rule, err);
+    *full = (ImageSize){r.info.image_width, r.info.image_height};
     jpeg_destroy_decompress(&r.info);
     return ok;
+}
+
+bool jpeg_decode(Image *image, int *orientation, const void *bytes, size_t size, Error *err) {
+    ImageSize full;
+    return jpeg_decode_reduced(image, &full, orientation, bytes, size, NULL, err);
 }

@@ -5,12 +5,16 @@
 #include <stdio.h>
 #include <string.h>
 
+#define CHUNK_IEND 0x49454e44u
+
 // libpng leaves through longjmp on errors; everything that must survive lies here.
 typedef struct PngReader {
     const uint8_t *bytes;
     size_t size, at;
     png_structp png;
     png_infop info;
+    bool read_all,
+        endless; // all rows are read; the file then ended where a chunk should begin, or within IEND
     char message[256];
 } PngReader;
 
@@ -26,20 +30,24 @@ static void on_warning(png_structp png, png_const_charp message) {
 
 static void read_bytes(png_structp png, png_bytep out, size_t n) {
     PngReader *r = png_get_io_ptr(png);
-    if (n > r->size - r->at) png_error(png, "the file is truncated");
+    if (n > r->size - r->at) {
+        const bool chunk_begins = n == 8; // length and name
+        r->endless = r->read_all && (chunk_begins || png_get_io_chunk_type(png) == CHUNK_IEND);
+        png_error(png, "the file is truncated");
+    }
     memcpy(out, r->bytes + r->at, n);
     r->at += n;
 }
 
 // A row of palette numbers becomes RGB in place, from its end because it grows. A number beyond the palette
-// gives the gray of that number, as in Pillow.
+// is black, as in Pillow.
 static void expand_palette(uint8_t *row, size_t width, const PngReader *r) {
     png_colorp palette = NULL;
     int entries = 0;
     png_get_PLTE(r->png, r->info, &palette, &entries);
     for (size_t x = width; x-- > 0;) {
         uint8_t k = row[x];
-        png_color c = k < entries ? palette[k] : (png_color){k, k, k};
+        png_color c = k < entries ? palette[k] : (png_color){0};
         row[3 * x] = c.red, row[3 * x + 1] = c.green, row[3 * x + 2] = c.blue;
     }
 }
@@ -92,6 +100,10 @@ static int stored_orientation(const PngReader *r) {
 
 static bool read_png(PngReader *r, Image *image, int *orientation, Error *err) {
     if (setjmp(png_jmpbuf(r->png))) {
+        if (r->endless) { // as Pillow: a picture without its IEND is complete
+            *orientation = stored_orientation(r);
+            return true;
+        }
         image_free(image);
         return error_set(err, "PNG: %s", r->message);
     }
@@ -103,6 +115,7 @@ static bool read_png(PngReader *r, Image *image, int *orientation, Error *err) {
                      "PNG", err))
         return false;
     read_rows(r, image);
+    r->read_all = true;
     png_read_end(r->png, r->info);
     *orientation = stored_orientation(r);
     return true;

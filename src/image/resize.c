@@ -1,14 +1,25 @@
 // Pillow's bicubic resize of 8-bit pixels (its Resample.c up to version 12): horizontally, rounded to bytes,
-// then vertically, both in integers of 22 bits after the point.
+// then vertically, both in integers of 22 bits after the point. A pass that leaves the size as it is changes
+// no pixel.
+#include "image/resize.h"
 #include "image/decode.h"
-#include "image/filter.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define BITS 22
-#define HALF (1 << (BITS - 1))
+#ifdef CPU_LEVELS_X86
+#define TABLE(level) &image_kernels_##level
+#else
+#define TABLE(level) NULL
+#endif
+
+const ImageKernels *image_kernels(Error *err) {
+    static const ImageKernels *const tables[CPU_LEVELS] = {&image_kernels_generic, TABLE(avx2),
+                                                           TABLE(avx512)};
+    CpuLevel level;
+    return cpu_level_choose(&level, err) ? tables[level] : NULL;
+}
 
 static double cubic(double x) { // Keys 1981 with a = -0.5
     const double a = -0.5;
@@ -17,88 +28,159 @@ static double cubic(double x) { // Keys 1981 with a = -0.5
     return x < 2 ? (((x - 5) * x + 8) * x - 4) * a : 0;
 }
 
-static uint8_t to_byte(int32_t sum) {
-    int32_t value = sum >> BITS;
-    return (uint8_t)(value < 0 ? 0 : value > 255 ? 255 : value);
+// A weight as an integer, rounded half away from zero.
+static int32_t fixed_point(double weight) {
+    return (int32_t)(weight * (1 << FIXED_BITS) + (weight < 0 ? -0.5 : 0.5));
 }
 
-// The weights as integers, rounded half away from zero; NULL without memory, caller frees.
-static int32_t *fixed_point(const ResizeFilter *f) {
-    size_t n = f->n_out * f->stride;
-    int32_t *fixed = malloc(n * sizeof *fixed);
-    for (size_t i = 0; fixed && i < n; i++)
-        fixed[i] = (int32_t)(f->weights[i] * (1 << BITS) + (f->weights[i] < 0 ? -0.5 : 0.5));
-    return fixed;
+// ---- weights ----
+
+static void row_filter_free(RowFilter *f) {
+    free(f->first);
+    free(f->weights);
+    free(f->shuffle);
+    free(f->pairs);
+    *f = (RowFilter){0};
 }
 
-static void resize_rows(Image *out, const Image *in, const ResizeFilter *f, const int32_t *weights) {
-    for (size_t y = 0; y < in->height; y++) {
-        const uint8_t *row = in->rgb + y * in->width * 3;
-        uint8_t *result = out->rgb + y * out->width * 3;
-        for (size_t x = 0; x < out->width; x++) {
-            const uint8_t *p = row + 3 * f->first[x];
-            const int32_t *w = weights + x * f->stride;
-            int32_t r = HALF, g = HALF, b = HALF;
-            for (size_t j = 0; j < f->count[x]; j++) {
-                r += p[3 * j] * w[j];
-                g += p[3 * j + 1] * w[j];
-                b += p[3 * j + 2] * w[j];
-            }
-            result[3 * x] = to_byte(r), result[3 * x + 1] = to_byte(g), result[3 * x + 2] = to_byte(b);
+static void set_weights(RowFilter *f, const ResizeFilter *exact) {
+    for (size_t x = 0; x < f->blocks * BLOCK; x++) {
+        const size_t from =
+            x < f->n_out ? x : f->n_out - 1; // beyond the row: its last place, with weights of zero
+        f->first[x] = (uint32_t)exact->first[from];
+        for (size_t j = 0; x < f->n_out && j < exact->count[x]; j++)
+            f->weights[x * f->taps + j] = fixed_point(exact->weights[x * exact->stride + j]);
+    }
+}
+
+// Whether each four neighbouring outputs find four taps in one window.
+static bool lie_close(const RowFilter *f) {
+    for (size_t x = 0; x < f->blocks * BLOCK; x += 4)
+        if (f->first[x + 3] - f->first[x] + 4 > WINDOW) return false;
+    return true;
+}
+
+static void set_pairs(RowFilter *f) {
+    const size_t quads = f->taps / 4;
+    for (size_t x = 0; x < f->blocks * BLOCK; x++) {
+        for (size_t j = 0; j < 4; j++)
+            f->shuffle[4 * x + j] = (uint8_t)(f->first[x] - f->first[x & ~(size_t)3] + j);
+        for (size_t j = 0; j < f->taps; j++) {
+            const int32_t weight = f->weights[x * f->taps + j], low = weight & ((1 << FIXED_LOW_BITS) - 1);
+            const size_t kind = j % 2, second = j % 4 / 2;
+            int16_t *p =
+                f->pairs + ((x / BLOCK * quads + j / 4) * 4 + kind) * 2 * BLOCK + x % BLOCK * 2 + second;
+            p[0] = (int16_t)(weight >> FIXED_LOW_BITS);
+            p[4 * BLOCK] = (int16_t)low;
         }
     }
 }
 
-static void add_row(int32_t *restrict sums, const uint8_t *restrict row, int32_t weight, size_t n) {
-    for (size_t i = 0; i < n; i++) sums[i] += row[i] * weight;
+static bool row_filter_make(RowFilter *f, size_t n_in, size_t n_out) {
+    ResizeFilter exact;
+    if (!resize_filter_make(&exact, n_in, n_out, cubic, 2)) return false;
+    size_t taps = 0, outputs = (n_out + BLOCK - 1) / BLOCK * BLOCK;
+    for (size_t x = 0; x < n_out; x++) taps = exact.count[x] > taps ? exact.count[x] : taps;
+    *f = (RowFilter){.n_out = n_out, .blocks = outputs / BLOCK, .taps = (taps + 3) / 4 * 4};
+    f->first = calloc(outputs, sizeof *f->first);
+    f->weights = calloc(outputs * f->taps, sizeof *f->weights);
+    bool ok = f->first && f->weights;
+    if (ok) set_weights(f, &exact);
+    resize_filter_free(&exact);
+    if (ok && lie_close(f)) {
+        f->shuffle = malloc(outputs * 4);
+        f->pairs = malloc(outputs * f->taps * 2 * sizeof *f->pairs);
+        ok = f->shuffle && f->pairs;
+        if (ok) set_pairs(f);
+    }
+    if (!ok) row_filter_free(f);
+    return ok;
 }
 
-static void resize_columns(Image *out, const Image *in, const ResizeFilter *f, const int32_t *weights,
-                           int32_t *sums) {
-    size_t n = in->width * 3;
-    for (size_t y = 0; y < out->height; y++) {
-        for (size_t i = 0; i < n; i++) sums[i] = HALF;
-        for (size_t j = 0; j < f->count[y]; j++)
-            add_row(sums, in->rgb + (f->first[y] + j) * n, weights[y * f->stride + j], n);
-        uint8_t *result = out->rgb + y * n;
-        for (size_t i = 0; i < n; i++) result[i] = to_byte(sums[i]);
-    }
+static bool column_filter_make(ColumnFilter *c, size_t n_in, size_t n_out) {
+    *c = (ColumnFilter){0};
+    if (!resize_filter_make(&c->f, n_in, n_out, cubic, 2)) return false;
+    const size_t n = n_out * c->f.stride;
+    c->taps = c->f.stride;
+    c->weights = malloc(n * sizeof *c->weights);
+    for (size_t i = 0; c->weights && i < n; i++) c->weights[i] = fixed_point(c->f.weights[i]);
+    return c->weights;
 }
 
-// One pass into a new image of width x height, one of which is that of in.
-static bool resize_pass(Image *out, const Image *in, size_t width, size_t height, Error *err) {
-    bool horizontal = width != in->width;
-    ResizeFilter f = {0};
-    int32_t *weights = NULL, *sums = malloc(in->width * 3 * sizeof *sums);
-    if (!image_alloc(out, width, height, "resize", err)) {
-        free(sums);
-        return false;
-    }
-    bool ok = sums && resize_filter_make(&f, horizontal ? in->width : in->height, horizontal ? width : height,
-                                         cubic, 2);
-    ok = ok && (weights = fixed_point(&f)) != NULL;
-    if (ok && horizontal) resize_rows(out, in, &f, weights);
-    if (ok && !horizontal) resize_columns(out, in, &f, weights, sums);
-    resize_filter_free(&f);
-    free(weights);
-    free(sums);
-    if (ok) return true;
-    image_free(out);
+// ---- the stream ----
+
+bool resizer_open(Resizer *r, const Image *in, size_t width, size_t height, Error *err) {
+    *r = (Resizer){.in = in, .width = width, .height = height};
+    if (!image_size_check(width, height, "resize", err) || !(r->kernels = image_kernels(err))) return false;
+    bool across = width != in->width;
+    bool ok = (!across || row_filter_make(&r->across, in->width, width)) &&
+              column_filter_make(&r->down, in->height, height);
+    r->plane_in = in->width + r->across.taps + WINDOW + BLOCK;
+    r->plane = width + 2 * BLOCK;
+    r->split = ok ? calloc(3, r->plane_in) : NULL;
+    r->ring = ok ? calloc(r->down.taps, 3 * r->plane) : NULL;
+    r->rows = ok ? calloc(r->down.taps, 3 * sizeof *r->rows) : NULL;
+    if (r->split && r->ring && r->rows) return true;
+    resizer_close(r);
     return error_set(err, "resize: no memory for %zu x %zu pixels", width, height);
 }
 
-bool image_resize_bicubic(Image *out, const Image *in, size_t width, size_t height, Error *err) {
-    Image wide = {0};
-    *out = (Image){0};
-    if (width == 0 || height == 0) return error_set(err, "resize to %zu x %zu pixels", width, height);
-    if (width != in->width && height != in->height) {
-        bool ok =
-            resize_pass(&wide, in, width, in->height, err) && resize_pass(out, &wide, width, height, err);
-        image_free(&wide);
-        return ok;
+void resizer_close(Resizer *r) {
+    row_filter_free(&r->across);
+    resize_filter_free(&r->down.f);
+    free(r->down.weights);
+    free(r->split);
+    free(r->ring);
+    free(r->rows);
+    *r = (Resizer){0};
+}
+
+static uint8_t *ring_row(const Resizer *r, size_t y) {
+    return r->ring + y % r->down.taps * 3 * r->plane;
+}
+
+static void pass_row(Resizer *r, size_t y) {
+    const uint8_t *rgb = r->in->rgb + y * r->in->width * 3;
+    uint8_t *out = ring_row(r, y);
+    if (r->across.n_out == 0) {
+        r->kernels->split(out, r->plane, rgb, r->width);
+        return;
     }
-    if (width != in->width || height != in->height) return resize_pass(out, in, width, height, err);
-    if (!image_alloc(out, width, height, "resize", err)) return false;
-    memcpy(out->rgb, in->rgb, width * height * 3);
-    return true;
+    r->kernels->split(r->split, r->plane_in, rgb, r->in->width);
+    for (size_t c = 0; c < 3; c++)
+        r->kernels->filter_row(out + c * r->plane, r->split + c * r->plane_in, &r->across);
+}
+
+size_t resizer_row(Resizer *r, size_t y, const int32_t **weights) {
+    const size_t first = r->down.f.first[y], count = r->down.f.count[y];
+    for (; r->done < first + count; r->done++) pass_row(r, r->done);
+    for (size_t c = 0; c < 3; c++)
+        for (size_t j = 0; j < count; j++)
+            r->rows[c * r->down.taps + j] = ring_row(r, first + j) + c * r->plane;
+    *weights = r->down.weights + y * r->down.taps;
+    return count;
+}
+
+static void join(uint8_t *restrict rgb, const uint8_t *restrict planes, size_t plane, size_t n) {
+    const uint8_t *r = planes, *g = planes + plane, *b = planes + 2 * plane;
+    for (size_t x = 0; x < n; x++) rgb[3 * x] = r[x], rgb[3 * x + 1] = g[x], rgb[3 * x + 2] = b[x];
+}
+
+bool image_resize_bicubic(Image *out, const Image *in, size_t width, size_t height, Error *err) {
+    Resizer r;
+    *out = (Image){0};
+    if (!resizer_open(&r, in, width, height, err)) return false;
+    uint8_t *planes = malloc(3 * r.plane);
+    bool ok = planes ? image_alloc(out, width, height, "resize", err)
+                     : error_set(err, "resize: no memory for %zu x %zu pixels", width, height);
+    for (size_t y = 0; ok && y < height; y++) {
+        const int32_t *weights;
+        const size_t n_rows = resizer_row(&r, y, &weights);
+        for (size_t c = 0; c < 3; c++)
+            r.kernels->mix_bytes(planes + c * r.plane, r.rows + c * r.down.taps, weights, n_rows, width);
+        join(out->rgb + y * width * 3, planes, r.plane, width);
+    }
+    free(planes);
+    resizer_close(&r);
+    return ok;
 }

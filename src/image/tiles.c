@@ -1,20 +1,20 @@
-// nanoVLM's data/custom_transforms.py: the size a picture is resized to, and its tiles.
+// nanoVLM's data/custom_transforms.py: the size a picture is resized to, and its tiles, which
+// the resize writes straight into the caller's memory.
 #include "base/check.h"
-#include "base/memory.h"
-#include "image/filter.h"
-#include "image/image.h"
+#include "image/resize.h"
 
 #include <math.h>
 #include <stdlib.h>
 
-bool image_target_size(size_t *width, size_t *height, size_t in_width, size_t in_height, size_t max_img_size,
-                       size_t tile, bool resize_to_max_side_len, Error *err) {
+bool image_target_size(size_t *width, size_t *height, size_t in_width, size_t in_height,
+                       const ResizeRule *rule, Error *err) {
+    const size_t max_img_size = rule->max_img_size, tile = rule->tile;
     CHECK(in_width && in_height && max_img_size && tile, "sizes %zu x %zu, max_img_size %zu, tile %zu",
           in_width, in_height, max_img_size, tile);
     bool wide = in_width >= in_height;
     double p = (double)tile, long_side = (double)(wide ? in_width : in_height);
     double short_side = (double)(wide ? in_height : in_width), long_target = (double)max_img_size;
-    if (!resize_to_max_side_len) long_target = fmin(long_target, ceil(long_side / p) * p);
+    if (!rule->resize_to_max_side_len) long_target = fmin(long_target, ceil(long_side / p) * p);
     double scale =
         long_target / long_side; // rounding here decides some sizes: the order of operations matters
     double short_target = fmax(p, ceil(short_side * scale / p) * p);
@@ -27,72 +27,112 @@ bool image_target_size(size_t *width, size_t *height, size_t in_width, size_t in
                      in_width, in_height, *width, *height, tile, max_img_size, tile);
 }
 
-static void byte_to_float_table(float table[256]) {
-    for (int i = 0; i < 256; i++) table[i] = (float)i / 255.0f;
-}
+// ---- the global tile ----
 
-// Tile (row, col) into out [3, tile, tile].
-static void cut_tile(float *out, const Image *image, size_t tile, size_t row, size_t col,
-                     const float table[256]) {
-    for (size_t y = 0; y < tile; y++) {
-        const uint8_t *p = image->rgb + ((row * tile + y) * image->width + col * tile) * 3;
-        for (size_t c = 0; c < 3; c++)
-            for (size_t x = 0; x < tile; x++) out[(c * tile + y) * tile + x] = table[p[3 * x + c]];
-    }
-}
+// The whole picture as one tile [3, tile, tile]: torchvision's antialiased bilinear resize of the float
+// picture. It is mixed from the rows of the tiles while these are made: first down, into the sums of the
+// output rows that the current row lies within (three at most, since neighbours share half their rows), then
+// each finished one across.
+enum { OPEN_ROWS = 3 };
+
+typedef struct GlobalTile {
+    float *out; // [3, tile, tile]; NULL: none is wanted
+    size_t tile, width;
+    ResizeFilter across, down;
+    float *sums;    // [OPEN_ROWS, 3, width]; output row i in i % OPEN_ROWS
+    float *weights; // [2 * cols]: across, of all outputs but the first and the last
+    size_t next;    // the first output row that is not finished
+} GlobalTile;
 
 static double triangle(double x) {
     return fabs(x) < 1 ? 1 - fabs(x) : 0;
 }
 
-// One row of the picture, [width, 3] bytes, to out [3, tile]; plane: from one channel of out to the next.
-static void shrink_row(float *out, size_t plane, const uint8_t *row, const ResizeFilter *f,
-                       const float table[256]) {
-    for (size_t x = 0; x < f->n_out; x++) {
-        const double *w = f->weights + x * f->stride;
-        const uint8_t *p = row + 3 * f->first[x];
-        float sums[3] = {0};
-        for (size_t j = 0; j < f->count[x]; j++)
-            for (size_t c = 0; c < 3; c++) sums[c] += table[p[3 * j + c]] * (float)w[j];
-        for (size_t c = 0; c < 3; c++) out[c * plane + x] = sums[c];
+static void global_close(GlobalTile *g) {
+    resize_filter_free(&g->across);
+    resize_filter_free(&g->down);
+    free(g->sums);
+    free(g->weights);
+}
+
+static bool global_open(GlobalTile *g, float *out, size_t width, size_t height, size_t tile) {
+    *g = (GlobalTile){.out = out, .tile = tile, .width = width};
+    if (!out) return true;
+    if (!resize_filter_make(&g->across, width, tile, triangle, 1)) return false;
+    if (!resize_filter_make(&g->down, height, tile, triangle, 1)) return false;
+    const size_t taps = width / tile * 2;
+    g->sums = malloc(OPEN_ROWS * 3 * width * sizeof *g->sums);
+    g->weights = malloc(taps * sizeof *g->weights);
+    for (size_t j = 0; g->weights && tile > 2 && j < taps; j++)
+        g->weights[j] = j < g->across.count[1] ? (float)g->across.weights[g->across.stride + j] : 0;
+    return g->sums && g->weights;
+}
+
+static float shrink_one(const GlobalTile *g, const float *in, size_t x) {
+    const double *w = g->across.weights + x * g->across.stride;
+    float sum = 0;
+    for (size_t j = 0; j < g->across.count[x]; j++) sum += in[g->across.first[x] + j] * (float)w[j];
+    return sum;
+}
+
+static void finish_row(GlobalTile *g, const ImageKernels *kernels) {
+    const size_t n = g->tile, stride = g->width / n;
+    for (size_t c = 0; c < 3; c++) {
+        const float *in = g->sums + (g->next % OPEN_ROWS * 3 + c) * g->width;
+        float *out = g->out + (c * n + g->next) * n;
+        out[0] = shrink_one(g, in, 0);
+        out[n - 1] = shrink_one(g, in, n - 1);
+        if (n > 2) kernels->shrink(out + 1, in + g->across.first[1], g->weights, stride, n - 2);
+    }
+    g->next++;
+}
+
+// Row y of the picture, of which x [3][width] is given tile by tile: channel c of tile column col at tiles +
+// (col * 3 + c) * plane.
+static void global_add_row(GlobalTile *g, const ImageKernels *kernels, const float *tiles, size_t y) {
+    const size_t n = g->tile;
+    if (!g->out) return;
+    for (size_t i = g->next; i < n && g->down.first[i] <= y; i++) {
+        const size_t j = y - g->down.first[i];
+        if (j >= g->down.count[i]) continue;
+        const float weight = (float)g->down.weights[i * g->down.stride + j];
+        for (size_t col = 0; col < g->width / n; col++)
+            for (size_t c = 0; c < 3; c++)
+                kernels->add_row(g->sums + (i % OPEN_ROWS * 3 + c) * g->width + col * n,
+                                 tiles + (col * 3 + c) * n * n, weight, j == 0, n);
+    }
+    while (g->next < n && g->down.first[g->next] + g->down.count[g->next] == y + 1) finish_row(g, kernels);
+}
+
+// ---- all tiles ----
+
+static void cut_rows(float *out, Resizer *r, GlobalTile *global, size_t tile) {
+    const size_t cols = r->width / tile, plane = tile * tile;
+    for (size_t y = 0; y < r->height; y++) {
+        const int32_t *weights;
+        const size_t n_rows = resizer_row(r, y, &weights);
+        float *row = out + y / tile * cols * 3 * plane + y % tile * tile;
+        for (size_t col = 0; col < cols; col++) {
+            for (size_t c = 0; c < 3; c++) {
+                r->kernels->mix_floats(row + (col * 3 + c) * plane, r->rows + c * r->down.taps, weights,
+                                       n_rows, tile);
+                for (size_t j = 0; j < n_rows; j++) r->rows[c * r->down.taps + j] += tile;
+            }
+        }
+        global_add_row(global, r->kernels, row, y);
     }
 }
 
-// The whole picture as one tile [3, tile, tile]: torchvision's antialiased bilinear resize of the float
-// picture.
-static void global_tile(float *out, const Image *image, size_t tile, const float table[256]) {
-    ResizeFilter columns, rows;
-    CHECK(resize_filter_make(&columns, image->width, tile, triangle, 1) &&
-              resize_filter_make(&rows, image->height, tile, triangle, 1),
-          "no memory for the weights of %zu x %zu pixels", image->width, image->height);
-    size_t plane = image->height * tile;
-    float *narrow = mem_alloc(3 * plane * sizeof *narrow); // [3, height, tile]
-    for (size_t y = 0; y < image->height; y++)
-        shrink_row(narrow + y * tile, plane, image->rgb + y * image->width * 3, &columns, table);
-    for (size_t i = 0; i < 3 * tile; i++) { // channel i / tile, row i % tile
-        const float *in = narrow + i / tile * plane + rows.first[i % tile] * tile;
-        const double *w = rows.weights + i % tile * rows.stride;
-        float *sums = out + i * tile;
-        for (size_t x = 0; x < tile; x++) sums[x] = 0;
-        for (size_t j = 0; j < rows.count[i % tile]; j++)
-            for (size_t x = 0; x < tile; x++) sums[x] += in[j * tile + x] * (float)w[j];
-    }
-    free(narrow);
-    resize_filter_free(&columns);
-    resize_filter_free(&rows);
-}
-
-void image_to_tiles(float *out, const Image *image, size_t tile, bool global) {
-    CHECK(image->width % tile == 0 && image->height % tile == 0, "%zu x %zu pixels in tiles of %zu",
-          image->width, image->height, tile);
-    float table[256];
-    byte_to_float_table(table);
-    size_t values = 3 * tile * tile;
-    if (global) {
-        global_tile(out, image, tile, table);
-        out += values;
-    }
-    for (size_t row = 0; row < image->height / tile; row++)
-        for (size_t col = 0; col < image->width / tile; col++, out += values)
-            cut_tile(out, image, tile, row, col, table);
+bool image_to_tiles(float *out, const Image *image, size_t width, size_t height, size_t tile,
+                    bool with_global, Error *err) {
+    CHECK(width % tile == 0 && height % tile == 0, "%zu x %zu pixels in tiles of %zu", width, height, tile);
+    Resizer r;
+    GlobalTile global;
+    if (!resizer_open(&r, image, width, height, err)) return false;
+    bool ok = global_open(&global, with_global ? out : NULL, width, height, tile) ||
+              error_set(err, "no memory for the global tile of %zu x %zu pixels", width, height);
+    if (ok) cut_rows(out + (with_global ? 3 * tile * tile : 0), &r, &global, tile);
+    global_close(&global);
+    resizer_close(&r);
+    return ok;
 }

@@ -1,5 +1,6 @@
-// The CPU backend: its memory, its threads, and the choice of the level of instructions.
+// The CPU backend: its memory, its threads, and the kernels of the level of instructions.
 #include "ops/cpu/cpu.h"
+#include "base/cpu_level.h"
 #include "base/memory.h"
 #include "ops/cpu/gemm.h"
 #include "tensor/ops_table.h"
@@ -87,47 +88,18 @@ static const BackendDevice device = {
 extern const BackendOps cpu_table_generic;
 #ifdef CPU_LEVELS_X86
 extern const BackendOps cpu_table_avx2, cpu_table_avx512;
-
-static bool has_avx2(void) {
-    return __builtin_cpu_supports("x86-64-v3");
-}
-static bool has_avx512(void) {
-    return __builtin_cpu_supports("x86-64-v4");
-}
 #endif
-static bool has_generic(void) {
-    return true;
-}
 
 static const struct Level {
-    const char *name, *title;
+    const char *title;
     const BackendOps *ops;
-    bool (*supported)(void);
-} levels[] = {
-// best first
+} levels[CPU_LEVELS] = {
+    [CPU_GENERIC] = {"generic", &cpu_table_generic},
 #ifdef CPU_LEVELS_X86
-    {"avx512", "AVX-512", &cpu_table_avx512, has_avx512},
-    {"avx2", "AVX2", &cpu_table_avx2, has_avx2},
+    [CPU_AVX2] = {"AVX2", &cpu_table_avx2},
+    [CPU_AVX512] = {"AVX-512", &cpu_table_avx512},
 #endif
-    {"generic", "generic", &cpu_table_generic, has_generic},
 };
-enum { LEVEL_COUNT = sizeof levels / sizeof *levels };
-
-static bool choose_level(const struct Level **level, Error *err) {
-    const char *forced = getenv("VLM_CPU_LEVEL");
-    for (size_t i = 0; i < LEVEL_COUNT; i++) {
-        *level = &levels[i];
-        if (!forced || !*forced) {
-            if (levels[i].supported()) return true;
-        } else if (strcmp(forced, levels[i].name) == 0) {
-            if (levels[i].supported()) return true;
-            return error_set(err, "VLM_CPU_LEVEL is %s, but this machine lacks these instructions; unset it",
-                             forced);
-        }
-    }
-    return error_set(err, "VLM_CPU_LEVEL is \"%s\", expected generic, avx2 or avx512 (on x86-64), or nothing",
-                     forced);
-}
 
 // The lowest-numbered hardware thread of cpu's core, which stands for the core; cpu itself where Linux
 // doesn't say.
@@ -153,19 +125,20 @@ static size_t physical_cores(void) {
 }
 
 bool backend_cpu_create(Backend **be, size_t threads, Error *err) {
-    const struct Level *level;
+    CpuLevel level;
     *be = NULL;
-    if (!choose_level(&level, err)) return false;
+    if (!cpu_level_choose(&level, err)) return false;
     if (threads > CPU_SETSIZE) return error_set(err, "%zu threads; at most %d will do", threads, CPU_SETSIZE);
     if (threads == 0) threads = physical_cores();
-    gemm_limit_level(level->name);
+    gemm_limit_level(cpu_level_names[level]);
     CpuState *state = mem_zeroed(1, sizeof *state);
-    *state = (CpuState){.threads = (int)threads, .level = level->name};
+    *state = (CpuState){.threads = (int)threads, .level = cpu_level_names[level]};
     *be = mem_zeroed(1, sizeof **be);
-    **be = (Backend){.name = "cpu", .alignment = 64, .ops = level->ops, .device = &device, .state = state};
+    **be = (Backend){
+        .name = "cpu", .alignment = 64, .ops = levels[level].ops, .device = &device, .state = state};
     char library[64];
     gemm_describe(library, sizeof library);
-    snprintf((*be)->detail, sizeof(*be)->detail, "%s, %zu thread%s, %s", level->title, threads,
+    snprintf((*be)->detail, sizeof(*be)->detail, "%s, %zu thread%s, %s", levels[level].title, threads,
              threads == 1 ? "" : "s", library);
     return true;
 }

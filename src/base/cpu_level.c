@@ -1,0 +1,30 @@
+#include "base/cpu_level.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+const char *const cpu_level_names[CPU_LEVELS] = {"generic", "avx2", "avx512"};
+
+static bool supported(CpuLevel level) {
+#ifdef CPU_LEVELS_X86
+    if (level == CPU_AVX2) return __builtin_cpu_supports("x86-64-v3");
+    if (level == CPU_AVX512) return __builtin_cpu_supports("x86-64-v4");
+#endif
+    return level == CPU_GENERIC;
+}
+
+bool cpu_level_choose(CpuLevel *level, Error *err) {
+    const char *forced = getenv("VLM_CPU_LEVEL");
+    for (int i = CPU_LEVELS - 1; i >= 0; i--) { // best first
+        *level = (CpuLevel)i;
+        if (!forced || !*forced) {
+            if (supported(*level)) return true;
+        } else if (strcmp(forced, cpu_level_names[i]) == 0) {
+            if (supported(*level)) return true;
+            return error_set(err, "VLM_CPU_LEVEL is %s, but this machine lacks these instructions; unset it",
+                             forced);
+        }
+    }
+    return error_set(err, "VLM_CPU_LEVEL is \"%s\", expected generic, avx2 or avx512 (on x86-64), or nothing",
+                     forced);
+}
