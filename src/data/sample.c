@@ -76,11 +76,13 @@ static SampleFate choose_turns(Messages *m, const SampleRules *r, const RowColum
 }
 
 static bool read_picture(Picture *p, const SampleRules *r, const RowColumns *c, size_t image, Error *err) {
-    const uint8_t *bytes;
-    size_t size;
+    RowImage encoded;
     Image decoded = {0};
-    return row_image_bytes(&bytes, &size, c, image, err) && image_decode(&decoded, bytes, size, true, err) &&
-           picture_init(p, &decoded, r->vlm, err);
+    bool ok = row_image_open(&encoded, c, image, err) &&
+              image_decode(&decoded, encoded.bytes, encoded.size, true, err) &&
+              picture_init(p, &decoded, r->vlm, err);
+    row_image_close(&encoded);
+    return ok;
 }
 
 // Decodes the row's pictures and appends their image string to the text.

@@ -26,13 +26,13 @@ static bool read_pictures(QuestionRow *r, const RowColumns *c, size_t row, const
     row_images(&first, &count, c, row);
     r->pictures = mem_zeroed(count + 1, sizeof *r->pictures);
     for (size_t i = 0; i < count; i++) {
-        const uint8_t *bytes;
-        size_t size;
+        RowImage encoded;
         Image image;
-        if (!row_image_bytes(&bytes, &size, c, first + i, err) ||
-            !image_decode(&image, bytes, size, true, err) ||
-            !picture_init(&r->pictures[i], &image, config, err))
-            return false;
+        bool ok = row_image_open(&encoded, c, first + i, err) &&
+                  image_decode(&image, encoded.bytes, encoded.size, true, err) &&
+                  picture_init(&r->pictures[i], &image, config, err);
+        row_image_close(&encoded);
+        if (!ok) return false;
         r->n_pictures++;
     }
     return true;
