@@ -48,6 +48,7 @@ static const struct {
     {"Z", COLUMN_BINARY}, {"u", COLUMN_STRING}, {"U", COLUMN_STRING},  {"n", COLUMN_NULL},
     {"c", COLUMN_INT},    {"C", COLUMN_INT},    {"s", COLUMN_INT},     {"S", COLUMN_INT},
     {"i", COLUMN_INT},    {"I", COLUMN_INT},    {"l", COLUMN_INT},     {"L", COLUMN_INT},
+    {"f", COLUMN_FLOAT},  {"g", COLUMN_FLOAT},
 };
 
 ColumnType column_type(Column c) {
