@@ -87,6 +87,24 @@ static std::shared_ptr<arrow::DataType> plain_type(const std::shared_ptr<arrow::
     }
 }
 
+// Lists from list views: Arrow 26's cast between them leaves the last offset out.
+static arrow::Result<std::shared_ptr<arrow::ChunkedArray>>
+without_views(const std::shared_ptr<arrow::ChunkedArray> &column) {
+    arrow::ArrayVector chunks;
+    auto *pool = arrow::default_memory_pool();
+    for (const auto &chunk : column->chunks()) {
+        auto list = arrow::Result<std::shared_ptr<arrow::Array>>(chunk);
+        if (chunk->type_id() == arrow::Type::LIST_VIEW)
+            list = arrow::ListArray::FromListView(static_cast<const arrow::ListViewArray &>(*chunk), pool);
+        if (chunk->type_id() == arrow::Type::LARGE_LIST_VIEW)
+            list = arrow::LargeListArray::FromListView(static_cast<const arrow::LargeListViewArray &>(*chunk),
+                                                       pool);
+        ARROW_RETURN_NOT_OK(list);
+        chunks.push_back(*list);
+    }
+    return chunks.empty() ? column : std::make_shared<arrow::ChunkedArray>(chunks);
+}
+
 // Checks every offset, dictionary index and string, for the bytes may be hostile and what follows trusts
 // them; then casts what is not in its plain form. Columns that are stay where they lie.
 static arrow::Result<std::shared_ptr<arrow::RecordBatch>> plain_batch(std::shared_ptr<arrow::Table> table) {
@@ -95,7 +113,9 @@ static arrow::Result<std::shared_ptr<arrow::RecordBatch>> plain_batch(std::share
         auto field = table->schema()->field(i);
         auto type = plain_type(field->type());
         if (type->Equals(field->type())) continue;
-        ARROW_ASSIGN_OR_RAISE(auto cast, arrow::compute::Cast(table->column(i), type));
+        ARROW_ASSIGN_OR_RAISE(auto column, without_views(table->column(i)));
+        ARROW_ASSIGN_OR_RAISE(auto cast, arrow::compute::Cast(column, type));
+        ARROW_RETURN_NOT_OK(cast.chunked_array()->ValidateFull());
         ARROW_ASSIGN_OR_RAISE(table, table->SetColumn(i, field->WithType(type), cast.chunked_array()));
     }
     return table->CombineChunksToBatch();
@@ -434,6 +454,8 @@ static Status open_arrow(ArrowFile *f, const std::string &path) {
     f->source = std::make_shared<arrow::io::BufferReader>(std::make_shared<MappedFile>(map));
     if (map.size == 0) return Status::Invalid("the file is empty; copy it again");
     bool is_file = map.size >= sizeof magic && memcmp(map.bytes, magic, sizeof magic) == 0;
+    if (is_file && memcmp(map.bytes + map.size - 6, magic, 6) != 0)
+        return Status::Invalid("the file has no end mark; it is truncated: copy it again");
     return index_messages(f, is_file ? sizeof magic : 0);
 }
 
