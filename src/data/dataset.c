@@ -60,9 +60,9 @@ static void add_groups(Dataset *d, char *owned_path) {
 // False when the file was skipped.
 static bool add_file(Dataset *d, const char *path, bool is_first, Error *err) {
     d->kind = source_kind(path);
-    CHECK(d->kind, "%s", path);
-    bool ok = d->kind->open(&d->source, path, err) && check_columns(d, path, err) &&
-              (!is_first || check_rows(d, err));
+    bool ok = d->kind || error_set(err, "%s: neither a .parquet nor an .arrow file", path);
+    ok = ok && d->kind->open(&d->source, path, err) && check_columns(d, path, err) &&
+         (!is_first || check_rows(d, err));
     if (ok)
         add_groups(d, mem_strdup(path));
     else

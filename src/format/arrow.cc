@@ -398,6 +398,10 @@ static Status truncated(int64_t at, int64_t n, int64_t size) {
                            "; the file is truncated: copy it again");
 }
 
+static Status not_arrow() {
+    return Status::Invalid("it does not begin with a schema; expected an Arrow stream or file");
+}
+
 // The message at *at, of which only the metadata is read, and moves *at behind it. NULL at the end of the
 // stream, which may or may not be marked.
 static arrow::Result<std::unique_ptr<arrow::ipc::Message>> next_message(const ArrowFile &f, int64_t *at,
@@ -410,6 +414,7 @@ static arrow::Result<std::unique_ptr<arrow::ipc::Message>> next_message(const Ar
     int64_t skip = prefix[0] == UINT32_MAX ? 8 : 4, length = prefix[skip / 4 - 1];
     if (left < skip) return truncated(*at, skip, f.size);
     if (length == 0) return nullptr;
+    if (*at == 0 && skip == 4 && length > left) return not_arrow();
     if (length > left - skip || length > INT32_MAX) return truncated(*at, skip + length, f.size);
     *m = {*at + skip, (int32_t)length, 0, 0, false, f.dictionaries.size()};
     ARROW_ASSIGN_OR_RAISE(auto metadata, f.source->ReadAt(m->offset, length));
@@ -423,8 +428,7 @@ static arrow::Result<std::unique_ptr<arrow::ipc::Message>> next_message(const Ar
 static Status index_messages(ArrowFile *f, int64_t at) {
     Message m;
     ARROW_ASSIGN_OR_RAISE(auto message, next_message(*f, &at, &m));
-    if (!message || message->type() != arrow::ipc::MessageType::SCHEMA)
-        return Status::Invalid("it does not begin with a schema; expected an Arrow stream or file");
+    if (!message || message->type() != arrow::ipc::MessageType::SCHEMA) return not_arrow();
     arrow::ipc::DictionaryMemo memo;
     ARROW_ASSIGN_OR_RAISE(f->schema, arrow::ipc::ReadSchema(*message, &memo));
     f->schema_message = m;
