@@ -440,6 +440,100 @@ static void test_parts(void **state) {
     free(path);
 }
 
+// ---- bytes from elsewhere ----
+
+// A file in memory that keeps count of what was asked of it.
+typedef struct Counted {
+    char *bytes;
+    size_t size, asked, closed;
+    bool broken;
+} Counted;
+
+static bool read_counted(void *state, void *out, size_t offset, size_t n, Error *err) {
+    Counted *c = state;
+    if (c->broken) return error_set(err, "the network is down");
+    assert_true(offset <= c->size && n <= c->size - offset);
+    memcpy(out, c->bytes + offset, n);
+    c->asked += n;
+    return true;
+}
+
+static void close_counted(void *state) {
+    ((Counted *)state)->closed++;
+}
+
+static ByteRanges counted(Counted *c) {
+    return (ByteRanges){c, c->size, read_counted, close_counted};
+}
+
+static void test_arrow_by_ranges(void **state) {
+    (void)state;
+    Error err;
+    Counted c = {0};
+    ArrowReader *r;
+    RecordBatch *batch;
+    char *path = golden_path("sources/types/stream.arrow");
+    expect(file_read(&c.bytes, &c.size, path, &err), &err);
+    expect(arrow_open_ranges(&r, "far", counted(&c), &err), &err);
+    size_t heads = c.size - arrow_bytes(r, 0) - arrow_bytes(r, 1);
+    assert_true(c.asked <= heads + 6); // the first bytes are looked at twice
+    c.asked = 0;
+    expect(arrow_read(&batch, r, 1, NULL, 0, &err), &err);
+    assert_true(c.asked >= arrow_bytes(r, 1) && c.asked <= heads + arrow_bytes(r, 1));
+    for (size_t i = 0; i < 4; i++) expect_types_row(batch, i, 6 + i);
+    record_batch_free(batch);
+    c.broken = true;
+    assert_false(arrow_read(&batch, r, 1, NULL, 0, &err));
+    assert_string_equal(err.text, "far: record batch 1: the network is down");
+    assert_int_equal(c.closed, 0);
+    arrow_close(r);
+    assert_int_equal(c.closed, 1);
+    assert_false(arrow_open_ranges(&r, "far", counted(&c), &err));
+    assert_int_equal(c.closed, 2);
+    free(c.bytes), free(path);
+}
+
+static void write_large_rows(const char *path) {
+    Error err;
+    ParquetWriter *w;
+    Random random = random_stream(3, RANDOM_TEST, 0);
+    static char noise[40000];
+    expect(parquet_create(&w, path, 4, &err), &err);
+    for (size_t i = 0; i < 20; i++) {
+        for (size_t k = 0; k < sizeof noise; k++) noise[k] = (char)random_u32(&random);
+        FineVisionImage image = {noise, sizeof noise, NULL};
+        expect(parquet_write_row(w, &(FineVisionRow){.images = &image, .n_images = 1}, &err), &err);
+    }
+    expect(parquet_finish(w, &err), &err);
+}
+
+static void test_parquet_by_ranges(void **state) {
+    (void)state;
+    Error err;
+    Counted c = {0};
+    ParquetReader *r;
+    RecordBatch *batch;
+    char *path = path_join(folder, "large.parquet");
+    write_large_rows(path);
+    expect(file_read(&c.bytes, &c.size, path, &err), &err);
+    expect(parquet_open_ranges(&r, "far", counted(&c), &err), &err);
+    assert_int_equal(parquet_row_groups(r), 5);
+    assert_true(c.asked < c.size / 6);
+    c.asked = 0;
+    expect(parquet_read(&batch, r, 2, (const char *[]){"texts"}, 1, &err), &err);
+    assert_true(c.asked < c.size / 20);
+    record_batch_free(batch);
+    expect(parquet_read(&batch, r, 2, NULL, 0, &err), &err);
+    assert_true(c.asked > c.size / 6 && c.asked < c.size / 4); // one group of five
+    record_batch_free(batch);
+    c.broken = true;
+    assert_false(parquet_read(&batch, r, 3, NULL, 0, &err));
+    assert_string_equal(err.text, "far: row group 3: the network is down");
+    parquet_close(r);
+    assert_int_equal(c.closed, 1);
+    free(c.bytes), free(path);
+}
+
 // A batch as another producer may give it: struct, child and items all begin at offsets of their own.
 // Row i is {numbers: [10 i, 10 i + 1]}, row 1 is null.
 static void test_offsets(void **state) {
@@ -603,6 +697,8 @@ int main(void) {
         cmocka_unit_test(test_arrow_files),
         cmocka_unit_test(test_mapped_files_are_not_copied),
         cmocka_unit_test(test_parts),
+        cmocka_unit_test(test_arrow_by_ranges),
+        cmocka_unit_test(test_parquet_by_ranges),
         cmocka_unit_test(test_offsets),
         cmocka_unit_test(test_damaged_files),
         cmocka_unit_test(test_text_that_is_not_utf8),

@@ -175,6 +175,45 @@ static Status impossible_count(int64_t rows, int64_t bytes) {
                            " bytes; the file is damaged: copy it again");
 }
 
+// ---- bytes from elsewhere ----
+
+class RangesFile final : public arrow::io::RandomAccessFile {
+  public:
+    explicit RangesFile(ByteRanges ranges) : ranges_(ranges) {}
+    ~RangesFile() override { ranges_.close(ranges_.state); }
+
+    Status Close() override {
+        closed_ = true;
+        return Status::OK();
+    }
+    bool closed() const override { return closed_; }
+    arrow::Result<int64_t> Tell() const override { return (int64_t)at_; }
+    arrow::Result<int64_t> GetSize() override { return (int64_t)ranges_.size; }
+    Status Seek(int64_t at) override {
+        if (at < 0 || (size_t)at > ranges_.size) return Status::IOError("there is no byte ", at);
+        at_ = (size_t)at;
+        return Status::OK();
+    }
+    arrow::Result<int64_t> Read(int64_t n, void *out) override {
+        Error err;
+        size_t size = std::min((size_t)std::max<int64_t>(n, 0), ranges_.size - at_);
+        if (size > 0 && !ranges_.read(ranges_.state, out, at_, size, &err)) return Status::IOError(err.text);
+        at_ += size;
+        return (int64_t)size;
+    }
+    arrow::Result<std::shared_ptr<arrow::Buffer>> Read(int64_t n) override {
+        n = std::min(std::max<int64_t>(n, 0), (int64_t)(ranges_.size - at_));
+        ARROW_ASSIGN_OR_RAISE(auto buffer, arrow::AllocateBuffer(n));
+        ARROW_RETURN_NOT_OK(Read(n, buffer->mutable_data()));
+        return std::shared_ptr<arrow::Buffer>(std::move(buffer));
+    }
+
+  private:
+    ByteRanges ranges_;
+    size_t at_ = 0;
+    bool closed_ = false;
+};
+
 // ---- Parquet ----
 
 // Rows of one row group that are read together: all of them unless they are too many bytes.
@@ -211,8 +250,8 @@ static Status add_parts(ParquetReader *r, int group, size_t part_bytes) {
 }
 
 // Buffered and without prefetching, so that memory holds the decoded row group and little of the file.
-static Status open_file(ParquetReader *r, size_t part_bytes) {
-    ARROW_ASSIGN_OR_RAISE(auto source, arrow::io::ReadableFile::Open(r->path));
+static Status open_file(ParquetReader *r, std::shared_ptr<arrow::io::RandomAccessFile> source,
+                        size_t part_bytes) {
     parquet::ReaderProperties properties;
     properties.enable_buffered_stream();
     properties.set_buffer_size(1 << 20);
@@ -226,19 +265,34 @@ static Status open_file(ParquetReader *r, size_t part_bytes) {
     return Status::OK();
 }
 
-bool parquet_open_in_parts(ParquetReader **out, const char *path, size_t part_bytes, Error *err) {
+static const size_t largest_part = (size_t)1 << 30;
+
+// open: gives the file to read from.
+template <typename Open>
+static bool open_parquet(ParquetReader **out, const char *path, size_t part_bytes, Error *err, Open open) {
     *out = nullptr;
     return guarded(err, path, [&] {
         auto r = std::make_unique<ParquetReader>();
         r->path = path;
-        ARROW_RETURN_NOT_OK(open_file(r.get(), std::max<size_t>(part_bytes, 1)));
+        ARROW_ASSIGN_OR_RAISE(std::shared_ptr<arrow::io::RandomAccessFile> source, open());
+        ARROW_RETURN_NOT_OK(open_file(r.get(), source, std::max<size_t>(part_bytes, 1)));
         *out = r.release();
         return Status::OK();
     });
 }
 
+bool parquet_open_in_parts(ParquetReader **out, const char *path, size_t part_bytes, Error *err) {
+    return open_parquet(out, path, part_bytes, err, [&] { return arrow::io::ReadableFile::Open(path); });
+}
+
 bool parquet_open(ParquetReader **out, const char *path, Error *err) {
-    return parquet_open_in_parts(out, path, (size_t)1 << 30, err);
+    return parquet_open_in_parts(out, path, largest_part, err);
+}
+
+bool parquet_open_ranges(ParquetReader **out, const char *name, ByteRanges ranges, Error *err) {
+    auto file = std::make_shared<RangesFile>(ranges);
+    return open_parquet(out, name, largest_part, err,
+                        [&] { return arrow::Result<std::shared_ptr<RangesFile>>(file); });
 }
 
 void parquet_close(ParquetReader *r) {
@@ -448,19 +502,26 @@ static Status index_messages(ArrowFile *f, int64_t at) {
 }
 
 // Finds the messages of a stream, or of a file, which is a stream between two marks.
-static Status open_arrow(ArrowFile *f, const std::string &path) {
+static Status open_arrow(ArrowFile *f, const std::string &path,
+                         std::shared_ptr<arrow::io::RandomAccessFile> source) {
+    static const std::string magic = "ARROW1";
+    f->path = path;
+    f->source = source;
+    ARROW_ASSIGN_OR_RAISE(f->size, source->GetSize());
+    if (f->size == 0) return Status::Invalid("the file is empty; copy it again");
+    ARROW_ASSIGN_OR_RAISE(auto head, source->ReadAt(0, (int64_t)magic.size()));
+    if (head->ToString() != magic) return index_messages(f, 0);
+    ARROW_ASSIGN_OR_RAISE(auto tail, source->ReadAt(f->size - (int64_t)magic.size(), (int64_t)magic.size()));
+    if (f->size < 16 || tail->ToString() != magic)
+        return Status::Invalid("the file has no end mark; it is truncated: copy it again");
+    return index_messages(f, 8);
+}
+
+static Status open_mapped(ArrowFile *f, const std::string &path) {
     Error err;
     FileMap map;
-    static const char magic[8] = {'A', 'R', 'R', 'O', 'W', '1'};
-    f->path = path;
     if (!file_map(&map, path.c_str(), &err)) return Status::IOError(err.text + path.size() + 2);
-    f->size = (int64_t)map.size;
-    f->source = std::make_shared<arrow::io::BufferReader>(std::make_shared<MappedFile>(map));
-    if (map.size == 0) return Status::Invalid("the file is empty; copy it again");
-    bool is_file = map.size >= sizeof magic && memcmp(map.bytes, magic, sizeof magic) == 0;
-    if (is_file && memcmp(map.bytes + map.size - 6, magic, 6) != 0)
-        return Status::Invalid("the file has no end mark; it is truncated: copy it again");
-    return index_messages(f, is_file ? sizeof magic : 0);
+    return open_arrow(f, path, std::make_shared<arrow::io::BufferReader>(std::make_shared<MappedFile>(map)));
 }
 
 // The wanted columns of batch i. Memory that is mapped is not copied.
@@ -504,33 +565,42 @@ struct ArrowReader {
     std::vector<std::string> kept_columns;
 };
 
-static Status add_arrow_file(ArrowReader *r, const std::string &path) {
-    ArrowFile f;
-    ARROW_RETURN_NOT_OK(open_arrow(&f, path));
+static void add_file(ArrowReader *r, ArrowFile f) {
     for (size_t i = 0; i < f.batches.size(); i++) {
         if (f.batches[i].rows == 0) continue;
         r->batches.emplace_back(r->files.size(), i);
         r->ends.push_back((r->ends.empty() ? 0 : r->ends.back()) + f.batches[i].rows);
     }
     r->files.push_back(std::move(f));
-    return Status::OK();
 }
 
-bool arrow_open(ArrowReader **out, const char *path, Error *err) {
+// open: fills an ArrowFile.
+template <typename Open> static bool open_reader(ArrowReader **out, const char *path, Error *err, Open open) {
     *out = nullptr;
     return guarded(err, path, [&] {
+        ArrowFile f;
         auto r = std::make_unique<ArrowReader>();
         r->path = path;
-        ARROW_RETURN_NOT_OK(add_arrow_file(r.get(), path));
+        ARROW_RETURN_NOT_OK(open(&f));
+        add_file(r.get(), std::move(f));
         *out = r.release();
         return Status::OK();
     });
 }
 
+bool arrow_open(ArrowReader **out, const char *path, Error *err) {
+    return open_reader(out, path, err, [&](ArrowFile *f) { return open_mapped(f, path); });
+}
+
+bool arrow_open_ranges(ArrowReader **out, const char *name, ByteRanges ranges, Error *err) {
+    auto file = std::make_shared<RangesFile>(ranges);
+    return open_reader(out, name, err, [&](ArrowFile *f) { return open_arrow(f, name, file); });
+}
+
 // Appends the one column of an indices file.
 static Status read_indices(std::vector<uint64_t> *order, const std::string &path, uint64_t rows) {
     ArrowFile f;
-    ARROW_RETURN_NOT_OK(open_arrow(&f, path));
+    ARROW_RETURN_NOT_OK(open_mapped(&f, path));
     for (size_t i = 0; i < f.batches.size(); i++) {
         std::shared_ptr<arrow::RecordBatch> batch;
         ARROW_RETURN_NOT_OK(read_arrow(&batch, f, i, nullptr, 0));
@@ -556,7 +626,13 @@ bool arrow_open_indexed(ArrowReader **out, const char *path, const char *const *
     r->path = path;
     r->indexed = true;
     for (size_t i = 0; i < n_files; i++)
-        if (!guarded(err, files[i], [&] { return add_arrow_file(r.get(), files[i]); })) return false;
+        if (!guarded(err, files[i], [&] {
+                ArrowFile f;
+                ARROW_RETURN_NOT_OK(open_mapped(&f, files[i]));
+                add_file(r.get(), std::move(f));
+                return Status::OK();
+            }))
+            return false;
     uint64_t rows = r->ends.empty() ? 0 : (uint64_t)r->ends.back();
     for (size_t i = 0; i < n_indices; i++)
         if (!guarded(err, indices[i], [&] { return read_indices(&r->order, indices[i], rows); }))

@@ -20,12 +20,24 @@ void record_batch_free(RecordBatch *batch);
 size_t record_batch_rows(const RecordBatch *batch);
 const char *record_batch_path(const RecordBatch *batch); // the file it was read from; borrowed
 
+// A file that is read by ranges of bytes, for instance from a server: the readers opened on one ask for the
+// footer or the heads of messages at first, and then for what belongs to a group and its columns.
+typedef struct ByteRanges {
+    void *state;
+    size_t size; // of the whole
+    // Fills out with the n bytes from offset on (they lie within size), or fails. One call at a time.
+    bool (*read)(void *state, void *out, size_t offset, size_t n, Error *err);
+    void (*close)(void *state); // called once, when the last reader or batch lets go
+} ByteRanges;
+
 // A row group whose pages hold more than 1 GiB counts as several, for a column of 32-bit offsets ends at
 // 2 GiB.
 typedef struct ParquetReader ParquetReader;
 bool parquet_open(ParquetReader **r, const char *path, Error *err); // reads the footer only
 // The same with another limit than 1 GiB.
 bool parquet_open_in_parts(ParquetReader **r, const char *path, size_t part_bytes, Error *err);
+// Bytes from elsewhere; name stands in messages. Takes the ranges over, in any case.
+bool parquet_open_ranges(ParquetReader **r, const char *name, ByteRanges ranges, Error *err);
 void parquet_close(ParquetReader *r);
 size_t parquet_row_groups(const ParquetReader *r);
 size_t parquet_rows(const ParquetReader *r, size_t row_group);
@@ -46,6 +58,8 @@ bool arrow_open(ArrowReader **r, const char *path, Error *err);
 // all files behind one another. path names the whole in messages. Batches are 100 gathered rows.
 bool arrow_open_indexed(ArrowReader **r, const char *path, const char *const *files, size_t n_files,
                         const char *const *indices, size_t n_indices, Error *err);
+// As parquet_open_ranges.
+bool arrow_open_ranges(ArrowReader **r, const char *name, ByteRanges ranges, Error *err);
 void arrow_close(ArrowReader *r);
 size_t arrow_batches(const ArrowReader *r);
 size_t arrow_rows(const ArrowReader *r, size_t batch);
