@@ -364,6 +364,20 @@ static void test_damaged_among_good(void **state) { // each is skipped, the othe
     remove_folder(f);
 }
 
+static void test_first_rows_that_cannot_be_read(void **state) { // nor can the rest, most likely
+    (void)state;
+    Error err;
+    char *f = make_folder(), *path = path_join(f, "a.parquet"), *bytes;
+    size_t size;
+    write_rows(path, 0, 20, 10);
+    expect(file_read(&bytes, &size, path, &err), &err);
+    memset(bytes + 4, 0x55, size / 4);
+    expect(file_write_text(path, bytes, size, &err), &err);
+    check_refused(f, "default", "a.parquet: row group 0: ");
+    free(bytes), free(path);
+    remove_folder(f);
+}
+
 static void test_files_without_ratings_among_others(void **state) {
     (void)state;
     char *f = make_folder(), *last = path_join(f, "z.parquet");
@@ -450,6 +464,7 @@ int main(void) {
         cmocka_unit_test(test_shards),
         cmocka_unit_test(test_bad_state),
         cmocka_unit_test(test_damaged_among_good),
+        cmocka_unit_test(test_first_rows_that_cannot_be_read),
         cmocka_unit_test(test_files_without_ratings_among_others),
         cmocka_unit_test(test_changed_files),
         cmocka_unit_test(test_a_mapped_file_cut_short),
