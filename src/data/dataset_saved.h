@@ -1,5 +1,5 @@
 // Folders as `datasets.save_to_disk` writes them: state.json names the Arrow files that belong to it, in
-// their order, and in folders of datasets 1.x an indices file that gives the order of their rows.
+// their order, and in folders of its early versions an indices file that gives the order of their rows.
 #pragma once
 #include "base/error.h"
 #include "config/fields.h"

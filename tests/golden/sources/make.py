@@ -7,7 +7,7 @@ pictures/ list_* (row i has i % 3 pictures) and one_* (one, or null where i % 3 
 ratings/  relevance_ratings [1, 4] in numbers of each kind
 wrong/    columns of the wrong type; the name up to the - is the column to blame
 empty/    no rows at all
-indexed/  a folder as datasets 1.x saved one that had been shuffled: indices of the rows of two files
+indexed/  a folder as early versions of datasets saved one that had been shuffled: indices of the rows of two files
 """
 import json
 import os
