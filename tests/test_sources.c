@@ -396,6 +396,32 @@ static void test_files_without_ratings_among_others(void **state) {
     remove_folder(f);
 }
 
+static void test_more_rows_than_there_can_be(void **state) { // nothing is set aside for them
+    (void)state;
+    Error err;
+    char *f = make_folder(), *path = path_join(f, "a.arrow"), *bytes;
+    size_t size;
+    int64_t rows = 70; // of the first batch: in its head
+    put_copy(f, "a.arrow", "indexed/data0.arrow", SIZE_MAX);
+    expect(file_read(&bytes, &size, path, &err), &err);
+    char *length = memmem(bytes, size, &rows, sizeof rows);
+    assert_non_null(length);
+    const struct {
+        int64_t rows;
+        const char *part;
+    } cases[] = {{(int64_t)1 << 40, "rows are announced for"},
+                 {-1, "rows are announced for"},
+                 {INT64_MAX, "rows are announced for"},
+                 {71, "a.arrow: record batch 0: "}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        memcpy(length, &cases[i].rows, sizeof rows);
+        expect(file_write_text(path, bytes, size, &err), &err);
+        check_refused(f, "default", cases[i].part);
+    }
+    free(bytes), free(path);
+    remove_folder(f);
+}
+
 // What becomes of the group of a file that was opened before: vanished, another, or cut short.
 static void check_change(const char *name, void (*change)(const char *path), const char *part) {
     Error err;
@@ -466,6 +492,7 @@ int main(void) {
         cmocka_unit_test(test_damaged_among_good),
         cmocka_unit_test(test_first_rows_that_cannot_be_read),
         cmocka_unit_test(test_files_without_ratings_among_others),
+        cmocka_unit_test(test_more_rows_than_there_can_be),
         cmocka_unit_test(test_changed_files),
         cmocka_unit_test(test_a_mapped_file_cut_short),
     };

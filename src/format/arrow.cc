@@ -167,7 +167,7 @@ static Status wrong_count(int64_t found, int64_t promised) {
 // Whether a file that has `bytes` for them can hold so many rows, however well it is compressed: what follows
 // takes memory for every row announced.
 static bool is_possible(int64_t rows, int64_t bytes) {
-    return rows >= 0 && rows / 65536 <= bytes;
+    return rows >= 0 && rows / 1024 <= bytes;
 }
 
 static Status impossible_count(int64_t rows, int64_t bytes) {
@@ -234,11 +234,12 @@ struct ParquetReader {
     std::vector<int> stream_leaves;
 };
 
-static Status add_parts(ParquetReader *r, int group, size_t part_bytes) {
+// file_size bounds what a damaged footer may claim: pages a thousand times larger than it are not believed.
+static Status add_parts(ParquetReader *r, int group, int64_t file_size, size_t part_bytes) {
     auto g = r->footer->RowGroup(group);
-    int64_t rows = g->num_rows(), bytes = std::max<int64_t>(g->total_byte_size(), 0);
-    if (!is_possible(rows, r->footer->size() + bytes))
-        return impossible_count(rows, r->footer->size() + bytes);
+    int64_t rows = g->num_rows();
+    int64_t bytes = std::clamp<int64_t>(g->total_byte_size(), 0, file_size * 1024);
+    if (!is_possible(rows, file_size)) return impossible_count(rows, file_size);
     int64_t parts = std::max<int64_t>(bytes / (int64_t)part_bytes + (bytes % (int64_t)part_bytes > 0), 1);
     int64_t step = std::max<int64_t>(rows / parts + (rows % parts > 0), 1);
     int64_t first = 0;
@@ -261,7 +262,9 @@ static Status open_file(ParquetReader *r, std::shared_ptr<arrow::io::RandomAcces
     ARROW_RETURN_NOT_OK(builder.Open(source, properties));
     ARROW_ASSIGN_OR_RAISE(r->file, builder.properties(arrow_properties)->Build());
     r->footer = r->file->parquet_reader()->metadata();
-    for (int i = 0; i < r->footer->num_row_groups(); i++) ARROW_RETURN_NOT_OK(add_parts(r, i, part_bytes));
+    ARROW_ASSIGN_OR_RAISE(int64_t size, source->GetSize());
+    for (int i = 0; i < r->footer->num_row_groups(); i++)
+        ARROW_RETURN_NOT_OK(add_parts(r, i, size, part_bytes));
     return Status::OK();
 }
 
