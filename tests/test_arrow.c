@@ -294,8 +294,9 @@ static void expect_types_row(const RecordBatch *batch, size_t at, size_t i) {
     expect_structs(batch, at, i);
     assert_int_equal(column_type(column(batch, "nothing")), COLUMN_NULL);
     assert_true(column_is_null(column(batch, "nothing"), at));
-    assert_int_equal(column_type(column(batch, "float")), COLUMN_OTHER);
-    assert_string_equal(column_format(column(batch, "float")), "f");
+    assert_int_equal(column_type(column(batch, "float")), COLUMN_FLOAT);
+    assert_true(column_number(column(batch, "float"), at) == 0.5 * (double)i);
+    if (i != 5) assert_true(column_number(column(batch, "int16"), at) == -(double)i);
 }
 
 static void test_every_kind_of_column(void **state) {
@@ -316,6 +317,223 @@ static void test_every_kind_of_column(void **state) {
     free(path);
 }
 
+// The columns that only Arrow's own files have.
+static void expect_more_types(const RecordBatch *batch, size_t at) {
+    size_t first, count;
+    Column views = column(batch, "views");
+    assert_true(column_number(column(batch, "half"), at) == 0.5);
+    assert_int_equal(column_int(column(batch, "bool"), at), 1);
+    column_list_range(&first, &count, views, at);
+    assert_int_equal(count, 2);
+    expect_text(column_items(views), first, "a");
+    expect_text(column_items(views), first + 1, "long enough to lie outside of the view");
+}
+
+static void check_arrow_file(const char *path) {
+    Error err;
+    ArrowReader *r;
+    RecordBatch *batch;
+    expect(arrow_open(&r, path, &err), &err);
+    assert_int_equal(arrow_batches(r), 2);
+    for (size_t k = 0; k < 4; k++) { // in another order than they lie there, and the first one twice
+        size_t b = (k + 1) % 2;
+        assert_int_equal(arrow_rows(r, b), b ? 4 : 6);
+        assert_true(arrow_bytes(r, b) > 0);
+        expect(arrow_read(&batch, r, b, NULL, 0, &err), &err);
+        assert_int_equal(record_batch_rows(batch), b ? 4 : 6);
+        assert_string_equal(record_batch_path(batch), path);
+        for (size_t i = 0; i < record_batch_rows(batch); i++) {
+            expect_types_row(batch, i, 6 * b + i);
+            expect_more_types(batch, i);
+        }
+        record_batch_free(batch);
+    }
+    assert_false(arrow_read(&batch, r, 2, NULL, 0, &err));
+    assert_null(batch);
+    expect(arrow_schema(&batch, r, (const char *[]){"half", "texts"}, 2, &err), &err);
+    assert_int_equal(record_batch_rows(batch), 0);
+    assert_int_equal(column_type(column(batch, "half")), COLUMN_FLOAT);
+    record_batch_free(batch);
+    expect(arrow_read(&batch, r, 1, (const char *[]){"no such column"}, 1, &err), &err);
+    assert_int_equal(record_batch_rows(batch), 4);
+    record_batch_free(batch);
+    arrow_close(r);
+}
+
+static void test_arrow_files(void **state) { // streams and files, plain and compressed
+    (void)state;
+    Error err;
+    FileList files;
+    char *types = golden_path("sources/types");
+    expect(file_list(&files, types, &err), &err);
+    assert_true(files.count >= 5);
+    for (size_t i = 0; i < files.count; i++) {
+        char *path = path_join(types, files.names[i]);
+        check_arrow_file(path);
+        free(path);
+    }
+    file_list_free(&files);
+    free(types);
+}
+
+// Where a text of the first batch lies.
+static const uint8_t *place_of_text(ArrowReader *r) {
+    Error err;
+    RecordBatch *batch;
+    const uint8_t *bytes;
+    size_t size;
+    expect(arrow_read(&batch, r, 0, NULL, 0, &err), &err);
+    column_bytes(&bytes, &size, column(batch, "large_string"), 1);
+    record_batch_free(batch);
+    return bytes;
+}
+
+static void test_mapped_files_are_not_copied(void **state) {
+    (void)state;
+    Error err;
+    ArrowReader *r, *other;
+    RecordBatch *batch;
+    char *path = golden_path("sources/types/stream.arrow");
+    expect(arrow_open(&r, path, &err) && arrow_open(&other, path, &err), &err);
+    const uint8_t *first = place_of_text(r), *map = place_of_text(other);
+    assert_ptr_equal(place_of_text(r), first);
+    assert_ptr_not_equal(map, first);
+    expect(arrow_read(&batch, r, 1, NULL, 0, &err), &err);
+    arrow_close(r); // the batch keeps the map
+    for (size_t i = 0; i < 4; i++) expect_types_row(batch, i, 6 + i);
+    record_batch_free(batch);
+    arrow_close(other);
+    free(path);
+}
+
+// Row groups in parts, in order and in others.
+static void test_parts(void **state) {
+    (void)state;
+    Error err;
+    ParquetReader *r;
+    RecordBatch *batch;
+    char *path = path_join(folder, "parts.parquet");
+    expect(write_rows(path, &err), &err);
+    expect(parquet_open_in_parts(&r, path, 1000, &err), &err);
+    size_t n = parquet_row_groups(r), total = 0, first[ROWS];
+    assert_true(n > 6 && n < ROWS);
+    for (size_t g = 0; g < n; g++) {
+        assert_true(parquet_rows(r, g) > 0 && parquet_rows(r, g) < ROWS_PER_GROUP);
+        first[g] = total;
+        total += parquet_rows(r, g);
+    }
+    assert_int_equal(total, ROWS);
+    const size_t steps[] = {1, n - 1, 2}; // in order, backwards, every second one
+    for (size_t s = 0; s < 3; s++)
+        for (size_t k = 0, g = 0; k < n; k++, g = (g + steps[s]) % n) {
+            expect(parquet_read(&batch, r, g, NULL, 0, &err), &err);
+            assert_int_equal(record_batch_rows(batch), parquet_rows(r, g));
+            for (size_t i = 0; i < record_batch_rows(batch); i++) expect_row(batch, i, first[g] + i);
+            record_batch_free(batch);
+        }
+    expect(parquet_read(&batch, r, 0, (const char *[]){"texts"}, 1, &err), &err);
+    record_batch_free(batch);
+    expect(parquet_read(&batch, r, 1, NULL, 0, &err), &err); // with other columns than the part before
+    expect_row(batch, 0, first[1]);
+    record_batch_free(batch);
+    parquet_close(r);
+    free(path);
+}
+
+// ---- bytes from elsewhere ----
+
+// A file in memory that keeps count of what was asked of it.
+typedef struct Counted {
+    char *bytes;
+    size_t size, asked, closed;
+    bool broken;
+} Counted;
+
+static bool read_counted(void *state, void *out, size_t offset, size_t n, Error *err) {
+    Counted *c = state;
+    if (c->broken) return error_set(err, "the network is down");
+    assert_true(offset <= c->size && n <= c->size - offset);
+    memcpy(out, c->bytes + offset, n);
+    c->asked += n;
+    return true;
+}
+
+static void close_counted(void *state) {
+    ((Counted *)state)->closed++;
+}
+
+static ByteRanges counted(Counted *c) {
+    return (ByteRanges){c, c->size, read_counted, close_counted};
+}
+
+static void test_arrow_by_ranges(void **state) {
+    (void)state;
+    Error err;
+    Counted c = {0};
+    ArrowReader *r;
+    RecordBatch *batch;
+    char *path = golden_path("sources/types/stream.arrow");
+    expect(file_read(&c.bytes, &c.size, path, &err), &err);
+    expect(arrow_open_ranges(&r, "far", counted(&c), &err), &err);
+    size_t heads = c.size - arrow_bytes(r, 0) - arrow_bytes(r, 1);
+    assert_true(c.asked <= heads + 6); // the first bytes are looked at twice
+    c.asked = 0;
+    expect(arrow_read(&batch, r, 1, NULL, 0, &err), &err);
+    assert_true(c.asked >= arrow_bytes(r, 1) && c.asked <= heads + arrow_bytes(r, 1));
+    for (size_t i = 0; i < 4; i++) expect_types_row(batch, i, 6 + i);
+    record_batch_free(batch);
+    c.broken = true;
+    assert_false(arrow_read(&batch, r, 1, NULL, 0, &err));
+    assert_string_equal(err.text, "far: record batch 1: the network is down");
+    assert_int_equal(c.closed, 0);
+    arrow_close(r);
+    assert_int_equal(c.closed, 1);
+    assert_false(arrow_open_ranges(&r, "far", counted(&c), &err));
+    assert_int_equal(c.closed, 2);
+    free(c.bytes), free(path);
+}
+
+static void write_large_rows(const char *path) {
+    Error err;
+    ParquetWriter *w;
+    Random random = random_stream(3, RANDOM_TEST, 0);
+    static char noise[40000];
+    expect(parquet_create(&w, path, 4, &err), &err);
+    for (size_t i = 0; i < 20; i++) {
+        for (size_t k = 0; k < sizeof noise; k++) noise[k] = (char)random_u32(&random);
+        FineVisionImage image = {noise, sizeof noise, NULL};
+        expect(parquet_write_row(w, &(FineVisionRow){.images = &image, .n_images = 1}, &err), &err);
+    }
+    expect(parquet_finish(w, &err), &err);
+}
+
+static void test_parquet_by_ranges(void **state) {
+    (void)state;
+    Error err;
+    Counted c = {0};
+    ParquetReader *r;
+    RecordBatch *batch;
+    char *path = path_join(folder, "large.parquet");
+    write_large_rows(path);
+    expect(file_read(&c.bytes, &c.size, path, &err), &err);
+    expect(parquet_open_ranges(&r, "far", counted(&c), &err), &err);
+    assert_int_equal(parquet_row_groups(r), 5);
+    assert_true(c.asked < c.size / 6);
+    c.asked = 0;
+    expect(parquet_read(&batch, r, 2, (const char *[]){"texts"}, 1, &err), &err);
+    assert_true(c.asked < c.size / 20);
+    record_batch_free(batch);
+    expect(parquet_read(&batch, r, 2, NULL, 0, &err), &err);
+    assert_true(c.asked > c.size / 6 && c.asked < c.size / 4); // one group of five
+    record_batch_free(batch);
+    c.broken = true;
+    assert_false(parquet_read(&batch, r, 3, NULL, 0, &err));
+    assert_string_equal(err.text, "far: row group 3: the network is down");
+    parquet_close(r);
+    assert_int_equal(c.closed, 1);
+    free(c.bytes), free(path);
+}
+
 // A batch as another producer may give it: struct, child and items all begin at offsets of their own.
 // Row i is {numbers: [10 i, 10 i + 1]}, row 1 is null.
 static void test_offsets(void **state) {
@@ -333,7 +551,8 @@ static void test_offsets(void **state) {
     struct ArrowSchema *schemas[] = {&list_schema};
     children[0] = &lists;
     RecordBatch batch = {{.format = "+s", .name = "", .n_children = 1, .children = schemas},
-                         {3, 0, 2, 1, 1, (const void *[]){NULL}, children, NULL, NULL, NULL}};
+                         {3, 0, 2, 1, 1, (const void *[]){NULL}, children, NULL, NULL, NULL},
+                         NULL};
     assert_int_equal(record_batch_rows(&batch), 3);
     Column numbers = column(&batch, "numbers");
     for (size_t i = 0; i < 3; i++) {
@@ -475,6 +694,11 @@ int main(void) {
         cmocka_unit_test(test_same_rows_same_bytes),
         cmocka_unit_test(test_failed_write_leaves_the_old_file),
         cmocka_unit_test(test_every_kind_of_column),
+        cmocka_unit_test(test_arrow_files),
+        cmocka_unit_test(test_mapped_files_are_not_copied),
+        cmocka_unit_test(test_parts),
+        cmocka_unit_test(test_arrow_by_ranges),
+        cmocka_unit_test(test_parquet_by_ranges),
         cmocka_unit_test(test_offsets),
         cmocka_unit_test(test_damaged_files),
         cmocka_unit_test(test_text_that_is_not_utf8),

@@ -103,9 +103,9 @@ static int minimum(const json_t *settings, const char *set, const char *rating) 
         json_object_get(json_object_get(json_object_get(settings, "minima"), set), rating));
 }
 
-static void check_all_rows(const char *set) {
+static void check_all_rows(const char *layout, const char *set) {
     Error err;
-    char *folder = golden_path("data/parquet"), *settings_path = golden_path("data/settings.json");
+    char *folder = golden_path(layout), *settings_path = golden_path("data/settings.json");
     json_t *settings = json_load_file(settings_path, 0, NULL), *expected = read_expected();
     Config c;
     data_config(&c, folder, "default");
@@ -133,8 +133,8 @@ static void check_all_rows(const char *set) {
     }
     assert_int_equal(n, json_array_size(expected));
     assert_true(o.samples > 0 && o.dropped > 0 && o.errors > 0);
-    print_message("%s: %zu rows: %zu samples, %zu dropped, %zu errors (%zu of them filtered first)\n", set, n,
-                  o.samples, o.dropped, o.errors, o.errors_filtered_first);
+    print_message("%s, %s: %zu rows: %zu samples, %zu dropped, %zu errors (%zu of them filtered first)\n",
+                  layout, set, n, o.samples, o.dropped, o.errors, o.errors_filtered_first);
     row_stream_close(rows);
     dataset_close(d);
     tokenizer_free(t);
@@ -145,14 +145,34 @@ static void check_all_rows(const char *set) {
     free(folder);
 }
 
+// Every folder of the reference data set holds the same rows in a layout of its own.
+static void check_all_layouts(const char *set) {
+    Error err;
+    FileList layouts;
+    char *root = golden_path("data");
+    size_t n = 0;
+    expect(file_list(&layouts, root, &err), &err);
+    for (size_t i = 0; i < layouts.count; i++) {
+        char *layout = path_join("data", layouts.names[i]), *folder = golden_path(layout);
+        bool is_layout = file_is_folder(folder);
+        free(folder);
+        if (is_layout) check_all_rows(layout, set);
+        n += is_layout;
+        free(layout);
+    }
+    assert_true(n > 0);
+    file_list_free(&layouts);
+    free(root);
+}
+
 static void test_default_minima(void **state) {
     (void)state;
-    check_all_rows("default");
+    check_all_layouts("default");
 }
 
 static void test_strict_minima(void **state) {
     (void)state;
-    check_all_rows("strict");
+    check_all_layouts("strict");
 }
 
 // ---- single rows ----

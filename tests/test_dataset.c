@@ -52,7 +52,9 @@ static void test_find(void **state) {
     check_found(f, "g", (const char *const[]){NULL});
     check_found("/nowhere", "default", (const char *const[]){NULL});
     StringList all = {0};
-    expect(dataset_configurations(&all, f, &err), &err);
+    char *name = mem_strdup("all");
+    expect(dataset_configurations(&all, f, &(StringList){1, &name}, &err), &err);
+    free(name);
     assert_int_equal(all.count, 3);
     assert_string_equal(all.items[0], "default");
     assert_string_equal(all.items[1], "b");
@@ -80,7 +82,7 @@ static void check_open_fails(const char *path, const char *name, const char *par
 static void test_nothing_to_open(void **state) {
     (void)state;
     char *f = make_folder(), *file = path_join(f, "broken.parquet");
-    check_open_fails(f, "default", "holds no Parquet file");
+    check_open_fails(f, "default", "holds no Parquet or Arrow file");
     check_open_fails("/nowhere", "default", "no such file or folder");
     check_open_fails(f, "all", "holds no configuration");
     touch(f, "broken.parquet");

@@ -7,8 +7,6 @@
 #include "data/dataset_source.h"
 #include "data/row_columns.h"
 
-#include <sys/stat.h>
-
 struct Dataset {
     StringList files;
     VEC(DatasetGroup) groups;
@@ -25,33 +23,34 @@ static void close_source(Dataset *d) {
 
 // The columns must be there and of a type we know: better seen now than row by row.
 static bool check_columns(Dataset *d, const char *path, Error *err) {
+    RecordBatch *batch;
+    RowColumns columns;
+    if (!d->kind->schema(&batch, d->source, row_column_names, n_row_columns, err)) return false;
+    bool ok = row_columns_bind(&columns, batch, err) || error_prefix(err, "%s", path);
+    record_batch_free(batch);
+    return ok;
+}
+
+// Whether the first rows can be read, as nanoVLM tries once in each configuration.
+static bool check_rows(Dataset *d, Error *err) {
     for (size_t g = 0; g < d->kind->groups(d->source); g++) {
         if (d->kind->rows(d->source, g) == 0) continue;
         RecordBatch *batch;
-        RowColumns columns;
-        if (!d->kind->read(&batch, d->source, g, row_column_names, n_row_columns, err)) return false;
-        bool ok = row_columns_bind(&columns, batch, err) || error_prefix(err, "%s", path);
-        record_batch_free(batch);
+        bool ok = d->kind->read(&batch, d->source, g, row_column_names, n_row_columns, err);
+        if (ok) record_batch_free(batch);
         return ok;
     }
     return true;
 }
 
-static size_t file_bytes(const char *path) {
-    struct stat s;
-    return stat(path, &s) == 0 ? (size_t)s.st_size : 0;
-}
-
-// Appends the groups of the opened file; its bytes are shared out by rows, for pictures do not shrink in
-// Parquet.
+// Appends the groups of the opened file.
 static void add_groups(Dataset *d, char *owned_path) {
-    size_t in_file = 0, total = 0, file = d->files.count, bytes = file_bytes(owned_path);
-    for (size_t g = 0; g < d->kind->groups(d->source); g++) total += d->kind->rows(d->source, g);
+    size_t in_file = 0, file = d->files.count;
     for (size_t g = 0; g < d->kind->groups(d->source); g++) {
         size_t rows = d->kind->rows(d->source, g);
         if (rows == 0) continue;
-        size_t share = (size_t)((double)bytes * (double)rows / (double)total);
-        vec_push(&d->groups, (DatasetGroup){file, g, rows, d->rows, in_file, share});
+        size_t bytes = d->kind->bytes(d->source, g);
+        vec_push(&d->groups, (DatasetGroup){file, g, rows, d->rows, in_file, bytes});
         in_file += rows;
         d->rows += rows;
     }
@@ -59,10 +58,11 @@ static void add_groups(Dataset *d, char *owned_path) {
 }
 
 // False when the file was skipped.
-static bool add_file(Dataset *d, const char *path, bool check, Error *err) {
+static bool add_file(Dataset *d, const char *path, bool is_first, Error *err) {
     d->kind = source_kind(path);
-    CHECK(d->kind, "%s", path);
-    bool ok = d->kind->open(&d->source, path, err) && (!check || check_columns(d, path, err));
+    bool ok = d->kind || error_set(err, "%s: neither a .parquet nor an .arrow file", path);
+    ok = ok && d->kind->open(&d->source, path, err) && check_columns(d, path, err) &&
+         (!is_first || check_rows(d, err));
     if (ok)
         add_groups(d, mem_strdup(path));
     else
@@ -85,16 +85,10 @@ static void add_configuration(Dataset *d, const char *path, const char *name, Er
 bool dataset_open(Dataset **out, const char *path, const StringList *names, Error *err) {
     Dataset *d = mem_zeroed(1, sizeof *d);
     Error reason = {"train_dataset_name is empty"};
-    for (size_t i = 0; i < names->count; i++) {
-        StringList all = {0};
-        if (strcmp(names->items[i], "all") != 0) {
-            add_configuration(d, path, names->items[i], &reason);
-            continue;
-        }
-        if (!dataset_configurations(&all, path, &reason)) log_warning("%s", reason.text);
-        for (size_t k = 0; k < all.count; k++) add_configuration(d, path, all.items[k], &reason);
-        string_list_free(&all);
-    }
+    StringList all = {0};
+    if (!dataset_configurations(&all, path, names, &reason)) log_warning("%s", reason.text);
+    for (size_t i = 0; i < all.count; i++) add_configuration(d, path, all.items[i], &reason);
+    string_list_free(&all);
     d->opened = d->files.count;
     if (d->rows > 0) {
         *out = d;

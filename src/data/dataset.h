@@ -1,5 +1,5 @@
-// A data set: the row groups of its files behind one another. Only footers are read at first, and never more
-// than one row group at a time after that.
+// A data set: the row groups of its files behind one another. Only footers, and the first group of each
+// configuration, are read at first, and never more than one row group at a time after that.
 #pragma once
 #include "config/fields.h"
 #include "format/arrow.h"
@@ -15,8 +15,8 @@ typedef struct DatasetGroup {
 } DatasetGroup;
 
 // path and names as train_dataset_path and train_dataset_name (data/dataset_find.h; "all": every
-// configuration). A file or configuration that cannot be used is skipped with a warning; none left is an
-// error.
+// configuration; "shards": shard_0, shard_1, …). A file or configuration that cannot be used is skipped with
+// a warning; none left is an error.
 bool dataset_open(Dataset **d, const char *path, const StringList *names, Error *err);
 void dataset_close(Dataset *d);
 size_t dataset_rows(const Dataset *d);

@@ -1,9 +1,15 @@
 #include "data/row_columns.h"
 
+#include "base/file.h"
+#include "base/memory.h"
+
+#include <stdlib.h>
+#include <string.h>
+
 #define RATING_NAMES                                                                                         \
     "relevance_ratings", "image_correspondence_ratings", "visual_dependency_ratings", "formatting_ratings"
 
-const char *const row_column_names[] = {"images", "texts", RATING_NAMES};
+const char *const row_column_names[] = {"images", "image", "texts", RATING_NAMES};
 const size_t n_row_columns = sizeof row_column_names / sizeof *row_column_names;
 
 static bool wrong_type(Column c, const char *name, const char *expected, Error *err) {
@@ -18,17 +24,32 @@ static bool bind_field(Column *field, Column parent, const char *column, const c
     return wrong_type(*field, column, "bytes or text in its fields", err);
 }
 
-// images: a list of pictures, or one picture a row.
+static bool bind_image(RowColumns *c, Error *err) {
+    ColumnType type = column_type(c->image);
+    if (type == COLUMN_NULL) return true;
+    if (type == COLUMN_BINARY) c->bytes = c->image;
+    if (type == COLUMN_STRING) c->path = c->image;
+    c->has_bytes = type == COLUMN_BINARY, c->has_path = type == COLUMN_STRING;
+    if (type == COLUMN_BINARY || type == COLUMN_STRING) return true;
+    if (type != COLUMN_STRUCT)
+        return wrong_type(c->images, "images", "pictures as struct<bytes, path>, binary or paths", err);
+    c->has_bytes = column_field(&c->bytes, c->image, "bytes");
+    c->has_path = column_field(&c->path, c->image, "path");
+    if (!c->has_bytes && !c->has_path)
+        return error_set(err, "column images has neither a field bytes nor a field path");
+    return (!c->has_bytes || bind_field(&c->bytes, c->image, "images", "bytes", err)) &&
+           (!c->has_path || bind_field(&c->path, c->image, "images", "path", err));
+}
+
 static bool bind_images(RowColumns *c, const RecordBatch *batch, Error *err) {
-    const char *expected = "list<struct<bytes, path>>";
-    if (!record_batch_column(&c->images, batch, "images")) return error_set(err, "there is no column images");
+    if (!record_batch_column(&c->images, batch, "images") && !record_batch_column(&c->images, batch, "image"))
+        return error_set(err, "there is no column images");
     ColumnType type = column_type(c->images);
     c->has_images = type != COLUMN_NULL;
+    c->file = record_batch_path(batch);
     if (!c->has_images) return true;
     c->image = type == COLUMN_LIST ? column_items(c->images) : c->images;
-    if (column_type(c->image) == COLUMN_NULL) return true;
-    if (column_type(c->image) != COLUMN_STRUCT) return wrong_type(c->images, "images", expected, err);
-    return bind_field(&c->bytes, c->image, "images", "bytes", err);
+    return bind_image(c, err);
 }
 
 static bool bind_texts(RowColumns *c, const RecordBatch *batch, Error *err) {
@@ -49,8 +70,8 @@ static bool bind_ratings(RowColumns *c, const RecordBatch *batch, Error *err) {
         if (!record_batch_column(list, batch, names[i]) || column_type(*list) == COLUMN_NULL) continue;
         bool is_list = column_type(*list) == COLUMN_LIST;
         ColumnType type = is_list ? column_type(column_items(*list)) : COLUMN_OTHER;
-        if (type != COLUMN_INT && type != COLUMN_NULL)
-            return wrong_type(is_list ? column_items(*list) : *list, names[i], "a list of integers", err);
+        if (type != COLUMN_INT && type != COLUMN_FLOAT && type != COLUMN_NULL)
+            return wrong_type(is_list ? column_items(*list) : *list, names[i], "a list of numbers", err);
         c->has_ratings[i] = true;
     }
     return true;
@@ -70,12 +91,41 @@ void row_images(size_t *first, size_t *count, const RowColumns *c, size_t row) {
         *count = 1;
 }
 
-bool row_image_bytes(const uint8_t **bytes, size_t *size, const RowColumns *c, size_t image, Error *err) {
+// What column entry i holds and is not null, as far as there is the column at all.
+static bool holds(bool has, Column c, size_t i) {
+    return has && column_type(c) != COLUMN_NULL && !column_is_null(c, i);
+}
+
+static bool read_image_file(RowImage *r, const RowColumns *c, size_t image, Error *err) {
+    const uint8_t *bytes;
+    size_t size;
+    column_bytes(&bytes, &size, c->path, image);
+    const char *slash = strrchr(c->file, '/');
+    int folder = size > 0 && bytes[0] != '/' && slash ? (int)(slash + 1 - c->file) : 0;
+    char *name = mem_strndup((const char *)bytes, size);
+    char *path = mem_printf("%.*s%s", folder, c->file, name);
+    bool ok = strlen(name) == size || error_set(err, "the path of the picture has a zero byte");
+    ok = ok && file_read(&r->owned, &r->size, path, err);
+    r->bytes = (const uint8_t *)r->owned;
+    free(name);
+    free(path);
+    return ok;
+}
+
+bool row_image_open(RowImage *r, const RowColumns *c, size_t image, Error *err) {
+    *r = (RowImage){0};
     if (column_is_null(c->image, image)) return error_set(err, "the picture is null");
-    if (column_is_null(c->bytes, image))
-        return error_set(err, "the picture has no bytes (a path alone is not followed)");
-    column_bytes(bytes, size, c->bytes, image);
-    return true;
+    if (holds(c->has_bytes, c->bytes, image)) {
+        column_bytes(&r->bytes, &r->size, c->bytes, image);
+        return true;
+    }
+    if (holds(c->has_path, c->path, image)) return read_image_file(r, c, image, err);
+    return error_set(err, "the picture has neither bytes nor a path");
+}
+
+void row_image_close(RowImage *r) {
+    free(r->owned);
+    *r = (RowImage){0};
 }
 
 bool row_turns(size_t *first, size_t *count, const RowColumns *c, size_t row, Error *err) {
@@ -91,7 +141,7 @@ bool row_turn_passes(const RowColumns *c, size_t row, size_t index, const int mi
         column_list_range(&first, &count, c->ratings[i], row);
         if (index >= count) return true;
         Column ratings = column_items(c->ratings[i]);
-        if (!column_is_null(ratings, first + index) && column_int(ratings, first + index) < minima[i])
+        if (!column_is_null(ratings, first + index) && column_number(ratings, first + index) < minima[i])
             return false;
     }
     return true;

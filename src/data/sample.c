@@ -77,10 +77,11 @@ static SampleFate choose_turns(Messages *m, const SampleRules *r, const RowColum
 }
 
 static bool read_picture(Picture *p, const SampleRules *r, const RowColumns *c, size_t image, Error *err) {
-    const uint8_t *bytes;
-    size_t size;
-    return row_image_bytes(&bytes, &size, c, image, err) &&
-           picture_decode(p, bytes, size, r->vlm, r->jpeg_reduced_scale, err);
+    RowImage encoded;
+    bool ok = row_image_open(&encoded, c, image, err) &&
+              picture_decode(p, encoded.bytes, encoded.size, r->vlm, r->jpeg_reduced_scale, err);
+    row_image_close(&encoded);
+    return ok;
 }
 
 // Decodes the row's pictures and appends their image string to the text.

@@ -26,11 +26,11 @@ static bool read_pictures(QuestionRow *r, const RowColumns *c, size_t row, const
     row_images(&first, &count, c, row);
     r->pictures = mem_zeroed(count + 1, sizeof *r->pictures);
     for (size_t i = 0; i < count; i++) {
-        const uint8_t *bytes;
-        size_t size;
-        if (!row_image_bytes(&bytes, &size, c, first + i, err) ||
-            !picture_decode(&r->pictures[i], bytes, size, config, false, err))
-            return false;
+        RowImage encoded;
+        bool ok = row_image_open(&encoded, c, first + i, err) &&
+                  picture_decode(&r->pictures[i], encoded.bytes, encoded.size, config, false, err);
+        row_image_close(&encoded);
+        if (!ok) return false;
         r->n_pictures++;
     }
     return true;

@@ -1,6 +1,7 @@
-// The project's one C++ file: Parquet through Apache Arrow. Arrow's exceptions and statuses end here and
-// become an Error; what goes out is Arrow's C data interface, which arrow_columns.c reads.
+// The project's one C++ file: Parquet and Arrow IPC through Apache Arrow. Arrow's exceptions and statuses end
+// here and become an Error; what goes out is Arrow's C data interface, which arrow_columns.c reads.
 extern "C" {
+#include "base/error.h"
 #include "base/file.h"
 #include "format/arrow.h"
 }
@@ -10,6 +11,8 @@ extern "C" {
 #include <arrow/c/bridge.h>
 #include <arrow/compute/cast.h>
 #include <arrow/io/file.h>
+#include <arrow/io/memory.h>
+#include <arrow/ipc/api.h>
 #include <arrow/util/config.h>
 #include <parquet/arrow/reader.h>
 #include <parquet/arrow/writer.h>
@@ -19,8 +22,11 @@ extern "C" {
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
+#include <map>
 #include <memory>
 #include <string>
+#include <sys/stat.h>
+#include <utility>
 #include <vector>
 
 using arrow::Status;
@@ -44,73 +50,9 @@ template <typename Body> static bool guarded(Error *err, const std::string &wher
     return error_set(err, "%s: %s", where.c_str(), message.c_str());
 }
 
-// ---- reading ----
+// ---- columns in the form that arrow_columns.c knows ----
 
-struct ParquetReader {
-    std::string path;
-    std::unique_ptr<parquet::arrow::FileReader> file;
-    std::shared_ptr<parquet::FileMetaData> footer;
-};
-
-// Buffered and without prefetching, so that memory holds the decoded row group and little of the file.
-static Status open_file(ParquetReader *r) {
-    ARROW_ASSIGN_OR_RAISE(auto source, arrow::io::ReadableFile::Open(r->path));
-    parquet::ReaderProperties properties;
-    properties.enable_buffered_stream();
-    properties.set_buffer_size(1 << 20);
-    parquet::ArrowReaderProperties arrow_properties;
-    arrow_properties.set_pre_buffer(false);
-    parquet::arrow::FileReaderBuilder builder;
-    ARROW_RETURN_NOT_OK(builder.Open(source, properties));
-    ARROW_ASSIGN_OR_RAISE(r->file, builder.properties(arrow_properties)->Build());
-    r->footer = r->file->parquet_reader()->metadata();
-    int64_t total = 0;
-    for (int i = 0; i < r->footer->num_row_groups(); i++) {
-        int64_t rows = r->footer->RowGroup(i)->num_rows();
-        if (rows < 0 || __builtin_add_overflow(total, rows, &total))
-            return Status::Invalid("row group ", i, " has ", rows,
-                                   " rows; the file is damaged: copy it again");
-    }
-    return Status::OK();
-}
-
-bool parquet_open(ParquetReader **out, const char *path, Error *err) {
-    *out = nullptr;
-    return guarded(err, path, [&] {
-        auto r = std::make_unique<ParquetReader>();
-        r->path = path;
-        ARROW_RETURN_NOT_OK(open_file(r.get()));
-        *out = r.release();
-        return Status::OK();
-    });
-}
-
-void parquet_close(ParquetReader *r) {
-    delete r;
-}
-
-size_t parquet_row_groups(const ParquetReader *r) {
-    return (size_t)r->footer->num_row_groups();
-}
-
-size_t parquet_rows(const ParquetReader *r, size_t row_group) {
-    return (size_t)r->footer->RowGroup((int)row_group)->num_rows();
-}
-
-// The leaves of the file that belong to the named columns; nested columns have several.
-static std::vector<int> leaves_of(const ParquetReader *r, const char *const *columns, size_t n_columns) {
-    std::vector<int> leaves;
-    for (int i = 0; i < r->footer->num_columns(); i++) {
-        const std::string &root = r->footer->schema()->GetColumnRoot(i)->name();
-        bool wanted = !columns;
-        for (size_t k = 0; k < n_columns && !wanted; k++) wanted = root == columns[k];
-        if (wanted) leaves.push_back(i);
-    }
-    return leaves;
-}
-
-// The type as arrow_columns.c knows it: dictionaries, extensions, views and fixed sizes become their plain
-// forms.
+// Dictionaries, extensions, views and fixed sizes become their plain forms; half floats and booleans numbers.
 static std::shared_ptr<arrow::DataType> plain_type(const std::shared_ptr<arrow::DataType> &type) {
     auto item = [&] { return type->field(0)->WithType(plain_type(type->field(0)->type())); };
     switch (type->id()) {
@@ -124,6 +66,10 @@ static std::shared_ptr<arrow::DataType> plain_type(const std::shared_ptr<arrow::
         return arrow::large_binary();
     case arrow::Type::FIXED_SIZE_BINARY:
         return arrow::binary();
+    case arrow::Type::BOOL:
+        return arrow::uint8();
+    case arrow::Type::HALF_FLOAT:
+        return arrow::float32();
     case arrow::Type::LIST:
     case arrow::Type::FIXED_SIZE_LIST:
     case arrow::Type::LIST_VIEW:
@@ -141,44 +87,637 @@ static std::shared_ptr<arrow::DataType> plain_type(const std::shared_ptr<arrow::
     }
 }
 
-static arrow::Result<std::shared_ptr<arrow::Table>> plain_table(std::shared_ptr<arrow::Table> table) {
+// Lists from list views: Arrow 26's cast between them leaves the last offset out.
+static arrow::Result<std::shared_ptr<arrow::ChunkedArray>>
+without_views(const std::shared_ptr<arrow::ChunkedArray> &column) {
+    arrow::ArrayVector chunks;
+    auto *pool = arrow::default_memory_pool();
+    for (const auto &chunk : column->chunks()) {
+        auto list = arrow::Result<std::shared_ptr<arrow::Array>>(chunk);
+        if (chunk->type_id() == arrow::Type::LIST_VIEW)
+            list = arrow::ListArray::FromListView(static_cast<const arrow::ListViewArray &>(*chunk), pool);
+        if (chunk->type_id() == arrow::Type::LARGE_LIST_VIEW)
+            list = arrow::LargeListArray::FromListView(static_cast<const arrow::LargeListViewArray &>(*chunk),
+                                                       pool);
+        ARROW_RETURN_NOT_OK(list);
+        chunks.push_back(*list);
+    }
+    return chunks.empty() ? column : std::make_shared<arrow::ChunkedArray>(chunks);
+}
+
+// Checks every offset, dictionary index and string, for the bytes may be hostile and what follows trusts
+// them; then casts what is not in its plain form. Columns that are stay where they lie.
+static arrow::Result<std::shared_ptr<arrow::RecordBatch>> plain_batch(std::shared_ptr<arrow::Table> table) {
+    ARROW_RETURN_NOT_OK(table->ValidateFull());
     for (int i = 0; i < table->num_columns(); i++) {
         auto field = table->schema()->field(i);
         auto type = plain_type(field->type());
         if (type->Equals(field->type())) continue;
-        ARROW_ASSIGN_OR_RAISE(auto cast, arrow::compute::Cast(table->column(i), type));
+        ARROW_ASSIGN_OR_RAISE(auto column, without_views(table->column(i)));
+        ARROW_ASSIGN_OR_RAISE(auto cast, arrow::compute::Cast(column, type));
+        ARROW_RETURN_NOT_OK(cast.chunked_array()->ValidateFull());
         ARROW_ASSIGN_OR_RAISE(table, table->SetColumn(i, field->WithType(type), cast.chunked_array()));
     }
-    return table;
+    return table->CombineChunksToBatch();
 }
 
-static Status read_group(RecordBatch *out, ParquetReader *r, size_t row_group,
-                         const std::vector<int> &leaves) {
-    ARROW_ASSIGN_OR_RAISE(auto table, r->file->ReadRowGroup((int)row_group, leaves));
-    ARROW_RETURN_NOT_OK(table->ValidateFull()); // the bytes may be hostile; what follows trusts them
-    ARROW_ASSIGN_OR_RAISE(table, plain_table(table));
-    ARROW_ASSIGN_OR_RAISE(auto batch, table->CombineChunksToBatch());
-    if ((size_t)batch->num_rows() != parquet_rows(r, row_group))
-        return Status::Invalid("it holds ", batch->num_rows(), " rows, the footer says ",
-                               parquet_rows(r, row_group), "; the file is damaged: copy it again");
-    return arrow::ExportRecordBatch(*batch, &out->array, &out->schema);
+static bool is_wanted(const std::string &name, const char *const *columns, size_t n_columns) {
+    bool wanted = !columns;
+    for (size_t k = 0; k < n_columns && !wanted; k++) wanted = name == columns[k];
+    return wanted;
 }
 
-bool parquet_read(RecordBatch **out, ParquetReader *r, size_t row_group, const char *const *columns,
-                  size_t n_columns, Error *err) {
+// Fills a RecordBatch with what body makes of it; path and what name it in an error.
+template <typename Body>
+static bool read_batch(RecordBatch **out, const std::string &path, const std::string &what, Error *err,
+                       Body body) {
     *out = nullptr;
-    if (row_group >= parquet_row_groups(r))
-        return error_set(err, "%s: row group %zu asked for, the file has %zu", r->path.c_str(), row_group,
-                         parquet_row_groups(r));
     auto *batch = static_cast<RecordBatch *>(calloc(1, sizeof(RecordBatch)));
-    if (!batch) return error_set(err, "%s: out of memory", r->path.c_str());
-    bool ok = guarded(err, r->path + ": row group " + std::to_string(row_group),
-                      [&] { return read_group(batch, r, row_group, leaves_of(r, columns, n_columns)); });
+    if (!batch || !(batch->path = strdup(path.c_str()))) {
+        record_batch_free(batch);
+        return error_set(err, "%s: out of memory", path.c_str());
+    }
+    bool ok = guarded(err, path + what, [&] {
+        std::shared_ptr<arrow::RecordBatch> rows;
+        ARROW_RETURN_NOT_OK(body(&rows));
+        return arrow::ExportRecordBatch(*rows, &batch->array, &batch->schema);
+    });
     if (ok)
         *out = batch;
     else
         record_batch_free(batch);
     return ok;
+}
+
+// No rows of the wanted columns of a schema.
+static Status empty_batch(std::shared_ptr<arrow::RecordBatch> *out, const arrow::Schema &schema,
+                          const char *const *columns, size_t n_columns) {
+    arrow::FieldVector fields;
+    for (const auto &field : schema.fields())
+        if (is_wanted(field->name(), columns, n_columns))
+            fields.push_back(field->WithType(plain_type(field->type())));
+    return arrow::RecordBatch::MakeEmpty(arrow::schema(fields)).Value(out);
+}
+
+static Status wrong_count(int64_t found, int64_t promised) {
+    return Status::Invalid("it holds ", found, " rows, but ", promised,
+                           " are announced; the file is damaged: copy it again");
+}
+
+// Whether a file that has `bytes` for them can hold so many rows, however well it is compressed: what follows
+// takes memory for every row announced.
+static bool is_possible(int64_t rows, int64_t bytes) {
+    return rows >= 0 && rows / 1024 <= bytes;
+}
+
+static Status impossible_count(int64_t rows, int64_t bytes) {
+    return Status::Invalid(rows, " rows are announced for ", bytes,
+                           " bytes; the file is damaged: copy it again");
+}
+
+// ---- bytes from elsewhere ----
+
+class RangesFile final : public arrow::io::RandomAccessFile {
+  public:
+    explicit RangesFile(ByteRanges ranges) : ranges_(ranges) {}
+    ~RangesFile() override { ranges_.close(ranges_.state); }
+
+    Status Close() override {
+        closed_ = true;
+        return Status::OK();
+    }
+    bool closed() const override { return closed_; }
+    arrow::Result<int64_t> Tell() const override { return (int64_t)at_; }
+    arrow::Result<int64_t> GetSize() override { return (int64_t)ranges_.size; }
+    Status Seek(int64_t at) override {
+        if (at < 0 || (size_t)at > ranges_.size) return Status::IOError("there is no byte ", at);
+        at_ = (size_t)at;
+        return Status::OK();
+    }
+    arrow::Result<int64_t> Read(int64_t n, void *out) override {
+        Error err;
+        size_t size = std::min((size_t)std::max<int64_t>(n, 0), ranges_.size - at_);
+        if (size > 0 && !ranges_.read(ranges_.state, out, at_, size, &err)) return Status::IOError(err.text);
+        at_ += size;
+        return (int64_t)size;
+    }
+    arrow::Result<std::shared_ptr<arrow::Buffer>> Read(int64_t n) override {
+        n = std::min(std::max<int64_t>(n, 0), (int64_t)(ranges_.size - at_));
+        ARROW_ASSIGN_OR_RAISE(auto buffer, arrow::AllocateBuffer(n));
+        ARROW_RETURN_NOT_OK(Read(n, buffer->mutable_data()));
+        return std::shared_ptr<arrow::Buffer>(std::move(buffer));
+    }
+
+  private:
+    ByteRanges ranges_;
+    size_t at_ = 0;
+    bool closed_ = false;
+};
+
+// ---- Parquet ----
+
+// Rows of one row group that are read together: all of them unless they are too many bytes.
+struct Part {
+    int group;
+    int64_t first, rows, step; // step: rows of each part of this row group but the last
+};
+
+struct ParquetReader {
+    std::string path;
+    std::unique_ptr<parquet::arrow::FileReader> file;
+    std::shared_ptr<parquet::FileMetaData> footer;
+    std::vector<Part> parts;
+    // The row group that is being read in parts: where it stands, and with which leaves.
+    std::unique_ptr<arrow::RecordBatchReader> stream;
+    int stream_group = -1;
+    int64_t stream_row = 0;
+    std::vector<int> stream_leaves;
+};
+
+// file_size bounds what a damaged footer may claim: pages a thousand times larger than it are not believed.
+static Status add_parts(ParquetReader *r, int group, int64_t file_size, size_t part_bytes) {
+    auto g = r->footer->RowGroup(group);
+    int64_t rows = g->num_rows();
+    int64_t bytes = std::clamp<int64_t>(g->total_byte_size(), 0, file_size * 1024);
+    if (!is_possible(rows, file_size)) return impossible_count(rows, file_size);
+    int64_t parts = std::max<int64_t>(bytes / (int64_t)part_bytes + (bytes % (int64_t)part_bytes > 0), 1);
+    int64_t step = std::max<int64_t>(rows / parts + (rows % parts > 0), 1);
+    int64_t first = 0;
+    do {
+        r->parts.push_back({group, first, std::min(step, rows - first), step});
+        first += step;
+    } while (first < rows);
+    return Status::OK();
+}
+
+// Buffered and without prefetching, so that memory holds the decoded row group and little of the file.
+static Status open_file(ParquetReader *r, std::shared_ptr<arrow::io::RandomAccessFile> source,
+                        size_t part_bytes) {
+    parquet::ReaderProperties properties;
+    properties.enable_buffered_stream();
+    properties.set_buffer_size(1 << 20);
+    parquet::ArrowReaderProperties arrow_properties;
+    arrow_properties.set_pre_buffer(false);
+    parquet::arrow::FileReaderBuilder builder;
+    ARROW_RETURN_NOT_OK(builder.Open(source, properties));
+    ARROW_ASSIGN_OR_RAISE(r->file, builder.properties(arrow_properties)->Build());
+    r->footer = r->file->parquet_reader()->metadata();
+    ARROW_ASSIGN_OR_RAISE(int64_t size, source->GetSize());
+    for (int i = 0; i < r->footer->num_row_groups(); i++)
+        ARROW_RETURN_NOT_OK(add_parts(r, i, size, part_bytes));
+    return Status::OK();
+}
+
+static const size_t largest_part = (size_t)1 << 30;
+
+// open: gives the file to read from.
+template <typename Open>
+static bool open_parquet(ParquetReader **out, const char *path, size_t part_bytes, Error *err, Open open) {
+    *out = nullptr;
+    return guarded(err, path, [&] {
+        auto r = std::make_unique<ParquetReader>();
+        r->path = path;
+        ARROW_ASSIGN_OR_RAISE(std::shared_ptr<arrow::io::RandomAccessFile> source, open());
+        ARROW_RETURN_NOT_OK(open_file(r.get(), source, std::max<size_t>(part_bytes, 1)));
+        *out = r.release();
+        return Status::OK();
+    });
+}
+
+bool parquet_open_in_parts(ParquetReader **out, const char *path, size_t part_bytes, Error *err) {
+    return open_parquet(out, path, part_bytes, err, [&] { return arrow::io::ReadableFile::Open(path); });
+}
+
+bool parquet_open(ParquetReader **out, const char *path, Error *err) {
+    return parquet_open_in_parts(out, path, largest_part, err);
+}
+
+bool parquet_open_ranges(ParquetReader **out, const char *name, ByteRanges ranges, Error *err) {
+    auto file = std::make_shared<RangesFile>(ranges);
+    return open_parquet(out, name, largest_part, err,
+                        [&] { return arrow::Result<std::shared_ptr<RangesFile>>(file); });
+}
+
+void parquet_close(ParquetReader *r) {
+    delete r;
+}
+
+size_t parquet_row_groups(const ParquetReader *r) {
+    return r->parts.size();
+}
+
+size_t parquet_rows(const ParquetReader *r, size_t row_group) {
+    return (size_t)r->parts[row_group].rows;
+}
+
+size_t parquet_bytes(const ParquetReader *r, size_t row_group) {
+    const Part &part = r->parts[row_group];
+    auto group = r->footer->RowGroup(part.group);
+    double share = (double)part.rows / (double)std::max<int64_t>(group->num_rows(), 1);
+    return (size_t)((double)std::max<int64_t>(group->total_byte_size(), 0) * share);
+}
+
+// The leaves of the file that belong to the named columns; nested columns have several.
+static std::vector<int> leaves_of(const ParquetReader *r, const char *const *columns, size_t n_columns) {
+    std::vector<int> leaves;
+    for (int i = 0; i < r->footer->num_columns(); i++)
+        if (is_wanted(r->footer->schema()->GetColumnRoot(i)->name(), columns, n_columns)) leaves.push_back(i);
+    return leaves;
+}
+
+// The next n rows of the stream, which may come in several pieces.
+static arrow::Result<std::shared_ptr<arrow::Table>> stream_rows(ParquetReader *r, int64_t n) {
+    arrow::RecordBatchVector pieces;
+    for (int64_t found = 0; found < n; found += pieces.back()->num_rows()) {
+        std::shared_ptr<arrow::RecordBatch> piece;
+        ARROW_RETURN_NOT_OK(r->stream->ReadNext(&piece));
+        if (!piece) return wrong_count(r->stream_row + found, r->stream_row + n);
+        pieces.push_back(piece);
+    }
+    r->stream_row += n;
+    return arrow::Table::FromRecordBatches(r->stream->schema(), pieces);
+}
+
+// A part of a row group. Pages can only be decoded one after another: parts in order cost nothing more,
+// another order decodes the parts before once more.
+static arrow::Result<std::shared_ptr<arrow::Table>> read_part(ParquetReader *r, const Part &part,
+                                                              const std::vector<int> &leaves) {
+    if (!r->stream || r->stream_group != part.group || r->stream_row > part.first ||
+        r->stream_leaves != leaves) {
+        r->file->set_batch_size(part.step);
+        ARROW_ASSIGN_OR_RAISE(r->stream, r->file->GetRecordBatchReader({part.group}, leaves));
+        r->stream_group = part.group, r->stream_row = 0, r->stream_leaves = leaves;
+    }
+    while (r->stream_row < part.first) ARROW_RETURN_NOT_OK(stream_rows(r, part.step));
+    return stream_rows(r, part.rows);
+}
+
+static Status read_group(std::shared_ptr<arrow::RecordBatch> *out, ParquetReader *r, const Part &part,
+                         const std::vector<int> &leaves) {
+    bool whole = part.rows == r->footer->RowGroup(part.group)->num_rows();
+    auto read = whole ? r->file->ReadRowGroup(part.group, leaves) : read_part(r, part, leaves);
+    if (!read.ok()) r->stream.reset();
+    ARROW_ASSIGN_OR_RAISE(auto table, std::move(read));
+    ARROW_ASSIGN_OR_RAISE(*out, plain_batch(table));
+    return (*out)->num_rows() == part.rows ? Status::OK() : wrong_count((*out)->num_rows(), part.rows);
+}
+
+bool parquet_read(RecordBatch **out, ParquetReader *r, size_t row_group, const char *const *columns,
+                  size_t n_columns, Error *err) {
+    *out = nullptr;
+    if (row_group >= r->parts.size())
+        return error_set(err, "%s: row group %zu asked for, the file has %zu", r->path.c_str(), row_group,
+                         r->parts.size());
+    return read_batch(out, r->path, ": row group " + std::to_string(row_group), err, [&](auto *rows) {
+        return read_group(rows, r, r->parts[row_group], leaves_of(r, columns, n_columns));
+    });
+}
+
+bool parquet_schema(RecordBatch **out, ParquetReader *r, const char *const *columns, size_t n_columns,
+                    Error *err) {
+    return read_batch(out, r->path, "", err, [&](auto *rows) {
+        std::shared_ptr<arrow::Schema> schema;
+        ARROW_RETURN_NOT_OK(r->file->GetSchema(&schema));
+        return empty_batch(rows, *schema, columns, n_columns);
+    });
+}
+
+// ---- Arrow IPC ----
+
+// A mapped file as a buffer. Slices of it, which is what columns become, keep the map.
+class MappedFile final : public arrow::Buffer {
+  public:
+    explicit MappedFile(FileMap map) : Buffer(map.bytes, (int64_t)map.size), map_(map) {}
+    ~MappedFile() override { file_unmap(&map_); }
+
+  private:
+    FileMap map_;
+};
+
+// Where a message lies; its body follows its metadata.
+struct Message {
+    int64_t offset;
+    int32_t metadata;
+    int64_t body, rows;
+    bool compressed;
+    size_t dictionaries; // how many of the file's dictionary messages come before it
+};
+
+struct ArrowFile {
+    std::string path;
+    std::shared_ptr<arrow::io::RandomAccessFile> source;
+    int64_t size = 0;
+    std::shared_ptr<arrow::Schema> schema;
+    Message schema_message;
+    std::vector<Message> dictionaries, batches;
+};
+
+// Hands out some of a file's messages, so that Arrow's stream reader sees a stream of just these.
+class SomeMessages final : public arrow::ipc::MessageReader {
+  public:
+    SomeMessages(const ArrowFile *file, std::vector<Message> messages) : file_(file), messages_(messages) {}
+
+    arrow::Result<std::unique_ptr<arrow::ipc::Message>> ReadNextMessage() override {
+        if (next_ == messages_.size()) return nullptr;
+        const Message &m = messages_[next_++];
+        ARROW_ASSIGN_OR_RAISE(auto metadata, file_->source->ReadAt(m.offset, m.metadata));
+        ARROW_ASSIGN_OR_RAISE(auto body, file_->source->ReadAt(m.offset + m.metadata, m.body));
+        return arrow::ipc::Message::Open(metadata, body);
+    }
+
+  private:
+    const ArrowFile *file_;
+    std::vector<Message> messages_;
+    size_t next_ = 0;
+};
+
+// Field k of a flatbuffers table that Arrow has verified; NULL when it is absent.
+static const uint8_t *table_field(const void *table, size_t k) {
+    const uint8_t *at = static_cast<const uint8_t *>(table);
+    int32_t back;
+    uint16_t size, offset;
+    memcpy(&back, at, sizeof back);
+    memcpy(&size, at - back, sizeof size);
+    if (size < 4 + 2 * (k + 1)) return nullptr;
+    memcpy(&offset, at - back + 4 + 2 * k, sizeof offset);
+    return offset ? at + offset : nullptr;
+}
+
+// A RecordBatch message: field 0 is its length, field 3 its compression (format/Message.fbs).
+static void describe_batch(Message *m, const arrow::ipc::Message &message) {
+    const uint8_t *length = table_field(message.header(), 0);
+    if (length) memcpy(&m->rows, length, sizeof m->rows);
+    m->compressed = table_field(message.header(), 3) != nullptr;
+}
+
+static Status truncated(int64_t at, int64_t n, int64_t size) {
+    return Status::Invalid("the message at byte ", at, " needs ", n, " bytes, but the file ends at ", size,
+                           "; the file is truncated: copy it again");
+}
+
+static Status not_arrow() {
+    return Status::Invalid("it does not begin with a schema; expected an Arrow stream or file");
+}
+
+// The message at *at, of which only the metadata is read, and moves *at behind it. NULL at the end of the
+// stream, which may or may not be marked.
+static arrow::Result<std::unique_ptr<arrow::ipc::Message>> next_message(const ArrowFile &f, int64_t *at,
+                                                                        Message *m) {
+    uint32_t prefix[2] = {0, 0}; // a mark and the length; the length alone in files older than 2019
+    int64_t left = f.size - *at;
+    if (left == 0) return nullptr;
+    ARROW_ASSIGN_OR_RAISE(auto head, f.source->ReadAt(*at, std::min<int64_t>(left, sizeof prefix)));
+    memcpy(prefix, head->data(), (size_t)head->size());
+    int64_t skip = prefix[0] == UINT32_MAX ? 8 : 4, length = prefix[skip / 4 - 1];
+    if (left < skip) return truncated(*at, skip, f.size);
+    if (length == 0) return nullptr;
+    if (*at == 0 && skip == 4 && length > left) return not_arrow();
+    if (length > left - skip || length > INT32_MAX) return truncated(*at, skip + length, f.size);
+    *m = {*at + skip, (int32_t)length, 0, 0, false, f.dictionaries.size()};
+    ARROW_ASSIGN_OR_RAISE(auto metadata, f.source->ReadAt(m->offset, length));
+    ARROW_ASSIGN_OR_RAISE(auto message, arrow::ipc::Message::Open(metadata, nullptr));
+    m->body = message->body_length();
+    if (m->body < 0 || m->body > left - skip - length) return truncated(*at, m->body, f.size);
+    *at = m->offset + m->metadata + m->body;
+    return message;
+}
+
+static Status index_messages(ArrowFile *f, int64_t at) {
+    Message m;
+    ARROW_ASSIGN_OR_RAISE(auto message, next_message(*f, &at, &m));
+    if (!message || message->type() != arrow::ipc::MessageType::SCHEMA) return not_arrow();
+    arrow::ipc::DictionaryMemo memo;
+    ARROW_ASSIGN_OR_RAISE(f->schema, arrow::ipc::ReadSchema(*message, &memo));
+    f->schema_message = m;
+    for (;;) {
+        ARROW_ASSIGN_OR_RAISE(message, next_message(*f, &at, &m));
+        if (!message) return Status::OK();
+        if (message->type() == arrow::ipc::MessageType::DICTIONARY_BATCH) {
+            f->dictionaries.push_back(m);
+        } else if (message->type() == arrow::ipc::MessageType::RECORD_BATCH) {
+            describe_batch(&m, *message);
+            if (!is_possible(m.rows, m.body)) return impossible_count(m.rows, m.body);
+            f->batches.push_back(m);
+        } else {
+            return Status::Invalid("the message at byte ", m.offset, " is neither rows nor a dictionary");
+        }
+    }
+}
+
+// Finds the messages of a stream, or of a file, which is a stream between two marks.
+static Status open_arrow(ArrowFile *f, const std::string &path,
+                         std::shared_ptr<arrow::io::RandomAccessFile> source) {
+    static const std::string magic = "ARROW1";
+    f->path = path;
+    f->source = source;
+    ARROW_ASSIGN_OR_RAISE(f->size, source->GetSize());
+    if (f->size == 0) return Status::Invalid("the file is empty; copy it again");
+    ARROW_ASSIGN_OR_RAISE(auto head, source->ReadAt(0, (int64_t)magic.size()));
+    if (head->ToString() != magic) return index_messages(f, 0);
+    ARROW_ASSIGN_OR_RAISE(auto tail, source->ReadAt(f->size - (int64_t)magic.size(), (int64_t)magic.size()));
+    if (f->size < 16 || tail->ToString() != magic)
+        return Status::Invalid("the file has no end mark; it is truncated: copy it again");
+    return index_messages(f, 8);
+}
+
+static Status open_mapped(ArrowFile *f, const std::string &path) {
+    Error err;
+    FileMap map;
+    if (!file_map(&map, path.c_str(), &err)) return Status::IOError(err.text + path.size() + 2);
+    return open_arrow(f, path, std::make_shared<arrow::io::BufferReader>(std::make_shared<MappedFile>(map)));
+}
+
+// The wanted columns of batch i. Memory that is mapped is not copied.
+static Status read_arrow(std::shared_ptr<arrow::RecordBatch> *out, const ArrowFile &f, size_t i,
+                         const char *const *columns, size_t n_columns) {
+    const Message &m = f.batches[i];
+    auto options = arrow::ipc::IpcReadOptions::Defaults();
+    options.use_threads = false;
+    options.ensure_alignment = arrow::ipc::Alignment::kDataTypeSpecificAlignment;
+    for (int k = 0; k < f.schema->num_fields(); k++)
+        if (is_wanted(f.schema->field(k)->name(), columns, n_columns)) options.included_fields.push_back(k);
+    if (options.included_fields.empty()) {
+        *out = arrow::RecordBatch::Make(arrow::schema({}), m.rows, arrow::ArrayVector());
+        return Status::OK();
+    }
+    std::vector<Message> messages = {f.schema_message};
+    messages.insert(messages.end(), f.dictionaries.begin(),
+                    f.dictionaries.begin() + (std::ptrdiff_t)m.dictionaries);
+    messages.push_back(m);
+    ARROW_ASSIGN_OR_RAISE(auto stream, arrow::ipc::RecordBatchStreamReader::Open(
+                                           std::make_unique<SomeMessages>(&f, messages), options));
+    std::shared_ptr<arrow::RecordBatch> batch;
+    ARROW_RETURN_NOT_OK(stream->ReadNext(&batch));
+    if (!batch || batch->num_rows() != m.rows) return wrong_count(batch ? batch->num_rows() : 0, m.rows);
+    ARROW_ASSIGN_OR_RAISE(auto table, arrow::Table::FromRecordBatches({batch}));
+    return plain_batch(table).Value(out);
+}
+
+enum { GATHERED_ROWS = 100 }; // in a group of an indexed reader
+
+struct ArrowReader {
+    std::string path;
+    std::vector<ArrowFile> files;
+    std::vector<std::pair<size_t, size_t>> batches; // file and number in it, of those with rows
+    std::vector<int64_t> ends;                      // rows up to the end of each batch
+    // Indexed only: rows in their order, and the batches seen so far that lie in mapped memory, with the
+    // columns they were read with.
+    bool indexed = false;
+    std::vector<uint64_t> order;
+    std::map<size_t, std::shared_ptr<arrow::RecordBatch>> kept;
+    std::vector<std::string> kept_columns;
+};
+
+static void add_file(ArrowReader *r, ArrowFile f) {
+    for (size_t i = 0; i < f.batches.size(); i++) {
+        if (f.batches[i].rows == 0) continue;
+        r->batches.emplace_back(r->files.size(), i);
+        r->ends.push_back((r->ends.empty() ? 0 : r->ends.back()) + f.batches[i].rows);
+    }
+    r->files.push_back(std::move(f));
+}
+
+// open: fills an ArrowFile.
+template <typename Open> static bool open_reader(ArrowReader **out, const char *path, Error *err, Open open) {
+    *out = nullptr;
+    return guarded(err, path, [&] {
+        ArrowFile f;
+        auto r = std::make_unique<ArrowReader>();
+        r->path = path;
+        ARROW_RETURN_NOT_OK(open(&f));
+        add_file(r.get(), std::move(f));
+        *out = r.release();
+        return Status::OK();
+    });
+}
+
+bool arrow_open(ArrowReader **out, const char *path, Error *err) {
+    return open_reader(out, path, err, [&](ArrowFile *f) { return open_mapped(f, path); });
+}
+
+bool arrow_open_ranges(ArrowReader **out, const char *name, ByteRanges ranges, Error *err) {
+    auto file = std::make_shared<RangesFile>(ranges);
+    return open_reader(out, name, err, [&](ArrowFile *f) { return open_arrow(f, name, file); });
+}
+
+// Appends the one column of an indices file.
+static Status read_indices(std::vector<uint64_t> *order, const std::string &path, uint64_t rows) {
+    ArrowFile f;
+    ARROW_RETURN_NOT_OK(open_mapped(&f, path));
+    for (size_t i = 0; i < f.batches.size(); i++) {
+        std::shared_ptr<arrow::RecordBatch> batch;
+        ARROW_RETURN_NOT_OK(read_arrow(&batch, f, i, nullptr, 0));
+        if (batch->num_columns() != 1 || batch->column(0)->null_count() > 0)
+            return Status::Invalid("expected one column of indices without nulls, found ",
+                                   batch->schema()->ToString());
+        ARROW_ASSIGN_OR_RAISE(auto cast, arrow::compute::Cast(batch->column(0), arrow::uint64()));
+        auto numbers = cast.array_as<arrow::UInt64Array>();
+        for (int64_t k = 0; k < numbers->length(); k++) {
+            if (numbers->Value(k) >= rows)
+                return Status::IndexError("index ", numbers->Value(k), " is beyond the ", rows,
+                                          " rows of the data files");
+            order->push_back(numbers->Value(k));
+        }
+    }
+    return Status::OK();
+}
+
+bool arrow_open_indexed(ArrowReader **out, const char *path, const char *const *files, size_t n_files,
+                        const char *const *indices, size_t n_indices, Error *err) {
+    auto r = std::make_unique<ArrowReader>();
+    *out = nullptr;
+    r->path = path;
+    r->indexed = true;
+    for (size_t i = 0; i < n_files; i++)
+        if (!guarded(err, files[i], [&] {
+                ArrowFile f;
+                ARROW_RETURN_NOT_OK(open_mapped(&f, files[i]));
+                add_file(r.get(), std::move(f));
+                return Status::OK();
+            }))
+            return false;
+    uint64_t rows = r->ends.empty() ? 0 : (uint64_t)r->ends.back();
+    for (size_t i = 0; i < n_indices; i++)
+        if (!guarded(err, indices[i], [&] { return read_indices(&r->order, indices[i], rows); }))
+            return false;
+    *out = r.release();
+    return true;
+}
+
+void arrow_close(ArrowReader *r) {
+    delete r;
+}
+
+size_t arrow_batches(const ArrowReader *r) {
+    return r->indexed ? (r->order.size() + GATHERED_ROWS - 1) / GATHERED_ROWS : r->batches.size();
+}
+
+size_t arrow_rows(const ArrowReader *r, size_t batch) {
+    if (r->indexed) return std::min<size_t>(GATHERED_ROWS, r->order.size() - batch * GATHERED_ROWS);
+    return (size_t)(r->ends[batch] - (batch ? r->ends[batch - 1] : 0));
+}
+
+size_t arrow_bytes(const ArrowReader *r, size_t batch) {
+    if (!r->indexed) return (size_t)r->files[r->batches[batch].first].batches[r->batches[batch].second].body;
+    double bytes = 0; // of all rows: which ones a group holds says nothing yet about how many
+    for (const ArrowFile &f : r->files) bytes += (double)f.size;
+    return (size_t)(bytes / (double)r->ends.back() * (double)arrow_rows(r, batch));
+}
+
+// A mapped file that someone cuts short is a bus error where it is touched, so it is looked at before.
+static Status check_size(const ArrowFile &f) {
+    struct stat now;
+    if (stat(f.path.c_str(), &now) != 0 || now.st_size >= f.size) return Status::OK();
+    return Status::IOError(f.path, " had ", f.size, " bytes when it was opened and now has ", now.st_size,
+                           "; copy it again and leave it alone during the run");
+}
+
+static Status read_place(std::shared_ptr<arrow::RecordBatch> *out, const ArrowReader *r, size_t batch,
+                         const char *const *columns, size_t n_columns) {
+    const ArrowFile &f = r->files[r->batches[batch].first];
+    ARROW_RETURN_NOT_OK(check_size(f));
+    return read_arrow(out, f, r->batches[batch].second, columns, n_columns);
+}
+
+// Rows [first, first + n) of the order, copied together from the batches they lie in.
+static Status gather(std::shared_ptr<arrow::RecordBatch> *out, ArrowReader *r, size_t first, size_t n,
+                     const char *const *columns, size_t n_columns) {
+    arrow::RecordBatchVector rows;
+    std::map<size_t, std::shared_ptr<arrow::RecordBatch>> used;
+    std::vector<std::string> names(columns, columns + n_columns);
+    if (names != r->kept_columns) r->kept.clear();
+    r->kept_columns = names;
+    for (size_t i = first; i < first + n; i++) {
+        int64_t row = (int64_t)r->order[i];
+        size_t at = (size_t)(std::upper_bound(r->ends.begin(), r->ends.end(), row) - r->ends.begin());
+        auto [place, fresh] = used.try_emplace(at, r->kept[at]);
+        if (!place->second) ARROW_RETURN_NOT_OK(read_place(&place->second, r, at, columns, n_columns));
+        bool compressed = r->files[r->batches[at].first].batches[r->batches[at].second].compressed;
+        if (fresh && !compressed) r->kept[at] = place->second;
+        rows.push_back(place->second->Slice(row - (at ? r->ends[at - 1] : 0), 1));
+    }
+    ARROW_ASSIGN_OR_RAISE(auto table, arrow::Table::FromRecordBatches(rows));
+    return table->CombineChunksToBatch().Value(out);
+}
+
+bool arrow_read(RecordBatch **out, ArrowReader *r, size_t batch, const char *const *columns, size_t n_columns,
+                Error *err) {
+    *out = nullptr;
+    if (batch >= arrow_batches(r))
+        return error_set(err, "%s: record batch %zu asked for, it has %zu", r->path.c_str(), batch,
+                         arrow_batches(r));
+    return read_batch(out, r->path, ": record batch " + std::to_string(batch), err, [&](auto *rows) {
+        if (!r->indexed) return read_place(rows, r, batch, columns, n_columns);
+        return gather(rows, r, batch * GATHERED_ROWS, arrow_rows(r, batch), columns, n_columns);
+    });
+}
+
+bool arrow_schema(RecordBatch **out, ArrowReader *r, const char *const *columns, size_t n_columns,
+                  Error *err) {
+    return read_batch(out, r->path, "", err, [&](auto *rows) {
+        if (r->files.empty()) return Status::Invalid("it names no data file");
+        return empty_batch(rows, *r->files[0].schema, columns, n_columns);
+    });
 }
 
 // ---- writing ----

@@ -1,6 +1,6 @@
-// Parquet files through Apache Arrow C++ (format/arrow.cc, the project's one C++ file), seen from C through
-// Arrow's C data interface (https://arrow.apache.org/docs/format/CDataInterface.html), plus typed access to
-// nested columns.
+// Parquet and Arrow IPC files through Apache Arrow C++ (format/arrow.cc, the project's one C++ file), seen
+// from C through Arrow's C data interface (https://arrow.apache.org/docs/format/CDataInterface.html), plus
+// typed access to nested columns.
 #pragma once
 #include "base/error.h"
 
@@ -12,20 +12,62 @@ struct ArrowSchema;
 struct ArrowArray;
 
 // ---- reading ----
-// A reader serves one thread at a time. A RecordBatch may be read by many.
-typedef struct ParquetReader ParquetReader;
-bool parquet_open(ParquetReader **r, const char *path, Error *err); // reads the footer only
-void parquet_close(ParquetReader *r);
-size_t parquet_row_groups(const ParquetReader *r);
-size_t parquet_rows(const ParquetReader *r, size_t row_group);
+// A reader serves one thread at a time. A RecordBatch may be read by many, and outlives its reader.
 
 // One decoded row group (or any record batch). Owns its memory; RecordBatch columns are borrowed from it.
 typedef struct RecordBatch RecordBatch;
+void record_batch_free(RecordBatch *batch);
+size_t record_batch_rows(const RecordBatch *batch);
+const char *record_batch_path(const RecordBatch *batch); // the file it was read from; borrowed
+
+// A file that is read by ranges of bytes, for instance from a server: the readers opened on one ask for the
+// footer or the heads of messages at first, and then for what belongs to a group and its columns.
+typedef struct ByteRanges {
+    void *state;
+    size_t size; // of the whole
+    // Fills out with the n bytes from offset on (they lie within size), or fails. One call at a time.
+    bool (*read)(void *state, void *out, size_t offset, size_t n, Error *err);
+    void (*close)(void *state); // called once, when the last reader or batch lets go
+} ByteRanges;
+
+// A row group whose pages hold more than 1 GiB counts as several, for a column of 32-bit offsets ends at
+// 2 GiB.
+typedef struct ParquetReader ParquetReader;
+bool parquet_open(ParquetReader **r, const char *path, Error *err); // reads the footer only
+// The same with another limit than 1 GiB.
+bool parquet_open_in_parts(ParquetReader **r, const char *path, size_t part_bytes, Error *err);
+// Bytes from elsewhere; name stands in messages. Takes the ranges over, in any case.
+bool parquet_open_ranges(ParquetReader **r, const char *name, ByteRanges ranges, Error *err);
+void parquet_close(ParquetReader *r);
+size_t parquet_row_groups(const ParquetReader *r);
+size_t parquet_rows(const ParquetReader *r, size_t row_group);
+size_t parquet_bytes(const ParquetReader *r, size_t row_group); // of its pages, not compressed
 // Reads row group i with the named columns only (those that exist; NULL: all).
 bool parquet_read(RecordBatch **batch, ParquetReader *r, size_t row_group, const char *const *columns,
                   size_t n_columns, Error *err);
-void record_batch_free(RecordBatch *batch);
-size_t record_batch_rows(const RecordBatch *batch);
+// The same columns without a row, for their types. Reads no data.
+bool parquet_schema(RecordBatch **batch, ParquetReader *r, const char *const *columns, size_t n_columns,
+                    Error *err);
+
+// Arrow IPC, a stream or a file, plain or compressed. Files are mapped, so that opening looks at the heads of
+// messages only, any record batch is found at once, and what is not compressed is not copied. Record batches
+// without rows are left out.
+typedef struct ArrowReader ArrowReader;
+bool arrow_open(ArrowReader **r, const char *path, Error *err);
+// The rows of several files in the order that the one column of the indices files gives: row indices[i] of
+// all files behind one another. path names the whole in messages. Batches are 100 gathered rows.
+bool arrow_open_indexed(ArrowReader **r, const char *path, const char *const *files, size_t n_files,
+                        const char *const *indices, size_t n_indices, Error *err);
+// As parquet_open_ranges.
+bool arrow_open_ranges(ArrowReader **r, const char *name, ByteRanges ranges, Error *err);
+void arrow_close(ArrowReader *r);
+size_t arrow_batches(const ArrowReader *r);
+size_t arrow_rows(const ArrowReader *r, size_t batch);
+size_t arrow_bytes(const ArrowReader *r, size_t batch); // as they lie in the file
+bool arrow_read(RecordBatch **batch, ArrowReader *r, size_t i, const char *const *columns, size_t n_columns,
+                Error *err);
+bool arrow_schema(RecordBatch **batch, ArrowReader *r, const char *const *columns, size_t n_columns,
+                  Error *err);
 
 // A view on a column or nested child; cheap to copy, borrowed from its RecordBatch. Offsets and validity are
 // handled.
@@ -42,6 +84,7 @@ typedef enum ColumnType {
     COLUMN_BINARY,
     COLUMN_STRING,
     COLUMN_INT,
+    COLUMN_FLOAT,
     COLUMN_NULL
 } ColumnType;
 
@@ -57,6 +100,8 @@ void column_list_range(size_t *first, size_t *count, Column c, size_t i);
 void column_bytes(const uint8_t **bytes, size_t *size, Column c, size_t i);
 // Any integer width; 0 for a null.
 int64_t column_int(Column c, size_t i);
+// An integer or float of any width, rounded to double; 0 for a null.
+double column_number(Column c, size_t i);
 
 // ---- writing ----
 // FineVision's schema: images list<struct<bytes: binary, path: string>>, texts list<struct<user: string,

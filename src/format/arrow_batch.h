@@ -5,4 +5,5 @@
 struct RecordBatch {
     struct ArrowSchema schema; // of a struct, one child a column
     struct ArrowArray array;
+    char *path; // the file it was read from; may be NULL
 };

@@ -12,7 +12,12 @@ void record_batch_free(RecordBatch *batch) {
     if (!batch) return;
     if (batch->array.release) batch->array.release(&batch->array);
     if (batch->schema.release) batch->schema.release(&batch->schema);
+    free(batch->path);
     free(batch);
+}
+
+const char *record_batch_path(const RecordBatch *batch) {
+    return batch->path ? batch->path : "";
 }
 
 size_t record_batch_rows(const RecordBatch *batch) {
@@ -43,6 +48,7 @@ static const struct {
     {"Z", COLUMN_BINARY}, {"u", COLUMN_STRING}, {"U", COLUMN_STRING},  {"n", COLUMN_NULL},
     {"c", COLUMN_INT},    {"C", COLUMN_INT},    {"s", COLUMN_INT},     {"S", COLUMN_INT},
     {"i", COLUMN_INT},    {"I", COLUMN_INT},    {"l", COLUMN_INT},     {"L", COLUMN_INT},
+    {"f", COLUMN_FLOAT},  {"g", COLUMN_FLOAT},
 };
 
 ColumnType column_type(Column c) {
@@ -134,4 +140,13 @@ int64_t column_int(Column c, size_t i) {
     }
     uint64_t wide = ((const uint64_t *)values)[at];
     return wide > INT64_MAX ? INT64_MAX : (int64_t)wide;
+}
+
+double column_number(Column c, size_t i) {
+    if (column_type(c) == COLUMN_INT) return (double)column_int(c, i);
+    CHECK(column_type(c) == COLUMN_FLOAT, "format %s", column_format(c));
+    size_t at = place(c, i);
+    if (column_is_null(c, i)) return 0;
+    const void *values = c.array->buffers[1];
+    return column_format(c)[0] == 'f' ? (double)((const float *)values)[at] : ((const double *)values)[at];
 }
