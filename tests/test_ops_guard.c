@@ -117,7 +117,7 @@ static void no_square(Fixture *f) {
 static void more_queries_than_keys(Fixture *f) {
     Tensor q = tensor_reshape(f->x, SHAPE(1, 4, 1, 6)),
            k = tensor_reshape(tensor_head(f->x, 3), SHAPE(1, 3, 1, 6));
-    attention_forward(f->be, q, TENSOR_NONE, q, k, k, TENSOR_NONE, 1, true);
+    attention_forward(f->be, q, TENSOR_NONE, q, k, k, TENSOR_NONE, TENSOR_NONE, 1, true);
 }
 static void id_out_of_range(Fixture *f) {
     int32_t ids[4] = {0, 1, 5, 2}; // 5 rows
