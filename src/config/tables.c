@@ -127,7 +127,7 @@ static const Field option_fields[] = {
     F(num_workers, SIZE, "3", RANGE(0, 1024), "threads that prepare batches"),
     F(prefetch_factor, SIZE, "2", RANGE(1, 1024), "batches prepared ahead of training, all loader threads together"),
     F_CHOICE(packing, "best", "best|nanovlm", "how samples are put together into sequences"),
-    F_CHOICE(attention, "full", "document|full",
+    F_CHOICE(attention, "document", "document|full",
       "what a packed sample sees: itself, or all before it in its sequence"),
     F_CHOICE(init, "nanovlm", "nanovlm|scaled",
       "initial weights: N(0, 0.02), or scaled for training from scratch"),
