@@ -211,9 +211,8 @@ static void test_more_keys_than_queries(void **state) {
         for (int causal = 0; causal <= 1; causal++) check_forward(longer[i], causal, STARTS_NONE);
 }
 
-static const Sizes with_starts[] = {{2, 3, 3, 2, 1, 4},     {2, 33, 33, 4, 2, 8},    {1, 64, 64, 2, 2, 32},
-                                    {2, 65, 65, 3, 1, 16},  {1, 130, 130, 2, 1, 24}, {2, 200, 200, 6, 2, 48},
-                                    {1, 257, 257, 1, 1, 64}};
+static const Sizes with_starts[] = {
+    {2, 3, 3, 2, 1, 4}, {2, 33, 33, 4, 2, 8}, {1, 65, 65, 2, 2, 16}, {1, 200, 200, 2, 1, 12}};
 
 static void test_forward_samples(void **state) {
     (void)state;
@@ -330,7 +329,7 @@ static void test_backward_samples(void **state) {
                 op_case_check(backward_case(sizes[i], true, mask, starts, mask % 2));
     for (size_t starts = STARTS_ZERO; starts < STARTS_KINDS; starts++) {
         op_case_check(backward_case((Sizes){1, 131, 131, 3, 1, 4}, true, MASK_HOLES, starts, false));
-        op_case_check(backward_case((Sizes){2, 210, 210, 2, 2, 2}, true, MASK_NONE, starts, true));
+        op_case_check(backward_case((Sizes){2, 200, 200, 1, 1, 2}, true, MASK_NONE, starts, true));
     }
 }
 
