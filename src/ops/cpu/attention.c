@@ -138,19 +138,21 @@ static void forward_queries(ForwardTask a, Tile t, size_t later, bool causal) {
         forward_tile(&a);
 }
 
-// The tasks with the most keys come first, so that the threads end together.
+// The tasks of a key head follow one another, because its keys and values are then still in the cache; those
+// that see the most keys come first, so that the threads end together.
 void KERNEL(attention_forward)(Backend *be, Tensor o, Tensor lse, Tensor q, Tensor k, Tensor v, Tensor mask,
                                Tensor starts, float scale, bool causal) {
-    size_t B = q.shape[0], Tq = q.shape[1], H = q.shape[2], D = q.shape[3], Tk = k.shape[1],
-           group = H / k.shape[2], windows = tile_count(Tq);
+    size_t B = q.shape[0], Tq = q.shape[1], H = q.shape[2], D = q.shape[3], Tk = k.shape[1], K = k.shape[2],
+           group = H / K, windows = tile_count(Tq);
     check_starts(starts);
 #pragma omp parallel for schedule(dynamic) num_threads(threads_for(be, B *H *Tq *Tk *D / 8))
     for (size_t task = 0; task < B * H * windows; task++) {
-        size_t b = task % (B * H) / H, h = task % H, first = (windows - 1 - task / (B * H)) * TILE;
+        size_t pair = task / (windows * group), window = windows - 1 - task / group % windows;
+        size_t b = pair / K, head = pair % K, h = head * group + task % group, first = window * TILE;
         ForwardTask a = {.o = head_of(o, b, h),
                          .q = head_of(q, b, h),
-                         .k = head_of(k, b, h / group),
-                         .v = head_of(v, b, h / group),
+                         .k = head_of(k, b, head),
+                         .v = head_of(v, b, head),
                          .mask = sequence(mask, b),
                          .lse = tensor_exists(lse) ? floats(lse) + (b * H + h) * Tq : NULL,
                          .D = D,

@@ -169,7 +169,8 @@ void KERNEL(attention_backward)(Backend *be, Tensor dq, Tensor dk, Tensor dv, Te
     atomic_init(&next, 0);
 #pragma omp parallel num_threads(threads_for(be, B *H *T *T *D / 4))
     for (size_t task; (task = atomic_fetch_add(&next, 1)) < B * K * windows;) {
-        size_t b = task % (B * K) / K, head = task % K, h = head * group, first = task / (B * K) * TILE;
+        size_t b = task / windows / K, head = task / windows % K, h = head * group,
+               first = task % windows * TILE;
         BackwardTask a = {.dq = head_of(dq, b, h),
                           .dout = head_of(dout, b, h),
                           .q = head_of(q, b, h),
