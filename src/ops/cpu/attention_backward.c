@@ -162,7 +162,7 @@ void KERNEL(attention_backward)(Backend *be, Tensor dq, Tensor dk, Tensor dv, Te
                                 Tensor starts, float scale, bool causal) {
     size_t B = q.shape[0], T = q.shape[1], H = q.shape[2], D = q.shape[3], K = k.shape[2], group = H / K,
            windows = tile_count(T);
-    Progress progress[B * K * windows], next; // a few kilobytes, one entry for TILE positions
+    Progress progress[B * K * windows], next; // 8 bytes where k has TILE · D values: the stack has room
     check_starts(starts);
     all_row_dots(be, delta, dout, o);
     for (size_t i = 0; i < B * K * windows; i++) atomic_init(&progress[i], 0);
