@@ -36,9 +36,11 @@ static void case_open(Case *c, Backend *be, const char *name) {
     Error err;
     fields_set_defaults(config_set(&c->config));
     if (!checkpoint_load_config(&c->config, folder, &err)) fail_msg("%s", err.text);
-    VlmPlan plan = {
-        c->prompt.B, c->prompt.T, c->prompt.n_tiles,
-        false,       {false},     (int32_t)json_integer_value(json_object_get(c->outputs, "image_token_id"))};
+    VlmPlan plan = {.max_batch = c->prompt.B,
+                    .max_positions = c->prompt.T,
+                    .max_tiles = c->prompt.n_tiles,
+                    .image_token_id =
+                        (int32_t)json_integer_value(json_object_get(c->outputs, "image_token_id"))};
     if (!vlm_create(&c->m, be, &c->config, &plan, &err)) fail_msg("%s", err.text);
     if (!checkpoint_load_weights(&c->m, folder, &err)) fail_msg("%s", err.text);
     free(folder);

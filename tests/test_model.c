@@ -15,6 +15,7 @@
 // Another float32 implementation may be this far away (parity.md says why).
 static const double forward_limit = 1e-5, gradient_limit = 1e-4, loss_limit = 2e-5;
 
+static const bool full_attention = false; // VlmPlan.documents: nanoVLM has no other
 static const bool all_trained[GROUP_TRAINED] = {true, true, true};
 
 typedef struct Case {
@@ -138,7 +139,8 @@ static void run_whole_model(const Case *c) {
                     batch.n_tiles,
                     true,
                     {true, true, true},
-                    (int32_t)json_integer_value(json_object_get(c->meta, "image_token_id"))};
+                    (int32_t)json_integer_value(json_object_get(c->meta, "image_token_id")),
+                    full_attention};
     Vlm m;
     Error err;
     char *folder = golden_path("model/%s", c->name);
@@ -244,7 +246,8 @@ static void test_frozen_groups(void **state) {
                         batch.n_tiles,
                         true,
                         {bits & 1, bits & 2, bits & 4},
-                        (int32_t)json_integer_value(json_object_get(c.meta, "image_token_id"))};
+                        (int32_t)json_integer_value(json_object_get(c.meta, "image_token_id")),
+                        full_attention};
         Vlm m;
         if (!vlm_create(&m, be, &c.config, &plan, &err)) fail_msg("%s", err.text);
         assert_true(checkpoint_load_weights(&m, folder, &err));
@@ -272,7 +275,7 @@ static void test_bad_batches(void **state) {
     assert_true(backend_cpu_create(&be, 0, &err));
     Case c = case_open(be, "a_base");
     Batch batch = reference_batch(c.batch_file, "");
-    VlmPlan plan = {batch.B, batch.T, batch.n_tiles, false, {false}, 276};
+    VlmPlan plan = {batch.B, batch.T, batch.n_tiles, false, {false}, 276, full_attention};
     Vlm m;
     assert_true(vlm_create(&m, be, &c.config, &plan, &err));
     int32_t kept = batch.input_ids[0];

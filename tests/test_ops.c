@@ -368,7 +368,7 @@ static void test_empty(void **state) {
     gelu_forward(be, none, none);
     embedding_forward(be, none, weight, ids), embedding_backward(be, weight, none, ids);
     gather_rows(be, none, weight, ids), scatter_rows(be, weight, none, ids), zero_rows(be, weight, ids);
-    attention_forward(be, heads, TENSOR_NONE, heads, heads, heads, TENSOR_NONE, 1, true);
+    attention_forward(be, heads, TENSOR_NONE, heads, heads, heads, TENSOR_NONE, TENSOR_NONE, 1, true);
     cross_entropy(be, list, none, ids, 1);
     assert_int_equal(entered, 0);
     sum(be, tensor_at(&total, DTYPE_F32, SHAPE(1)), list, 1);

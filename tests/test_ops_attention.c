@@ -22,13 +22,24 @@ typedef enum MaskKind {
     MASK_KINDS
 } MaskKind;
 
+// Where samples begin: n[1] of a case.
+typedef enum StartsKind {
+    STARTS_NONE,
+    STARTS_ZERO,  // one sample a sequence
+    STARTS_SPLIT, // a few samples, none of which begins where a tile of 64 or 16 does
+    STARTS_EVERY, // each position a sample of its own
+    STARTS_MIXED, // each position of a padding, samples of 1, 2, 4 … positions, and then a long one
+    STARTS_LATE,  // one position, and the rest
+    STARTS_KINDS
+} StartsKind;
+
 typedef struct Sizes {
     size_t B, Tq, Tk, H, K, D;
 } Sizes;
 
-// Arguments of the forward in the order of the reference: o, lse, q, k, v, mask.
+// Arguments of the forward in the order of the reference: o, lse, q, k, v, mask, starts.
 typedef struct Problem {
-    double *o, *lse, *q, *k, *v, *mask;
+    double *o, *lse, *q, *k, *v, *mask, *starts;
     Sizes s;
     double scale;
     bool causal;
@@ -44,17 +55,18 @@ static double score(const Problem *p, size_t b, size_t h, size_t i, size_t j) {
 }
 
 // The weights of query i over its keys, and log Σ exp. A query that sees no key weighs all keys of its past
-// alike.
+// (of its sample's) alike.
 static double weights(double *w, const Problem *p, size_t b, size_t h, size_t i) {
     size_t reach = p->causal ? i + p->s.Tk - p->s.Tq + 1 : p->s.Tk, visible = 0;
+    size_t first = p->starts ? (size_t)p->starts[b * p->s.Tk + i] : 0;
     double largest = -INFINITY, sum = 0;
-    for (size_t j = 0; j < reach; j++) {
+    for (size_t j = first; j < reach; j++) {
         w[j] = !p->mask || p->mask[b * p->s.Tk + j] != 0 ? score(p, b, h, i, j) : -INFINITY;
         visible += w[j] > -INFINITY;
         largest = fmax(largest, w[j]);
     }
-    for (size_t j = 0; j < reach; j++) sum += w[j] = visible ? exp(w[j] - largest) : 1;
-    for (size_t j = 0; j < p->s.Tk; j++) w[j] = j < reach ? w[j] / sum : 0;
+    for (size_t j = first; j < reach; j++) sum += w[j] = visible ? exp(w[j] - largest) : 1;
+    for (size_t j = 0; j < p->s.Tk; j++) w[j] = j >= first && j < reach ? w[j] / sum : 0;
     return visible ? largest + log(sum) : -FLT_MAX;
 }
 
@@ -106,37 +118,63 @@ static void make_mask(double *mask, const Sizes *s, size_t kind) {
     }
 }
 
+static bool begins(size_t j, size_t b, size_t T, size_t kind) {
+    size_t padding = (T + b) / 7;
+    switch (kind) {
+    case STARTS_SPLIT:
+        return j == T / 3 + b || j == T / 2 || j == T - T / 5;
+    case STARTS_EVERY:
+        return true;
+    case STARTS_MIXED:
+        return j <= padding || (j - padding < 32 && ((j - padding) & (j - padding + 1)) == 0);
+    case STARTS_LATE:
+        return j == 1;
+    default:
+        return false;
+    }
+}
+
+static void make_starts(double *starts, const Sizes *s, size_t kind) {
+    for (size_t i = 0; starts && i < s->B * s->Tk; i++) {
+        size_t b = i / s->Tk, j = i % s->Tk;
+        starts[i] = j == 0 || begins(j, b, s->Tk, kind) ? (double)j : starts[i - 1];
+    }
+}
+
 // ---- forward ----
 
 static void run_forward(Backend *be, const Tensor *t, const OpCase *c) {
-    attention_forward(be, t[0], t[1], t[2], t[3], t[4], t[5], c->f[0], c->flag);
+    attention_forward(be, t[0], t[1], t[2], t[3], t[4], t[5], t[6], c->f[0], c->flag);
 }
 
 static void prepare_forward(double **a, const OpCase *c) {
     Sizes s = sizes_of(&c->args[2], &c->args[3]);
     make_mask(a[5], &s, c->n[0]);
+    make_starts(a[6], &s, c->n[1]);
 }
 
 static void ref_forward(double **a, const OpCase *c) {
-    attend(
-        &(Problem){a[0], a[1], a[2], a[3], a[4], a[5], sizes_of(&c->args[2], &c->args[3]), c->f[0], c->flag},
-        NULL);
+    attend(&(Problem){a[0], a[1], a[2], a[3], a[4], a[5], a[6], sizes_of(&c->args[2], &c->args[3]), c->f[0],
+                      c->flag},
+           NULL);
 }
 
-static OpCase forward_case(Sizes s, bool causal, size_t mask, float range) {
+static OpCase forward_case(Sizes s, bool causal, size_t mask, size_t starts, float range) {
     OpCase c = {.op = "attention_forward",
                 .run = run_forward,
                 .prepare = prepare_forward,
                 .reference = ref_forward,
-                .n = {mask},
+                .n = {mask, starts},
                 .f = {1 / sqrtf((float)s.D)},
                 .flag = causal,
                 .limit = 12 + 6 * range * range,
                 .args = {F32_ARG(o, ROLE_ASSIGNED, s.B, s.Tq, s.H, s.D),
                          F32_ARG(lse, ROLE_ASSIGNED, s.B, s.H, s.Tq),
                          F32_ARG(q, ROLE_IN, s.B, s.Tq, s.H, s.D), F32_ARG(k, ROLE_IN, s.B, s.Tk, s.K, s.D),
-                         F32_ARG(v, ROLE_IN, s.B, s.Tk, s.K, s.D), I32_ARG(mask, 2, s.B, s.Tk)}};
+                         F32_ARG(v, ROLE_IN, s.B, s.Tk, s.K, s.D), I32_ARG(mask, 2, s.B, s.Tk),
+                         I32_ARG(starts, s.Tk, s.B, s.Tk)}};
     if (mask == MASK_NONE) c.args[5].ndim = 0;
+    if (starts == STARTS_NONE) c.args[6].ndim = 0;
     c.args[2].low = c.args[3].low = -range, c.args[2].high = c.args[3].high = range;
     return c;
 }
@@ -151,9 +189,9 @@ static const Sizes longer[] = {{1, 1, 2, 1, 1, 2},    {2, 1, 100, 3, 1, 32}, {2,
                                {1, 65, 66, 2, 1, 96}, {3, 1, 130, 4, 4, 64}, {1, 1, 300, 9, 3, 7},
                                {1, 2, 129, 2, 1, 256}};
 
-static void check_forward(Sizes s, bool causal) {
+static void check_forward(Sizes s, bool causal, size_t starts) {
     for (size_t mask = 0; mask < MASK_KINDS; mask++) {
-        OpCase c = forward_case(s, causal, mask, mask % 2 ? 1 : 3);
+        OpCase c = forward_case(s, causal, mask, starts, mask % 2 ? 1 : 3);
         op_case_check(c);
         c.args[0].gap = 3, c.args[2].gap = 2 * s.H * s.D, c.args[3].gap = 5, c.args[4].gap = s.K * s.D;
         c.args[1].ndim = 0; // no lse
@@ -164,72 +202,99 @@ static void check_forward(Sizes s, bool causal) {
 static void test_forward(void **state) {
     (void)state;
     for (size_t i = 0; i < COUNT(square); i++)
-        for (int causal = 0; causal <= 1; causal++) check_forward(square[i], causal);
+        for (int causal = 0; causal <= 1; causal++) check_forward(square[i], causal, STARTS_NONE);
 }
 
 static void test_more_keys_than_queries(void **state) {
     (void)state;
     for (size_t i = 0; i < COUNT(longer); i++)
-        for (int causal = 0; causal <= 1; causal++) check_forward(longer[i], causal);
+        for (int causal = 0; causal <= 1; causal++) check_forward(longer[i], causal, STARTS_NONE);
+}
+
+static const Sizes with_starts[] = {
+    {2, 3, 3, 2, 1, 4}, {2, 33, 33, 4, 2, 8}, {1, 65, 65, 2, 2, 16}, {1, 200, 200, 2, 1, 12}};
+
+static void test_forward_samples(void **state) {
+    (void)state;
+    for (size_t i = 0; i < COUNT(with_starts); i++)
+        for (size_t starts = STARTS_ZERO; starts < STARTS_KINDS; starts++)
+            check_forward(with_starts[i], true, starts);
 }
 
 // Scores of several hundred: softmax is nearly one-hot, and nothing overflows.
 static void test_large_scores(void **state) {
     (void)state;
-    OpCase c = forward_case((Sizes){1, 70, 70, 2, 1, 16}, true, MASK_NONE, 3);
+    OpCase c = forward_case((Sizes){1, 70, 70, 2, 1, 16}, true, MASK_NONE, STARTS_NONE, 3);
     c.f[0] = 20, c.limit = 4000;
     op_case_check(c);
 }
 
-// ---- backward: dq, dk, dv, dout, q, k, v, o, lse, mask ----
+// ---- backward: dq, dk, dv, delta, dout, q, k, v, o, lse, mask, starts ----
 
 static void run_backward(Backend *be, const Tensor *t, const OpCase *c) {
-    attention_backward(be, t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7], t[8], t[9], c->f[0], c->flag);
+    attention_backward(be, t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7], t[8], t[9], t[10], t[11], c->f[0],
+                       c->flag);
 }
 
 static Problem backward_problem(double **a, const OpCase *c, bool outputs) {
-    return (Problem){outputs ? a[7] : NULL,
-                     outputs ? a[8] : NULL,
-                     a[4],
+    return (Problem){outputs ? a[8] : NULL,
+                     outputs ? a[9] : NULL,
                      a[5],
                      a[6],
-                     a[9],
-                     sizes_of(&c->args[4], &c->args[5]),
+                     a[7],
+                     a[10],
+                     a[11],
+                     sizes_of(&c->args[5], &c->args[6]),
                      c->f[0],
                      c->flag};
 }
 
 static void prepare_backward(double **a, const OpCase *c) {
     Problem p = backward_problem(a, c, true);
-    make_mask(a[9], &p.s, c->n[0]);
+    make_mask(a[10], &p.s, c->n[0]);
+    make_starts(a[11], &p.s, c->n[1]);
     attend(&p, NULL);
+}
+
+// delta; the other outputs follow from backward_loss.
+static void ref_backward(double **a, const OpCase *c) {
+    Sizes s = sizes_of(&c->args[5], &c->args[6]);
+    for (size_t row = 0; row < s.B * s.Tq * s.H; row++) {
+        double *delta = &a[3][(row / s.H / s.Tq * s.H + row % s.H) * s.Tq + row / s.H % s.Tq];
+        *delta = 0;
+        for (size_t d = 0; d < s.D; d++) *delta += a[4][row * s.D + d] * a[8][row * s.D + d];
+    }
 }
 
 static double backward_loss(double **a, const OpCase *c) {
     Problem p = backward_problem(a, c, false);
-    return attend(&p, a[3]);
+    return attend(&p, a[4]);
 }
 
-static OpCase backward_case(Sizes s, bool causal, size_t mask, bool strided) {
-    OpCase c = {.op = "attention_backward",
-                .run = run_backward,
-                .prepare = prepare_backward,
-                .loss = backward_loss,
-                .n = {mask},
-                .f = {1 / sqrtf((float)s.D)},
-                .flag = causal,
-                .limit = 30 + 2 * sqrt((double)s.Tq),
-                .floor = 0.05 + 0.01 * sqrt((double)s.D),
-                .args = {F32_ARG(dq, ROLE_ASSIGNED, s.B, s.Tq, s.H, s.D),
-                         F32_ARG(dk, ROLE_ASSIGNED, s.B, s.Tk, s.K, s.D),
-                         F32_ARG(dv, ROLE_ASSIGNED, s.B, s.Tk, s.K, s.D),
-                         F32_ARG(dout, ROLE_IN, s.B, s.Tq, s.H, s.D),
-                         F32_ARG(q, ROLE_IN, s.B, s.Tq, s.H, s.D), F32_ARG(k, ROLE_IN, s.B, s.Tk, s.K, s.D),
-                         F32_ARG(v, ROLE_IN, s.B, s.Tk, s.K, s.D), F32_ARG(o, ROLE_IN, s.B, s.Tq, s.H, s.D),
-                         F32_ARG(lse, ROLE_IN, s.B, s.H, s.Tq), I32_ARG(mask, 2, s.B, s.Tk)}};
-    if (mask == MASK_NONE) c.args[9].ndim = 0;
-    for (size_t i = 0; i < 3; i++) c.args[i].gradient_of = 5 + (int)i;
-    for (size_t i = 0; strided && i < 8; i++) c.args[i].gap = 1 + 2 * i;
+static OpCase backward_case(Sizes s, bool causal, size_t mask, size_t starts, bool strided) {
+    OpCase c = {
+        .op = "attention_backward",
+        .run = run_backward,
+        .prepare = prepare_backward,
+        .reference = ref_backward,
+        .loss = backward_loss,
+        .n = {mask, starts},
+        .f = {1 / sqrtf((float)s.D)},
+        .flag = causal,
+        .limit = 30 + 2 * sqrt((double)s.Tq),
+        .floor = 0.05 + 0.01 * sqrt((double)s.D),
+        .args = {
+            F32_ARG(dq, ROLE_ASSIGNED, s.B, s.Tq, s.H, s.D), F32_ARG(dk, ROLE_ASSIGNED, s.B, s.Tk, s.K, s.D),
+            F32_ARG(dv, ROLE_ASSIGNED, s.B, s.Tk, s.K, s.D), F32_ARG(delta, ROLE_ASSIGNED, s.B, s.H, s.Tq),
+            F32_ARG(dout, ROLE_IN, s.B, s.Tq, s.H, s.D), F32_ARG(q, ROLE_IN, s.B, s.Tq, s.H, s.D),
+            F32_ARG(k, ROLE_IN, s.B, s.Tk, s.K, s.D), F32_ARG(v, ROLE_IN, s.B, s.Tk, s.K, s.D),
+            F32_ARG(o, ROLE_IN, s.B, s.Tq, s.H, s.D), F32_ARG(lse, ROLE_IN, s.B, s.H, s.Tq),
+            I32_ARG(mask, 2, s.B, s.Tk), I32_ARG(starts, s.Tk, s.B, s.Tk)}};
+    if (mask == MASK_NONE) c.args[10].ndim = 0;
+    if (starts == STARTS_NONE) c.args[11].ndim = 0;
+    for (size_t i = 0; i < 3; i++) c.args[i].gradient_of = 6 + (int)i;
+    for (size_t i = 0; strided && i < 9; i++)
+        if (i != 3) c.args[i].gap = 1 + 2 * i; // delta is packed
     return c;
 }
 
@@ -241,24 +306,39 @@ static void test_backward(void **state) {
     for (size_t i = 0; i < COUNT(sizes); i++)
         for (int causal = 0; causal <= 1; causal++)
             for (size_t mask = 0; mask < MASK_KINDS; mask++)
-                op_case_check(backward_case(sizes[i], causal, mask, mask % 2));
+                op_case_check(backward_case(sizes[i], causal, mask, STARTS_NONE, mask % 2));
 }
 
 // More than one tile of queries and keys.
 static void test_backward_tiles(void **state) {
     (void)state;
-    op_case_check(backward_case((Sizes){1, 64, 64, 1, 1, 16}, false, MASK_NONE, true));
-    op_case_check(backward_case((Sizes){1, 65, 65, 2, 1, 8}, true, MASK_HOLES, false));
-    op_case_check(backward_case((Sizes){1, 80, 80, 1, 1, 6}, false, MASK_LEFT, true));
-    op_case_check(backward_case((Sizes){1, 130, 130, 1, 1, 4}, true, MASK_LEFT, false));
-    op_case_check(backward_case((Sizes){2, 70, 70, 2, 2, 4}, true, MASK_ALL_HIDDEN, false));
+    op_case_check(backward_case((Sizes){1, 64, 64, 1, 1, 16}, false, MASK_NONE, STARTS_NONE, true));
+    op_case_check(backward_case((Sizes){1, 65, 65, 2, 1, 8}, true, MASK_HOLES, STARTS_NONE, false));
+    op_case_check(backward_case((Sizes){1, 80, 80, 1, 1, 6}, false, MASK_LEFT, STARTS_NONE, true));
+    op_case_check(backward_case((Sizes){1, 130, 130, 1, 1, 4}, true, MASK_LEFT, STARTS_NONE, false));
+    op_case_check(backward_case((Sizes){2, 70, 70, 2, 2, 4}, true, MASK_ALL_HIDDEN, STARTS_NONE, false));
+    op_case_check(backward_case((Sizes){1, 200, 200, 4, 2, 4}, true, MASK_NONE, STARTS_NONE, false));
+}
+
+static void test_backward_samples(void **state) {
+    (void)state;
+    static const Sizes sizes[] = {{2, 3, 3, 2, 1, 4}, {2, 17, 17, 4, 2, 8}, {1, 64, 64, 1, 1, 4}};
+    for (size_t i = 0; i < COUNT(sizes); i++)
+        for (size_t starts = STARTS_ZERO; starts < STARTS_KINDS; starts++)
+            for (size_t mask = 0; mask < MASK_KINDS; mask++)
+                op_case_check(backward_case(sizes[i], true, mask, starts, mask % 2));
+    for (size_t starts = STARTS_ZERO; starts < STARTS_KINDS; starts++) {
+        op_case_check(backward_case((Sizes){1, 131, 131, 3, 1, 4}, true, MASK_HOLES, starts, false));
+        op_case_check(backward_case((Sizes){2, 200, 200, 1, 1, 2}, true, MASK_NONE, starts, true));
+    }
 }
 
 static int all_tests(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_forward),        cmocka_unit_test(test_more_keys_than_queries),
-        cmocka_unit_test(test_large_scores),   cmocka_unit_test(test_backward),
-        cmocka_unit_test(test_backward_tiles),
+        cmocka_unit_test(test_forward),          cmocka_unit_test(test_more_keys_than_queries),
+        cmocka_unit_test(test_large_scores),     cmocka_unit_test(test_backward),
+        cmocka_unit_test(test_backward_tiles),   cmocka_unit_test(test_forward_samples),
+        cmocka_unit_test(test_backward_samples),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     print_worst_shares();

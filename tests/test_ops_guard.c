@@ -117,7 +117,26 @@ static void no_square(Fixture *f) {
 static void more_queries_than_keys(Fixture *f) {
     Tensor q = tensor_reshape(f->x, SHAPE(1, 4, 1, 6)),
            k = tensor_reshape(tensor_head(f->x, 3), SHAPE(1, 3, 1, 6));
-    attention_forward(f->be, q, TENSOR_NONE, q, k, k, TENSOR_NONE, 1, true);
+    attention_forward(f->be, q, TENSOR_NONE, q, k, k, TENSOR_NONE, TENSOR_NONE, 1, true);
+}
+// Attention over 4 positions with these starts, whose memory is y's.
+static void attend_from(Fixture *f, const int32_t starts[4], bool causal) {
+    Tensor x = tensor_reshape(f->x, SHAPE(1, 4, 1, 6)), list = f->y;
+    list.dtype = DTYPE_I32, list.shape[0] = 1, list.shape[1] = 4, list.stride[0] = 4;
+    tensor_upload(f->be, STREAM_COMPUTE, list, starts);
+    attention_forward(f->be, x, TENSOR_NONE, x, x, x, TENSOR_NONE, list, 1, causal);
+}
+static void samples_unless_causal(Fixture *f) {
+    attend_from(f, (const int32_t[]){0, 0, 2, 2}, false);
+}
+static void start_in_another_sample(Fixture *f) {
+    attend_from(f, (const int32_t[]){0, 0, 2, 1}, true);
+}
+static void start_in_the_future(Fixture *f) {
+    attend_from(f, (const int32_t[]){0, 2, 2, 2}, true);
+}
+static void good_starts(Fixture *f) {
+    attend_from(f, (const int32_t[]){0, 0, 2, 2}, true);
 }
 static void id_out_of_range(Fixture *f) {
     int32_t ids[4] = {0, 1, 5, 2}; // 5 rows
@@ -154,6 +173,10 @@ static void test_wrong_calls_abort(void **state) {
     assert_true(aborts(half_of_a_pair));
     assert_true(aborts(no_square));
     assert_true(aborts(more_queries_than_keys));
+    assert_true(aborts(samples_unless_causal));
+    assert_true(aborts(start_in_another_sample));
+    assert_true(aborts(start_in_the_future));
+    assert_false(aborts(good_starts));
     assert_true(aborts(id_out_of_range));
 }
 

@@ -292,7 +292,7 @@ static void check_collate(const json_t *row) {
     size_t n = json_array_size(batch), T = number(row, "max_length"), images = 0;
     Sequence sequences[ROWS] = {0};
     const Sequence *pointers[ROWS] = {0};
-    int32_t ids[ROWS * MOST], mask[ROWS * MOST], labels[ROWS * MOST];
+    int32_t ids[ROWS * MOST], mask[ROWS * MOST], labels[ROWS * MOST], starts[ROWS * MOST];
     assert_true(n <= ROWS && T <= MOST);
     for (size_t i = 0; i < n; i++) {
         item = json_array_get(batch, i);
@@ -300,12 +300,13 @@ static void check_collate(const json_t *row) {
         read_values(&sequences[i].ids, json_object_get(item, "input_ids"));
         read_values(&sequences[i].mask, json_object_get(item, "attention_mask"));
         read_values(&sequences[i].labels, json_object_get(item, "labels"));
+        for (size_t k = 0; k < sequences[i].ids.count; k++) vec_push(&sequences[i].starts, 0);
         sequences[i].n_images = json_array_size(json_object_get(item, "images"));
         sequences[i].n_samples = 1;
         pointers[i] = &sequences[i];
     }
     memset(ids, 0x5a, sizeof ids), memset(mask, 0x5a, sizeof mask), memset(labels, 0x5a, sizeof labels);
-    Batch b = {.input_ids = ids, .attention_mask = mask, .labels = labels};
+    Batch b = {.input_ids = ids, .attention_mask = mask, .labels = labels, .starts = starts};
     collate(&b, pointers, n, T, (int32_t)number(row, "pad_token_id"));
     check_rows(ids, b.B, T, json_object_get(want, "input_ids"));
     check_rows(mask, b.B, T, json_object_get(want, "attention_mask"));

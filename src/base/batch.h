@@ -11,6 +11,7 @@ typedef struct Batch {
     int32_t *input_ids;      // [B, T]
     int32_t *attention_mask; // [B, T]: 1 real, 0 padding
     int32_t *labels;         // [B, T]: already shifted left by one; IGNORE_INDEX where nothing is trained
+    int32_t *starts;         // [B, T]: the position at which the sample that this one belongs to begins
     size_t n_tiles;          // tiles of all pictures of the batch, in the order of their image tokens
     float *images;           // [n_tiles, 3, P, P], values in [0, 1]; NULL when n_tiles is 0
     size_t n_images;         // pictures (not tiles), for the statistics

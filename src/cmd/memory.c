@@ -14,7 +14,11 @@ static void print_row(const char *what, size_t bytes) {
 }
 
 static bool print_memory(Backend *be, const Config *c, Error *err) {
-    VlmPlan plan = {c->train.batch_size, c->vlm.lm_max_length, loader_max_tiles(c), true, {false}, 0};
+    VlmPlan plan = {.max_batch = c->train.batch_size,
+                    .max_positions = c->vlm.lm_max_length,
+                    .max_tiles = loader_max_tiles(c),
+                    .training = true,
+                    .documents = train_options_documents(&c->options)};
     const Number *rates[GROUP_TRAINED] = {&c->train.lr_mp, &c->train.lr_vision_backbone,
                                           &c->train.lr_language_backbone};
     for (int g = 0; g < GROUP_TRAINED; g++) plan.trained[g] = rates[g]->value > 0;

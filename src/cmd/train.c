@@ -141,6 +141,7 @@ static bool open_model(Job *j, Error *err) {
         .max_tiles = loader_max_tiles(c),
         .training = true,
         .image_token_id = tokenizer_extra_id(j->tokenizer, "image_token"),
+        .documents = train_options_documents(&c->options),
     };
     trainer_trained_groups(plan.trained, &c->train);
     if (!backend_cpu_create(&j->be, c->options.threads, err) ||

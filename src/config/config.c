@@ -147,6 +147,10 @@ size_t vlm_config_patches(const VLMConfig *c) {
     return grid * grid;
 }
 
+bool train_options_documents(const TrainOptions *o) {
+    return strcmp(o->attention, "document") == 0;
+}
+
 static const char *after_last_slash(const char *name) {
     const char *slash = strrchr(name, '/');
     return slash ? slash + 1 : name;

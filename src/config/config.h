@@ -60,6 +60,7 @@ typedef struct TrainOptions {
     size_t shuffle_buffer;  // rows of a block that is shuffled when streaming; 0: in order
     char *val_dataset_path; // NULL: validation rows are held out of the training data set
     char *packing;          // best | nanovlm
+    char *attention;        // document | full
     char *init;             // nanovlm | scaled
     char *run_name;         // NULL: made as nanoVLM does
     size_t log_interval;    // update steps between plain progress lines
@@ -102,7 +103,8 @@ bool train_config_check(const Config *c, Error *err);
 // ends the program with 0.
 bool config_parse(Config *c, FieldSet extra, int argc, char **argv, Error *err);
 
-size_t vlm_config_head_dim(const VLMConfig *c); // lm_hidden_dim / lm_n_heads
-size_t vlm_config_patches(const VLMConfig *c);  // patches of a tile, without cls
+size_t vlm_config_head_dim(const VLMConfig *c);      // lm_hidden_dim / lm_n_heads
+size_t vlm_config_patches(const VLMConfig *c);       // patches of a tile, without cls
+bool train_options_documents(const TrainOptions *o); // attention is `document`
 // nanoVLM's get_run_name (train.py); date is "%m%d-%H%M%S". Caller frees.
 char *run_name(const Config *c, size_t world_size, const char *date);

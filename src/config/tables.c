@@ -135,6 +135,8 @@ static const Field option_fields[] = {
     F(jpeg_reduced_scale, BOOL, "false", ANY,
       "decode large JPEGs at reduced scale: faster, but not nanoVLM's pixels"),
     F_CHOICE(packing, "best", "best|nanovlm", "how samples are put together into sequences"),
+    F_CHOICE(attention, "document", "document|full",
+      "what a packed sample sees: itself, or all before it in its sequence"),
     F_CHOICE(init, "nanovlm", "nanovlm|scaled",
       "initial weights: N(0, 0.02), or scaled for training from scratch"),
     F(run_name, STRING, NULL, ANY, "name of the run; none: made from the configuration"),

@@ -31,6 +31,7 @@ static bool alloc_slot(BatchSlot *s, const Config *c, Error *err) {
     s->batch.input_ids = mem_alloc(positions * sizeof *s->batch.input_ids);
     s->batch.attention_mask = mem_alloc(positions * sizeof *s->batch.attention_mask);
     s->batch.labels = mem_alloc(positions * sizeof *s->batch.labels);
+    s->batch.starts = mem_alloc(positions * sizeof *s->batch.starts);
     void *pixels = NULL;
     if (posix_memalign(&pixels, 64, images ? images : 64) != 0)
         return error_set(
@@ -45,6 +46,7 @@ static void free_slot(BatchSlot *s, size_t batch_size) {
     free(s->batch.input_ids);
     free(s->batch.attention_mask);
     free(s->batch.labels);
+    free(s->batch.starts);
     free(s->batch.images);
     vec_free(&s->samples);
     vec_free(&s->first_tile);

@@ -51,18 +51,21 @@ static void take_gradients(LanguageModel *lm, Arena *a) {
     lm->dq = arena_take(a, DTYPE_F32, SHAPE(M, C));
     lm->dk = arena_take(a, DTYPE_F32, SHAPE(M, KD));
     lm->dv = arena_take(a, DTYPE_F32, SHAPE(M, KD));
+    lm->delta = arena_take(a, DTYPE_F32, SHAPE(lm->B, c->lm_n_heads, lm->T));
     lm->dswiglu = arena_take(a, DTYPE_F32, SHAPE(M, c->lm_inter_dim));
     lm->dgate = arena_take(a, DTYPE_F32, SHAPE(M, c->lm_inter_dim));
     lm->dup = arena_take(a, DTYPE_F32, SHAPE(M, c->lm_inter_dim));
 }
 
-void language_model_plan(LanguageModel *lm, Arena *a, size_t B, size_t T, bool keep, bool gradients) {
+void language_model_plan(LanguageModel *lm, Arena *a, size_t B, size_t T, bool keep, bool gradients,
+                         bool documents) {
     const VLMConfig *c = lm->config;
-    size_t C = c->lm_hidden_dim, M = B * T, D = vlm_config_head_dim(c);
+    size_t C = c->lm_hidden_dim, M = B * T, D = vlm_config_head_dim(c), rows = documents ? M : T;
     lm->B = B, lm->T = T;
-    lm->positions = arena_take(a, DTYPE_I32, SHAPE(T));
-    lm->cos = arena_take(a, DTYPE_F32, SHAPE(T, D));
-    lm->sin = arena_take(a, DTYPE_F32, SHAPE(T, D));
+    lm->starts = documents ? arena_take(a, DTYPE_I32, SHAPE(B, T)) : TENSOR_NONE;
+    lm->positions = arena_take(a, DTYPE_I32, SHAPE(rows));
+    lm->cos = arena_take(a, DTYPE_F32, SHAPE(rows, D));
+    lm->sin = arena_take(a, DTYPE_F32, SHAPE(rows, D));
     lm->branch = arena_take(a, DTYPE_F32, SHAPE(M, C));
     Tensor x = arena_take(a, DTYPE_F32, SHAPE(M, C));
     for (size_t i = 0; i < c->lm_n_blocks; i++) {
@@ -120,7 +123,7 @@ static void attention_branch(LanguageModel *lm, const DecoderBlockParams *w, Dec
     Tensor k = cache ? append(lm, cache, cache->k[block], b->k) : by_sequence(lm, b->k, K);
     Tensor v = cache ? append(lm, cache, cache->v[block], b->v) : by_sequence(lm, b->v, K);
     attention_forward(be, by_sequence(lm, b->attn, H), b->lse, by_sequence(lm, b->q, H), k, v, mask,
-                      attention_scale(lm->config), true);
+                      lm->starts, attention_scale(lm->config), true);
     linear_forward(be, lm->branch, b->attn, w->out->w, TENSOR_NONE);
 }
 
@@ -141,14 +144,36 @@ static void block_forward(LanguageModel *lm, size_t block, Tensor x_out, Tensor 
     add(be, x_out, b->x_mid, lm->branch);
 }
 
-// Positions first … first + T − 1 and their cosines and sines. Beyond lm_max_position_embeddings all
-// frequencies of this call are divided (spec: "for that call"), so cached keys keep the angles they had.
-static void rotary_tables(LanguageModel *lm, size_t first) {
-    const VLMConfig *c = lm->config;
+static void upload_positions(LanguageModel *lm, size_t end) {
+    tensor_upload(lm->be, STREAM_COMPUTE, lm->positions, lm->host_positions);
+    lm->end = end;
+}
+
+void language_model_set_starts(LanguageModel *lm, const int32_t *starts) {
+    size_t M = lm->B * lm->T, end = 0;
+    CHECK(tensor_exists(lm->starts) && M <= lm->host_capacity, "%zu positions, %zu planned", M,
+          lm->host_capacity);
+    for (size_t m = 0; m < M; m++) {
+        size_t position = m % lm->T - (size_t)starts[m];
+        lm->host_positions[m] = (int32_t)position;
+        if (position >= end) end = position + 1;
+    }
+    tensor_upload(lm->be, STREAM_COMPUTE, lm->starts, starts);
+    upload_positions(lm, end);
+}
+
+// Positions first … first + T − 1 in every sequence.
+static void run_through(LanguageModel *lm, size_t first) {
     CHECK(lm->T <= lm->host_capacity, "%zu positions, %zu planned", lm->T, lm->host_capacity);
     for (size_t t = 0; t < lm->T; t++) lm->host_positions[t] = (int32_t)(first + t);
-    tensor_upload(lm->be, STREAM_COMPUTE, lm->positions, lm->host_positions);
-    size_t end = first + lm->T, limit = c->lm_max_position_embeddings;
+    upload_positions(lm, first + lm->T);
+}
+
+// Cosines and sines of the positions. If the last lies beyond lm_max_position_embeddings, all frequencies of
+// this call are divided (spec: "for that call"), so cached keys keep the angles they had.
+static void rotary_tables(LanguageModel *lm) {
+    const VLMConfig *c = lm->config;
+    size_t end = lm->end, limit = c->lm_max_position_embeddings;
     float divisor = end > limit ? (float)end / (float)limit : 1.0f;
     rope_table(lm->be, lm->cos, lm->sin, lm->positions, lm->params->decoder.inv_freq->w, divisor,
                (float)c->lm_attn_scaling.value);
@@ -159,7 +184,8 @@ void language_model_forward(LanguageModel *lm, Tensor mask, KVCache *cache) {
     if (cache)
         CHECK(cache->used + lm->T <= cache->capacity, "cache of %zu, %zu used", cache->capacity, cache->used);
     if (cache) upload_cache_rows(lm, cache);
-    rotary_tables(lm, cache ? cache->used : 0);
+    if (!tensor_exists(lm->starts)) run_through(lm, cache ? cache->used : 0);
+    rotary_tables(lm);
     for (size_t i = 0; i < n; i++)
         block_forward(lm, i, i + 1 < n ? lm->blocks[i + 1].x : lm->x_out, mask, cache);
     if (cache) cache->used += lm->T;
@@ -188,9 +214,9 @@ static void block_backward(LanguageModel *lm, size_t block, Tensor mask) {
     // x_mid = x + out_proj(attention(norm1 x))
     linear_backward(be, lm->dattn, w->out, lm->dx, b->attn, false);
     attention_backward(be, by_sequence(lm, lm->dq, H), by_sequence(lm, lm->dk, K), by_sequence(lm, lm->dv, K),
-                       by_sequence(lm, lm->dattn, H), by_sequence(lm, b->q, H), by_sequence(lm, b->k, K),
-                       by_sequence(lm, b->v, K), by_sequence(lm, b->attn, H), b->lse, mask,
-                       attention_scale(lm->config), true);
+                       lm->delta, by_sequence(lm, lm->dattn, H), by_sequence(lm, b->q, H),
+                       by_sequence(lm, b->k, K), by_sequence(lm, b->v, K), by_sequence(lm, b->attn, H),
+                       b->lse, mask, lm->starts, attention_scale(lm->config), true);
     rope_backward(be, by_head(lm, lm->dq, H), lm->cos, lm->sin);
     rope_backward(be, by_head(lm, lm->dk, K), lm->cos, lm->sin);
     linear_backward(be, lm->dnorm, w->q, lm->dq, b->norm1, false);

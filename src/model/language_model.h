@@ -29,9 +29,10 @@ typedef struct LanguageModel {
     Backend *be;
     const VLMConfig *config;
     const Params *params;
-    size_t B, T;              // of the current plan
-    Tensor positions;         // [T] I32
-    Tensor cos, sin;          // [T, D]
+    size_t B, T;      // of the current plan
+    Tensor starts;    // [B, T] I32: where each position's sample begins; absent: one sample a sequence
+    Tensor positions; // [T] I32; with starts [B*T], counted from them
+    Tensor cos, sin;  // [T, D] or [B*T, D]
     DecoderBlockActs *blocks; // config->lm_n_blocks
     Tensor x_out;             // [M, C] leaving the last block
     Tensor norm_rstd;
@@ -40,16 +41,23 @@ typedef struct LanguageModel {
     // gradients, shared by all blocks
     Tensor dx, dnorm, dattn; // [M, C]
     Tensor dq, dk, dv;
+    Tensor delta;               // [B, H, T], of attention's backward
     Tensor dswiglu, dgate, dup; // [M, inner]
     int32_t *host_positions;    // staging of positions
     size_t host_capacity;
+    size_t end; // past the last position
 } LanguageModel;
 
+// max_positions: of a plan; with documents those of all its sequences.
 void language_model_init(LanguageModel *lm, Backend *be, const VLMConfig *config, const Params *params,
                          size_t max_positions);
 void language_model_free(LanguageModel *lm);
-// As vision_encoder_plan, for B sequences of T positions.
-void language_model_plan(LanguageModel *lm, Arena *arena, size_t B, size_t T, bool keep, bool gradients);
+// As vision_encoder_plan, for B sequences of T positions. documents: each sample attends to itself only, and
+// language_model_set_starts is called before the forward.
+void language_model_plan(LanguageModel *lm, Arena *arena, size_t B, size_t T, bool keep, bool gradients,
+                         bool documents);
+// starts [B, T] as in Batch, on the host.
+void language_model_set_starts(LanguageModel *lm, const int32_t *starts);
 // Where the embeddings go in: [M, C].
 Tensor language_model_input(const LanguageModel *lm);
 // From the embeddings in language_model_input to lm->out. mask (opt) [B, T] (with a cache: [B, cache->used +

@@ -45,6 +45,7 @@ static void take_gradients(VisionEncoder *v, Arena *a, size_t I) {
     v->dnorm = arena_take(a, DTYPE_F32, SHAPE(I, N, C));
     v->dattn = arena_take(a, DTYPE_F32, SHAPE(I, N, C));
     v->dqkv = arena_take(a, DTYPE_F32, SHAPE(I, N, 3 * C));
+    v->delta = arena_take(a, DTYPE_F32, SHAPE(I, v->config->vit_n_heads, N));
     v->dinner = arena_take(a, DTYPE_F32, SHAPE(I, N, v->config->vit_inter_dim));
     v->dpatches = arena_take(a, DTYPE_F32, SHAPE(I, vlm_config_patches(v->config), C));
 }
@@ -88,7 +89,7 @@ static void block_forward(VisionEncoder *v, const VisionBlockParams *w, VisionBl
     layer_norm_forward(be, b->ln1, b->ln1_mean, b->ln1_rstd, b->x, w->ln1_w->w, w->ln1_b->w, eps);
     linear_forward(be, b->qkv, b->ln1, w->qkv_w->w, w->qkv_b->w);
     attention_forward(be, heads, b->lse, qkv_part(v, b->qkv, 0), qkv_part(v, b->qkv, 1),
-                      qkv_part(v, b->qkv, 2), TENSOR_NONE, attention_scale(c), false);
+                      qkv_part(v, b->qkv, 2), TENSOR_NONE, TENSOR_NONE, attention_scale(c), false);
     linear_forward(be, v->branch, b->attn, w->out_w->w, w->out_b->w);
     add(be, b->x_mid, b->x, v->branch);
     layer_norm_forward(be, b->ln2, b->ln2_mean, b->ln2_rstd, b->x_mid, w->ln2_w->w, w->ln2_b->w, eps);
@@ -156,10 +157,10 @@ static void block_backward(VisionEncoder *v, const VisionBlockParams *w, const V
     linear_backward_weight(be, w->out_w->d, w->out_b->d, v->dx, b->attn);
     linear_backward_input(be, v->dattn, v->dx, w->out_w->w, false);
     attention_backward(be, qkv_part(v, v->dqkv, 0), qkv_part(v, v->dqkv, 1), qkv_part(v, v->dqkv, 2),
-                       tensor_split_last(v->dattn, c->vit_n_heads), qkv_part(v, b->qkv, 0),
+                       v->delta, tensor_split_last(v->dattn, c->vit_n_heads), qkv_part(v, b->qkv, 0),
                        qkv_part(v, b->qkv, 1), qkv_part(v, b->qkv, 2),
-                       tensor_split_last(b->attn, c->vit_n_heads), b->lse, TENSOR_NONE, attention_scale(c),
-                       false);
+                       tensor_split_last(b->attn, c->vit_n_heads), b->lse, TENSOR_NONE, TENSOR_NONE,
+                       attention_scale(c), false);
     linear_backward_weight(be, w->qkv_w->d, w->qkv_b->d, v->dqkv, b->ln1);
     linear_backward_input(be, v->dnorm, v->dqkv, w->qkv_w->w, false);
     layer_norm_backward(be, v->dx, w->ln1_w->d, w->ln1_b->d, v->dnorm, b->x, w->ln1_w->w, b->ln1_mean,

@@ -31,6 +31,7 @@ typedef struct VisionEncoder {
     // gradients, shared by all blocks
     Tensor dx, dnorm, dattn; // [I, N, C]: of the residual stream, a norm's result, the joined heads
     Tensor dqkv;             // [I, N, 3C]
+    Tensor delta;            // [I, H, N], of attention's backward
     Tensor dinner;           // [I, N, inner]
     Tensor dpatches;         // [I, P, C]
 } VisionEncoder;

@@ -15,7 +15,7 @@ static size_t chunk_rows(const VLMConfig *c, size_t n_targets) {
 }
 
 // Everything one batch of the given shape needs, taken from m->activations in a fixed order.
-static void plan_activations(Vlm *m, size_t B, size_t T, size_t I, size_t n_targets) {
+static void plan_activations(Vlm *m, size_t B, size_t T, size_t I, size_t n_targets, bool documents) {
     const VLMConfig *c = m->config;
     const bool *trained = m->plan.trained;
     bool training = m->plan.training, to_pictures = training && (trained[GROUP_MP] || trained[GROUP_VISION]);
@@ -36,7 +36,7 @@ static void plan_activations(Vlm *m, size_t B, size_t T, size_t I, size_t n_targ
     if (to_pictures) m->dvectors = arena_take(a, DTYPE_F32, SHAPE(I * L, C));
     vision_encoder_plan(&m->vision, a, I, to_vision, to_vision);
     modality_projector_plan(&m->projector, a, I, to_vision);
-    language_model_plan(&m->decoder, a, B, T, training, training);
+    language_model_plan(&m->decoder, a, B, T, training, training, documents);
 }
 
 static size_t max_rows(const VlmPlan *plan) {
@@ -52,8 +52,10 @@ static bool measure(Vlm *m, Backend *be, const VLMConfig *config, const VlmPlan 
     m->activations = arena_measure(be, "activations");
     vision_encoder_init(&m->vision, be, config, &m->params);
     modality_projector_init(&m->projector, be, config, &m->params);
-    language_model_init(&m->decoder, be, config, &m->params, plan->max_positions);
-    plan_activations(m, plan->max_batch, plan->max_positions, plan->max_tiles, max_rows(plan));
+    language_model_init(&m->decoder, be, config, &m->params,
+                        plan->documents ? max_rows(plan) : plan->max_positions);
+    plan_activations(m, plan->max_batch, plan->max_positions, plan->max_tiles, max_rows(plan),
+                     plan->documents);
     return true;
 }
 
@@ -140,10 +142,12 @@ bool vlm_set_batch(Vlm *m, const Batch *b, Error *err) {
         !find_targets(target_rows, targets, &n_targets, m, b, err))
         return false;
     m->activations.used = 0;
-    plan_activations(m, b->B, b->T, b->n_tiles, n_targets);
+    const bool documents = plan->documents && b->starts;
+    plan_activations(m, b->B, b->T, b->n_tiles, n_targets, documents);
     m->has_mask = b->attention_mask != NULL;
     tensor_upload(m->be, STREAM_COMPUTE, m->input_ids, b->input_ids);
     if (m->has_mask) tensor_upload(m->be, STREAM_COMPUTE, m->mask, b->attention_mask);
+    if (documents) language_model_set_starts(&m->decoder, b->starts);
     tensor_upload(m->be, STREAM_COMPUTE, m->images, b->images);
     tensor_upload(m->be, STREAM_COMPUTE, m->image_rows, image_rows);
     tensor_upload(m->be, STREAM_COMPUTE, m->target_rows, target_rows);

@@ -12,6 +12,7 @@ typedef struct VlmPlan {
     bool training;                              // keep activations and gradients
     bool trained[GROUP_TRAINED];                // of no meaning without training
     int32_t image_token_id;
+    bool documents; // a sample attends to itself only, its positions from 0, in batches that have starts
 } VlmPlan;
 
 typedef struct Vlm {
@@ -48,7 +49,8 @@ typedef struct VlmMemory {
 bool vlm_measure(VlmMemory *memory, Backend *be, const VLMConfig *config, const VlmPlan *plan, Error *err);
 
 // Takes a batch in: checks it (token ids in the vocabulary, as many image tokens as tiles need), lays out the
-// activations and uploads. batch->labels and attention_mask may be NULL (no targets; no padding).
+// activations and uploads. batch->labels, attention_mask and starts may be NULL (no targets; no
+// padding; a sequence is one sample).
 bool vlm_set_batch(Vlm *m, const Batch *batch, Error *err);
 // Token embeddings with the pictures' vectors written over the image tokens, into the decoder's input.
 void vlm_embed(Vlm *m);

@@ -246,7 +246,8 @@ void rope_backward(Backend *be, Tensor dx, Tensor cos, Tensor sin) {
               #t " is %s", describe(t).text);                                                                \
     } while (0)
 
-static void check_attention(Tensor q, Tensor k, Tensor v, Tensor o, Tensor lse, Tensor mask, bool causal) {
+static void check_attention(Tensor q, Tensor k, Tensor v, Tensor o, Tensor lse, Tensor mask, Tensor starts,
+                            bool causal) {
     CHECK(q.ndim == 4 && k.ndim == 4, "q is %s, k %s", describe(q).text, describe(k).text);
     size_t B = q.shape[0], Tq = q.shape[1], H = q.shape[2], D = q.shape[3], Tk = k.shape[1], K = k.shape[2];
     CHECK_HEADS(q, B, Tq, H, D);
@@ -264,23 +265,29 @@ static void check_attention(Tensor q, Tensor k, Tensor v, Tensor o, Tensor lse, 
         CHECK_I32(mask);
         CHECK_SHAPE(mask, B, Tk);
     }
+    if (tensor_exists(starts)) {
+        CHECK_I32(starts);
+        CHECK_SHAPE(starts, B, Tk);
+        CHECK(causal && Tq == Tk, "starts, and %zu queries, %zu keys", Tq, Tk);
+    }
 }
 
 void attention_forward(Backend *be, Tensor o, Tensor lse, Tensor q, Tensor k, Tensor v, Tensor mask,
-                       float scale, bool causal) {
+                       Tensor starts, float scale, bool causal) {
     if (tensor_count(q) == 0) return;
-    check_attention(q, k, v, o, lse, mask, causal);
-    RUN(attention_forward, 2, (o, lse, q, k, v, mask), scale, causal);
+    check_attention(q, k, v, o, lse, mask, starts, causal);
+    RUN(attention_forward, 2, (o, lse, q, k, v, mask, starts), scale, causal);
 }
 
-void attention_backward(Backend *be, Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor q, Tensor k,
-                        Tensor v, Tensor o, Tensor lse, Tensor mask, float scale, bool causal) {
+void attention_backward(Backend *be, Tensor dq, Tensor dk, Tensor dv, Tensor delta, Tensor dout, Tensor q,
+                        Tensor k, Tensor v, Tensor o, Tensor lse, Tensor mask, Tensor starts, float scale,
+                        bool causal) {
     if (tensor_count(q) == 0) return;
-    check_attention(q, k, v, o, lse, mask, causal);
-    check_attention(dq, dk, dv, dout, lse, mask, causal);
-    CHECK_SAME(dq, q), CHECK_SAME(dk, k);
+    check_attention(q, k, v, o, lse, mask, starts, causal);
+    check_attention(dq, dk, dv, dout, lse, mask, starts, causal);
+    CHECK_SAME(dq, q), CHECK_SAME(dk, k), CHECK_F32(delta), CHECK_SAME(delta, lse);
     CHECK(tensor_exists(lse) && q.shape[1] == k.shape[1], "%zu queries, %zu keys", q.shape[1], k.shape[1]);
-    RUN(attention_backward, 3, (dq, dk, dv, dout, q, k, v, o, lse, mask), scale, causal);
+    RUN(attention_backward, 4, (dq, dk, dv, delta, dout, q, k, v, o, lse, mask, starts), scale, causal);
 }
 
 // ---- embeddings ----

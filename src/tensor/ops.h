@@ -76,11 +76,17 @@ void rope_backward(Backend *be, Tensor dx, Tensor cos, Tensor sin);
 // causal: query i sees keys j ≤ i + Tk − Tq. mask (opt) [B, Tk] I32: keys with 0 are hidden; a query that
 // sees no key at all gets the plain mean of v over its causal keys (nanoVLM in float32; spec 2). o assigned.
 // lse (opt) [B, H, Tq] = log Σ exp(score) of each row, what backward needs; assigned. Never stores [Tq, Tk].
+// starts (opt) [B, T] I32, causal and Tq = Tk = T only: the first position of the sample that a position
+// belongs to; it either is the position itself or what the position before has. Query i then sees keys j ≥
+// starts[i] only, and where it sees none the plain mean is over starts[i] … i. What samples could see of each
+// other is not computed.
 void attention_forward(Backend *be, Tensor o, Tensor lse, Tensor q, Tensor k, Tensor v, Tensor mask,
-                       float scale, bool causal);
-// dq, dk, dv like q, k, v; assigned. Tq = Tk.
-void attention_backward(Backend *be, Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor q, Tensor k,
-                        Tensor v, Tensor o, Tensor lse, Tensor mask, float scale, bool causal);
+                       Tensor starts, float scale, bool causal);
+// dq, dk, dv like q, k, v; delta [B, H, T] = Σ_d dout · o, which the others are made from; all assigned. Tq =
+// Tk.
+void attention_backward(Backend *be, Tensor dq, Tensor dk, Tensor dv, Tensor delta, Tensor dout, Tensor q,
+                        Tensor k, Tensor v, Tensor o, Tensor lse, Tensor mask, Tensor starts, float scale,
+                        bool causal);
 
 // ---- embeddings ----
 // y [M, C] = table[ids], table [V, C], ids [M] I32; assigned.

@@ -25,10 +25,10 @@
     OP(rope_table, Tensor cos, Tensor sin, Tensor positions, Tensor inv_freq, float divisor, float scaling)  \
     OP(rope_forward, Tensor x, Tensor cos, Tensor sin)                                                       \
     OP(rope_backward, Tensor dx, Tensor cos, Tensor sin)                                                     \
-    OP(attention_forward, Tensor o, Tensor lse, Tensor q, Tensor k, Tensor v, Tensor mask, float scale,      \
-       bool causal)                                                                                          \
-    OP(attention_backward, Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor q, Tensor k, Tensor v,       \
-       Tensor o, Tensor lse, Tensor mask, float scale, bool causal)                                          \
+    OP(attention_forward, Tensor o, Tensor lse, Tensor q, Tensor k, Tensor v, Tensor mask, Tensor starts,    \
+       float scale, bool causal)                                                                             \
+    OP(attention_backward, Tensor dq, Tensor dk, Tensor dv, Tensor delta, Tensor dout, Tensor q, Tensor k,   \
+       Tensor v, Tensor o, Tensor lse, Tensor mask, Tensor starts, float scale, bool causal)                 \
     OP(embedding_forward, Tensor y, Tensor table, Tensor ids)                                                \
     OP(embedding_backward, Tensor dtable, Tensor dy, Tensor ids)                                             \
     OP(patchify, Tensor patches, Tensor images, size_t P)                                                    \

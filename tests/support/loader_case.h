@@ -18,25 +18,28 @@ static inline uint64_t batch_hash(const Batch *b, size_t tile) {
     uint64_t h = bytes_hash(BYTES_HASH, b->input_ids, positions);
     h = bytes_hash(h, b->attention_mask, positions);
     h = bytes_hash(h, b->labels, positions);
+    h = bytes_hash(h, b->starts, positions);
     h = bytes_hash(h, (const size_t[]){b->B, b->T, b->n_tiles, b->n_images, b->n_samples},
                    5 * sizeof(size_t));
     return bytes_hash(h, b->images, b->n_tiles * tile * sizeof *b->images);
 }
 
 static inline void check_batch(const Batch *b, const Config *c, const Tokenizer *t) {
-    size_t image_tokens = 0;
+    size_t image_tokens = 0, samples = 0;
     assert_int_equal(b->B, c->train.batch_size);
     assert_int_equal(b->T, c->vlm.lm_max_length);
     assert_true(b->n_images > 0 && b->n_tiles >= b->n_images && b->n_samples >= b->B);
     assert_true(b->n_tiles <= loader_max_tiles(c));
     for (size_t i = 0; i < b->B * b->T; i++) {
         image_tokens += b->input_ids[i] == tokenizer_extra_id(t, "image_token");
+        samples += b->attention_mask[i] && b->starts[i] == (int32_t)(i % b->T);
         if (b->attention_mask[i] == 0) {
             assert_int_equal(b->input_ids[i], tokenizer_eos_id(t));
             assert_int_equal(b->labels[i], IGNORE_INDEX);
         }
     }
     assert_int_equal(image_tokens, b->n_tiles * c->vlm.mp_image_token_length);
+    assert_int_equal(samples, b->n_samples);
     size_t P = c->vlm.vit_img_size;
     for (size_t i = 0; i < b->n_tiles * 3 * P * P; i++) assert_true(b->images[i] >= 0 && b->images[i] <= 1);
 }

@@ -74,6 +74,7 @@ void reference_batch_free(Batch *b) {
     free(b->input_ids);
     free(b->attention_mask);
     free(b->labels);
+    free(b->starts);
     free(b->images);
     *b = (Batch){0};
 }

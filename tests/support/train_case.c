@@ -54,8 +54,10 @@ static void read_config(TrainCase *c, const json_t *meta) {
     t->max_grad_norm.value = json_number_value(json_object_get(meta, "max_grad_norm"));
 }
 
+static const bool full_attention = false; // VlmPlan.documents: nanoVLM has no other
+
 static void open_model(TrainCase *c, int32_t image_token_id) {
-    VlmPlan plan = {c->micro[0].B, c->micro[0].T, 0, true, {false}, image_token_id};
+    VlmPlan plan = {c->micro[0].B, c->micro[0].T, 0, true, {false}, image_token_id, full_attention};
     for (size_t i = 0; i < c->n_micro; i++)
         if (c->micro[i].n_tiles > plan.max_tiles) plan.max_tiles = c->micro[i].n_tiles;
     trainer_trained_groups(plan.trained, &c->config.train);

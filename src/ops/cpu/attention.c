@@ -124,31 +124,43 @@ static void forward_row(const ForwardTask *a) {
     if (a->lse) a->lse[a->i0] = max + logf(sum);
 }
 
+// The tile's queries against the keys of its sample. `a` describes the head; later: how many keys lie before
+// the first query of the sequence (a cache).
+static void forward_queries(ForwardTask a, Tile t, size_t later, bool causal) {
+    a.i0 = t.first, a.queries = t.length;
+    a.k.data += t.sample * a.k.stride, a.v.data += t.sample * a.v.stride;
+    a.mask = a.mask ? a.mask + t.sample : NULL;
+    a.reach = causal ? t.first - t.sample + later + 1 : a.keys;
+    a.keys = min_size(a.reach + t.length - 1, a.keys);
+    if (t.length == 1)
+        forward_row(&a);
+    else
+        forward_tile(&a);
+}
+
+// The tasks of a key head follow one another, because its keys and values are then still in the cache; those
+// that see the most keys come first, so that the threads end together.
 void KERNEL(attention_forward)(Backend *be, Tensor o, Tensor lse, Tensor q, Tensor k, Tensor v, Tensor mask,
-                               float scale, bool causal) {
-    size_t B = q.shape[0], Tq = q.shape[1], H = q.shape[2], D = q.shape[3], Tk = k.shape[1],
-           group = H / k.shape[2];
-    size_t tiles = tile_count(Tq);
+                               Tensor starts, float scale, bool causal) {
+    size_t B = q.shape[0], Tq = q.shape[1], H = q.shape[2], D = q.shape[3], Tk = k.shape[1], K = k.shape[2],
+           group = H / K, windows = tile_count(Tq);
+    check_starts(starts);
 #pragma omp parallel for schedule(dynamic) num_threads(threads_for(be, B *H *Tq *Tk *D / 8))
-    for (size_t task = 0; task < B * H * tiles; task++) {
-        size_t b = task / tiles / H, h = task / tiles % H, i0 = task % tiles * TILE,
-               queries = tile_length(Tq, i0);
-        size_t reach = causal ? i0 + Tk - Tq + 1 : Tk;
+    for (size_t task = 0; task < B * H * windows; task++) {
+        size_t pair = task / (windows * group), window = windows - 1 - task / group % windows;
+        size_t b = pair / K, head = pair % K, h = head * group + task % group, first = window * TILE;
         ForwardTask a = {.o = head_of(o, b, h),
                          .q = head_of(q, b, h),
-                         .k = head_of(k, b, h / group),
-                         .v = head_of(v, b, h / group),
-                         .mask = tensor_exists(mask) ? ints(mask) + b * Tk : NULL,
+                         .k = head_of(k, b, head),
+                         .v = head_of(v, b, head),
+                         .mask = sequence(mask, b),
                          .lse = tensor_exists(lse) ? floats(lse) + (b * H + h) * Tq : NULL,
                          .D = D,
-                         .i0 = i0,
-                         .queries = queries,
-                         .reach = reach,
-                         .keys = min_size(reach + queries - 1, Tk),
+                         .keys = Tk,
                          .scale = scale};
-        if (queries == 1)
-            forward_row(&a);
-        else
-            forward_tile(&a);
+        const int *s = sequence(starts, b);
+        for (Tile t = tile_from(s, Tq, first); t.first < min_size(first + TILE, Tq);
+             t = tile_from(s, Tq, t.first + t.length))
+            forward_queries(a, t, Tk - Tq, causal);
     }
 }

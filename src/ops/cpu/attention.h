@@ -2,6 +2,9 @@
 // whole matrix (Milakov & Gimelshein 2018; Dao et al. 2022). A hidden key has the score HIDDEN, the lowest
 // finite number, as in nanoVLM: beside any real score its weight is 0, and a query that sees hidden keys only
 // gets their plain mean by itself. A key that lies in the future has -infinity.
+//
+// Tiles are counted from the first position of each sample, so that a tile belongs to one sample, and nothing
+// is computed between samples. Without starts a sequence is one sample.
 #pragma once
 #include "ops/cpu/kernels.h"
 #include "ops/cpu/tile.h"
@@ -37,6 +40,35 @@ static inline size_t whole_lanes(size_t n) {
 }
 static inline size_t min_size(size_t a, size_t b) {
     return a < b ? a : b;
+}
+
+// `length` queries or keys from `first` on, of the sample that begins at `sample`.
+typedef struct Tile {
+    size_t sample, first, length;
+} Tile;
+
+// The first tile that begins at position `at` or later; first = T when there is none.
+static inline Tile tile_from(const int *starts, size_t T, size_t at) {
+    if (at >= T) return (Tile){.first = T};
+    if (!starts) return (Tile){0, at, tile_length(T, at)};
+    size_t sample = (size_t)starts[at], first = sample + tile_count(at - sample) * TILE, end = at;
+    while (end < T && end < first + TILE && (size_t)starts[end] == sample) end++;
+    return end > first ? (Tile){sample, first, end - first} : tile_from(starts, T, end);
+}
+
+// A position either begins a sample or belongs to the one before it.
+static inline void check_starts(Tensor starts) {
+    size_t T = starts.shape[1];
+    for (size_t i = 0; tensor_exists(starts) && i < tensor_count(starts); i++) {
+        const int *s = ints(starts) + i;
+        CHECK(*s == (int)(i % T) || (i % T > 0 && *s == s[-1]), "sample starts at %d for position %zu", *s,
+              i % T);
+    }
+}
+
+// Sequence b's part of a mask or of starts, or NULL.
+static inline const int *sequence(Tensor t, size_t b) {
+    return tensor_exists(t) ? ints(t) + b * t.shape[1] : NULL;
 }
 
 typedef float Four __attribute__((vector_size(16)));

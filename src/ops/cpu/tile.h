@@ -1,13 +1,17 @@
-// Small matrix products for attention's tiles, with vectors as wide as the level's registers.
+// Small matrix products for attention's tiles, with vectors as wide as the level's registers, of which ROWS
+// rows of two fill as many as there are.
 #pragma once
 #include <stddef.h>
 
 #if defined(__AVX512F__)
 #define LANES 16
+#define ROWS  8
 #elif defined(__AVX2__)
 #define LANES 8
+#define ROWS  4
 #else
 #define LANES 4
+#define ROWS  4
 #endif
 typedef float Lanes __attribute__((vector_size(LANES * sizeof(float)), aligned(sizeof(float)), may_alias));
 
@@ -22,7 +26,7 @@ typedef struct Factor {
 // R rows by V vectors of c (+)= a b, held in registers. R and V are constants where this is used.
 ALWAYS_INLINE void tile_block(float *c, size_t ldc, Factor a, const float *b, size_t ldb, size_t K,
                               bool accumulate, const size_t R, const size_t V) {
-    Lanes sum[4][2] = {0};
+    Lanes sum[ROWS][2] = {0};
     for (size_t k = 0; k < K; k++) {
         for (size_t i = 0; i < R; i++)
             for (size_t v = 0; v < V; v++)
@@ -59,6 +63,8 @@ ALWAYS_INLINE void tile_rows(float *c, size_t ldc, Factor a, const float *b, siz
 static inline void tile_product(float *c, size_t ldc, Factor a, const float *b, size_t ldb, size_t M,
                                 size_t N, size_t K, bool accumulate) {
     size_t i = 0;
+    for (; i + ROWS <= M; i += ROWS, a.data += ROWS * a.row, c += ROWS * ldc)
+        tile_rows(c, ldc, a, b, ldb, N, K, accumulate, ROWS);
     for (; i + 4 <= M; i += 4, a.data += 4 * a.row, c += 4 * ldc)
         tile_rows(c, ldc, a, b, ldb, N, K, accumulate, 4);
     for (; i < M; i++, a.data += a.row, c += ldc) tile_rows(c, ldc, a, b, ldb, N, K, accumulate, 1);
