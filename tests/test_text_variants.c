@@ -88,7 +88,11 @@ typedef struct Refusal {
 } Refusal;
 
 static const Refusal refusals[] = {
-    {"normalizer", "{\"type\": \"NFC\"}", "field normalizer is NFC, expected null"},
+    {"normalizer", "{\"type\": \"NFKC\"}", "field normalizer: type \"NFKC\" is not supported, expected NFC"},
+    {"normalizer", "{}", "field normalizer: field type: expected a string"},
+    {"normalizer", "{\"type\": \"Sequence\"}", "field normalizer.normalizers: expected an array"},
+    {"normalizer", "{\"type\": \"Sequence\", \"normalizers\": [{\"type\": \"NFC\"}, {\"type\": \"Strip\"}]}",
+     "field normalizer.normalizers[1]: type \"Strip\" is not supported"},
     {"model.type", "\"WordPiece\"", "field model.type is WordPiece, expected BPE"},
     {"model", "3", "field model: expected an object"},
     {"model.dropout", "0.1", "model.dropout"},
@@ -132,7 +136,6 @@ static const Refusal refusals[] = {
     {"added_tokens", "[{\"content\": \"x\"}]", "added_tokens[0]: id: expected an integer"},
     {"added_tokens", "[{\"content\": \"\", \"id\": 400}]", "is empty"},
     {"added_tokens", "[{\"content\": \"<|im_end|>\", \"id\": 7}]", "has the id 7, but 2 in model.vocab"},
-    {"added_tokens", "[{\"content\": \"<x>\", \"id\": 400, \"single_word\": true}]", "single_word is true"},
 };
 
 static void change_field(json_t *root, const char *field, const char *value) {

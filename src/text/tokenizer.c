@@ -45,6 +45,7 @@ const char *tokenizer_extra_text(const Tokenizer *t, const char *name) {
 typedef struct Encoding {
     const Tokenizer *tokenizer;
     BpeScratch scratch;
+    CharVec normal; // normalised text
     Int32Vec *ids;
 } Encoding;
 
@@ -53,21 +54,33 @@ static void encode_piece(void *context, const char *piece, size_t size) {
     bpe_encode(&e->tokenizer->bpe, piece, size, &e->scratch, e->ids);
 }
 
-// Cuts out the added tokens of this pass and those behind it, and encodes what is between them.
+// Cuts out the added tokens of this pass and those behind it, and encodes what is between them. A token may
+// begin in the white space that the one before it has swallowed; as in the library, both are then given out.
+static void encode_valid(Encoding *e, size_t pass, const char *text, size_t size);
+
+static void encode_between(Encoding *e, size_t pass, const char *text, size_t size) {
+    const size_t start = e->normal.count;
+    if (pass == 0 && normalizer_run(&e->tokenizer->normalizer, text, size, &e->normal)) {
+        text = e->normal.items + start;
+        size = e->normal.count - start;
+    }
+    encode_valid(e, pass + 1, text, size);
+    e->normal.count = start;
+}
+
 static void encode_valid(Encoding *e, size_t pass, const char *text, size_t size) {
     if (pass == 2) {
         pretokenizer_run(&e->tokenizer->pretokenizer, text, size, encode_piece, e);
         return;
     }
     size_t at = 0;
-    AddedMatch match;
-    for (size_t from = 0; added_tokens_find(&e->tokenizer->added[pass], text, size, from, &match);
-         from = at) {
-        if (match.begin > at) encode_valid(e, pass + 1, text + at, match.begin - at);
+    AddedMatch match = {0};
+    while (added_tokens_next(&e->tokenizer->added[pass], text, size, &match)) {
+        if (match.begin > at) encode_between(e, pass, text + at, match.begin - at);
         vec_push(e->ids, match.id);
         at = match.end;
     }
-    encode_valid(e, pass + 1, text + at, size - at);
+    if (at < size) encode_between(e, pass, text + at, size - at);
 }
 
 void tokenizer_encode(const Tokenizer *t, const char *text, size_t size, Int32Vec *ids) {
@@ -81,6 +94,7 @@ void tokenizer_encode(const Tokenizer *t, const char *text, size_t size, Int32Ve
         text++, size--;
     }
     bpe_scratch_free(&e.scratch);
+    vec_free(&e.normal);
 }
 
 // A token's characters stand for bytes; one with a character outside the alphabet stands for itself.

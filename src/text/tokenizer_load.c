@@ -34,10 +34,7 @@ static const char *describe(const json_t *value) {
 // Fields that would change the ids in a way this tokenizer does not know: refused rather than passed over.
 static bool check_unsupported(const json_t *root, Error *err) {
     static const char *const model_fields[] = {"dropout", "continuing_subword_prefix", "end_of_word_suffix"};
-    const json_t *model = json_object_get(root, "model"), *normalizer = json_object_get(root, "normalizer");
-    if (!is_empty(normalizer))
-        return error_set(err, "field normalizer is %s, expected null: normalisation is not supported",
-                         describe(normalizer));
+    const json_t *model = json_object_get(root, "model");
     if (!json_is_object(model)) return error_set(err, "field model: expected an object");
     const json_t *type = json_object_get(model, "type");
     if (type && strcmp(describe(type), "BPE") != 0)
@@ -134,9 +131,15 @@ static bool add_token(Tokenizer *t, const char *text, size_t size, int64_t id, c
     AddedToken token = {.id = (int32_t)id};
     token.strip_left = json_is_true(json_object_get(json, "lstrip"));
     token.strip_right = json_is_true(json_object_get(json, "rstrip"));
+    token.single_word = json_is_true(json_object_get(json, "single_word"));
     const bool normalized = json_is_true(json_object_get(json, "normalized"));
     t->vocab.tokens.items[id].special |= !json || json_is_true(json_object_get(json, "special"));
-    added_tokens_insert(&t->added[normalized], text, size, token);
+    CharVec normal = {0};
+    if (normalized && normalizer_run(&t->normalizer, text, size, &normal))
+        added_tokens_insert(&t->added[1], normal.items, normal.count, token);
+    else
+        added_tokens_insert(&t->added[normalized], text, size, token);
+    vec_free(&normal);
     return true;
 }
 
@@ -144,8 +147,6 @@ static bool load_added_token(Tokenizer *t, const json_t *json, Error *err) {
     const json_t *content = json_object_get(json, "content"), *id = json_object_get(json, "id");
     if (!json_is_string(content)) return error_set(err, "content: expected a string");
     if (!json_is_integer(id)) return error_set(err, "id: expected an integer");
-    if (json_is_true(json_object_get(json, "single_word")))
-        return error_set(err, "single_word is true, expected false: it is not supported");
     return add_token(t, json_string_value(content), json_string_length(content), json_integer_value(id), json,
                      err);
 }
@@ -165,7 +166,8 @@ static bool load_parts(Tokenizer *t, const json_t *root, Error *err) {
                  *pretokenizer = json_object_get(root, "pre_tokenizer");
     if (!check_unsupported(root, err)) return false;
     if (!json_is_object(pretokenizer)) return error_set(err, "field pre_tokenizer: expected an object");
-    return pretokenizer_load(&t->pretokenizer, pretokenizer, err) && load_vocab(t, model, err) &&
+    return normalizer_load(&t->normalizer, json_object_get(root, "normalizer"), err) &&
+           pretokenizer_load(&t->pretokenizer, pretokenizer, err) && load_vocab(t, model, err) &&
            load_bpe(t, model, err) && load_added_tokens(t, root, err);
 }
 

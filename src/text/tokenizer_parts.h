@@ -2,6 +2,7 @@
 #pragma once
 #include "text/added_tokens.h"
 #include "text/bpe.h"
+#include "text/normalizer.h"
 #include "text/pretokenizer.h"
 #include "text/tokenizer.h"
 #include "text/vocab.h"
@@ -14,6 +15,7 @@ typedef struct ExtraToken {
 struct Tokenizer {
     Vocab vocab;
     AddedTokens added[2]; // [0] is looked for first; [1] are those of "normalized": true
+    Normalizer normalizer;
     PreTokenizer pretokenizer;
     Bpe bpe;
     VEC(ExtraToken) extra;

@@ -1,13 +1,17 @@
 #include "text/unicode.h"
 
-static unsigned ascii_classes(uint32_t c) {
-    if ((c | 32) - 'a' < 26) return CHAR_LETTER;
-    if (c - '0' < 10) return CHAR_NUMBER | CHAR_DIGIT;
-    return c == ' ' || c - '\t' < 5 ? CHAR_SPACE : 0;
+uint8_t char_table[CHAR_TABLE_SIZE];
+
+// Before main, so that no reader has to ask whether it is filled; takes some ten microseconds.
+__attribute__((constructor)) static void fill_char_table(void) {
+    for (size_t i = 0; i < n_char_ranges && char_ranges[i].first < CHAR_TABLE_SIZE; i++) {
+        const uint32_t last = char_ranges[i].last;
+        const size_t end = last < CHAR_TABLE_SIZE ? last + 1 : CHAR_TABLE_SIZE;
+        memset(char_table + char_ranges[i].first, char_ranges[i].classes, end - char_ranges[i].first);
+    }
 }
 
-unsigned char_classes(uint32_t code_point) {
-    if (code_point < 128) return ascii_classes(code_point);
+unsigned char_classes_searched(uint32_t code_point) {
     size_t low = 0, high = n_char_ranges;
     while (low < high) {
         const size_t middle = (low + high) / 2;
