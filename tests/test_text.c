@@ -1,6 +1,7 @@
 // LINK: text
 // LABELS: parity
 // Tokenizer and chat against the reference rows: every row found is compared, id by id.
+#include "support/chatml.h"
 #include "support/golden.h"
 #include "base/batch.h"
 #include "text/chat.h"
@@ -260,7 +261,7 @@ static void check_chat(const json_t *line) {
     const bool global = json_is_true(json_object_get(settings, "global_token"));
     ChatTemplate c;
     Error err;
-    if (!chat_template_init(&c, (global ? tokenizers : without_global)[which], NULL, &err))
+    if (!chat_template_init(&c, (global ? tokenizers : without_global)[which], CHATML, &err))
         fail_msg("%s", err.text);
     assert_int_equal(c.prefix_len, json_integer_value(json_object_get(line, "prefix_len")));
     CharVec image_string = {0};

@@ -1,6 +1,7 @@
 // LINK: text
 // Damaged tokenizer.json files, random bytes as text and random ids: no crash, no leak (under the
 // sanitizers), and what can be encoded comes back byte for byte.
+#include "support/chatml.h"
 #include "support/golden.h"
 #include "base/clock.h"
 #include "base/random.h"
@@ -134,7 +135,7 @@ static void random_ids(void **state) {
 static void random_chats(void **state) {
     (void)state;
     ChatTemplate c;
-    assert_true(chat_template_init(&c, bytes_tokenizer, NULL, NULL));
+    assert_true(chat_template_init(&c, bytes_tokenizer, CHATML, NULL));
     for (uint64_t i = 0; i < 500; i++) {
         Random r = random_stream(4, RANDOM_TEST, i);
         CharVec texts[6] = {0};

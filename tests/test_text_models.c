@@ -58,21 +58,29 @@ static void check_folder(const char *folder) {
     free(rows);
 }
 
-static void all_folders(void **state) {
-    (void)state;
+static size_t check_folders(const char *root) {
     FileList list;
     Error err;
     size_t count = 0;
-    char *root = golden_path("tokenizer_variants");
+    if (!file_is_folder(root)) return 0;
     if (!file_list(&list, root, &err)) fail_msg("%s", err.text);
     for (size_t i = 0; i < list.count; i++) {
         char *folder = path_join(root, list.names[i]);
         if (file_is_folder(folder)) check_folder(folder), count++;
         free(folder);
     }
-    assert_true(count > 0);
     file_list_free(&list);
-    free(root);
+    return count;
+}
+
+// Those that stand here, and whatever other reference data has.
+static void all_folders(void **state) {
+    (void)state;
+    const char *own = "tests/golden/tokenizer_variants";
+    char *other = golden_path("tokenizer_variants");
+    assert_true(check_folders(own) >= 5);
+    if (strcmp(own, other) != 0) check_folders(other);
+    free(other);
 }
 
 static void check_normal(const json_t *line, const void *context) {

@@ -2,6 +2,7 @@
 // LABELS: parity
 // Tokenizers of other kinds: what the tokenizers library makes of them (scripts/make_tokenizer_cases.py),
 // what is refused with which message, where eos comes from, and the chat template's spellings.
+#include "support/chatml.h"
 #include "support/golden.h"
 #include "text/chat.h"
 #include "text/unicode.h"
@@ -256,7 +257,7 @@ static void demo_tokenizer(void **state) {
     assert_int_equal(tokenizer_token_id(t, "<|endoftext|>"), 0);
     assert_int_equal(tokenizer_token_id(t, "<|im_start|>"), 1);
     assert_int_equal(tokenizer_eos_id(t), 2);
-    assert_true(chat_template_init(&c, t, NULL, &err));
+    assert_true(chat_template_init(&c, t, CHATML, &err));
     assert_int_equal(c.prefix_len, 3);
     for (int32_t byte = 0; byte < 256; byte++) {
         const int32_t id = 3 + byte;
@@ -278,7 +279,7 @@ static void chat_templates(void **state) {
         bool accepted;
         const char *text;
     } templates[] = {
-        {true, NULL},
+        {false, NULL}, // the tokenizer has none either
         {true,
          FOR "{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}" ENDIF},
         {true, FOR "{{'<|im_start|>'+message[\"role\"]+'\\n'+message.content+\"<|im_end|>\\n\"}}" ENDIF},

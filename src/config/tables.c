@@ -65,7 +65,7 @@ static const Field vlm_fields[] = {
     F(lm_tie_weights, BOOL, "true", ANY, "head and token embedding are one matrix"),
     F(lm_model_type, STRING, "HuggingFaceTB/SmolLM2-360M-Instruct", ANY, "Llama weights: hub name or folder"),
     F(lm_tokenizer, STRING, "HuggingFaceTB/SmolLM2-360M-Instruct", ANY, "tokenizer: hub name or folder"),
-    F(lm_chat_template, STRING, CHAT_TEMPLATE, ANY, "Jinja text of the chat format"),
+    F(lm_chat_template, OPTIONAL_STRING, CHAT_TEMPLATE, ANY, "Jinja text of the chat format; none: the tokenizer's"),
     F(mp_pixel_shuffle_factor, SIZE, "4", RANGE(1, MAX_PIXELS),
       "a square of this many patches a side becomes a vector"),
     F(mp_image_token_length, SIZE, "64", RANGE(1, MAX_TOKENS), "vectors, and so image tokens, of a tile"),

@@ -97,3 +97,12 @@ bool added_tokens_next(const AddedTokens *a, const char *text, size_t size, Adde
     }
     return false;
 }
+
+bool added_tokens_cut_before(const AddedTokens *a, const char *token, char before) {
+    if (a->nodes.count == 0) return false;
+    for (size_t i = 0; i < a->nodes.count; i++) // the root has no byte
+        if (i > 0 && a->nodes.items[i].byte == (uint8_t)before) return false;
+    const AddedToken *found = NULL;
+    const size_t size = strlen(token);
+    return longest_at(a, token, size, &found) == size && !found->strip_left && !found->single_word;
+}

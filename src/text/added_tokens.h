@@ -34,3 +34,7 @@ typedef struct AddedMatch {
     int32_t id;
 } AddedMatch;
 bool added_tokens_next(const AddedTokens *a, const char *text, size_t size, AddedMatch *match);
+
+// Whether a text is always cut between this character and the token behind it: the token is added, stands for
+// itself, and no token reaches over the two.
+bool added_tokens_cut_before(const AddedTokens *a, const char *token, char before);

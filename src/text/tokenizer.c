@@ -8,6 +8,7 @@ void tokenizer_free(Tokenizer *t) {
         free(t->extra.items[i].text);
     }
     vec_free(&t->extra);
+    free(t->chat_template);
     added_tokens_free(&t->added[0]);
     added_tokens_free(&t->added[1]);
     pretokenizer_free(&t->pretokenizer);
@@ -24,6 +25,16 @@ int32_t tokenizer_token_id(const Tokenizer *t, const char *token) {
 }
 int32_t tokenizer_eos_id(const Tokenizer *t) {
     return t->eos_id;
+}
+
+const char *tokenizer_chat_template(const Tokenizer *t) {
+    return t->chat_template;
+}
+size_t tokenizer_tokens_around(const Tokenizer *t) {
+    return t->n_tokens_around;
+}
+bool tokenizer_cuts_before(const Tokenizer *t, const char *token, char before) {
+    return added_tokens_cut_before(&t->added[0], token, before);
 }
 
 static const ExtraToken *find_extra(const Tokenizer *t, const char *name) {
@@ -122,10 +133,34 @@ void tokenizer_decode_bytes(const Tokenizer *t, const int32_t *ids, size_t n, bo
     }
 }
 
+static void replace_all(CharVec *text, const char *from, const char *to) {
+    const size_t n_from = strlen(from), n_to = strlen(to);
+    size_t kept = 0;
+    for (size_t at = 0; at < text->count;) {
+        const bool found = text->count - at >= n_from && memcmp(text->items + at, from, n_from) == 0;
+        if (found) {
+            memcpy(text->items + kept, to, n_to); // never longer than what it replaces
+            kept += n_to, at += n_from;
+        } else {
+            text->items[kept++] = text->items[at++];
+        }
+    }
+    text->count = kept;
+}
+
+// transformers' clean_up_tokenization: one replacement after the other.
+static void clean_up_spaces(CharVec *text) {
+    static const char *const pairs[][2] = {{" .", "."},     {" ?", "?"},     {" !", "!"},   {" ,", ","},
+                                           {" ' ", "'"},    {" n't", "n't"}, {" 'm", "'m"}, {" 's", "'s"},
+                                           {" 've", "'ve"}, {" 're", "'re"}};
+    for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) replace_all(text, pairs[i][0], pairs[i][1]);
+}
+
 char *tokenizer_decode(const Tokenizer *t, const int32_t *ids, size_t n, bool skip_special) {
     CharVec bytes = {0}, text = {0};
     tokenizer_decode_bytes(t, ids, n, skip_special, &bytes);
     utf8_append_lossy(&text, bytes.items, bytes.count);
+    if (t->clean_up_spaces) clean_up_spaces(&text);
     vec_push(&text, '\0');
     vec_free(&bytes);
     return text.items;

@@ -20,4 +20,13 @@ struct Tokenizer {
     Bpe bpe;
     VEC(ExtraToken) extra;
     int32_t eos_id;
+    char *chat_template;    // owned; NULL: none
+    size_t n_tokens_around; // by the post-processor
+    bool clean_up_spaces;   // when decoding
 };
+
+// Reads what stands beside tokenizer.json: eos, chat template, clean-up (tokenizer_config.json,
+// chat_template.jinja).
+bool tokenizer_load_config(Tokenizer *t, const char *folder, Error *err);
+// A JSON object from a file. The caller drops *json, also after a failure.
+bool tokenizer_read_json(json_t **json, const char *path, Error *err);
