@@ -55,6 +55,7 @@ typedef struct TrainOptions {
     size_t num_workers;     // loader threads
     size_t prefetch_factor; // batches prepared ahead, by all loader threads together
     char *packing;          // best | nanovlm
+    char *long_samples;     // skip | truncate
     char *init;             // nanovlm | scaled
     char *run_name;         // NULL: made as nanoVLM does
     size_t log_interval;    // update steps between plain progress lines

@@ -127,6 +127,8 @@ static const Field option_fields[] = {
     F(num_workers, SIZE, "3", RANGE(0, 1024), "threads that prepare batches"),
     F(prefetch_factor, SIZE, "2", RANGE(1, 1024), "batches prepared ahead of training, all loader threads together"),
     F_CHOICE(packing, "best", "best|nanovlm", "how samples are put together into sequences"),
+    F_CHOICE(long_samples, "skip", "skip|truncate",
+      "samples over max_sample_length or lm_max_length: left out, or cut at their end"),
     F_CHOICE(init, "nanovlm", "nanovlm|scaled",
       "initial weights: N(0, 0.02), or scaled for training from scratch"),
     F(run_name, STRING, NULL, ANY, "name of the run; none: made from the configuration"),

@@ -131,6 +131,27 @@ void chat_encode_prompt(const ChatTemplate *c, const ChatMessage *messages, size
     vec_free(&text);
 }
 
+bool chat_check_image_token(const Tokenizer *t, Error *err) {
+    const char *text = tokenizer_extra_text(t, "image_token");
+    const int32_t id = tokenizer_extra_id(t, "image_token");
+    if (!text || !*text)
+        return error_set(err, "the tokenizer has no image_token, expected one; name it in vlm_extra_tokens");
+    CharVec several = {0};
+    Int32Vec ids = {0};
+    for (size_t i = 0; i < 4; i++) append_text(&several, text);
+    tokenizer_encode(t, several.items, several.count, &ids);
+    bool whole = ids.count == 4;
+    for (size_t i = 0; i < ids.count; i++) whole &= ids.items[i] == id;
+    if (!whole)
+        error_set(err,
+                  "four image tokens \"%s\" in a row become %zu tokens, expected four of id %d; give "
+                  "image_token another text in vlm_extra_tokens",
+                  text, ids.count, id);
+    vec_free(&several);
+    vec_free(&ids);
+    return whole;
+}
+
 static void append_image_tokens(CharVec *out, const char *image_token, size_t n) {
     for (size_t i = 0; i < n; i++) append_text(out, image_token);
 }

@@ -31,6 +31,9 @@ void chat_encode_training(const ChatTemplate *c, const ChatMessage *messages, si
 // Appends the ids of the messages followed by "<|im_start|>assistant\n".
 void chat_encode_prompt(const ChatTemplate *c, const ChatMessage *messages, size_t n, Int32Vec *ids);
 
+// Whether the tokenizer keeps the image token whole: several in a row give as many ids of it. An error else.
+bool chat_check_image_token(const Tokenizer *t, Error *err);
+
 // How a picture was split: its grid of tiles; a grid of more than one tile has a global tile in front of it.
 typedef struct ImageGrid {
     size_t rows, cols;
