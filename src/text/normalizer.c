@@ -134,7 +134,7 @@ static bool next_run(const char *text, size_t size, size_t from, size_t *begin, 
             at += (uint8_t)text[at] < 0x80 ? 1 : 2;
             continue;
         }
-        const Utf8Char c = utf8_decode(text + at, size - at);
+        const Utf8Char c = utf8_decode_valid(text + at);
         const bool active = is_active(c.code_point);
         if (found && !active) break;
         if (!found && active) *begin = before, found = true;

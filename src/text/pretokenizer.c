@@ -19,8 +19,8 @@ static void pass_on(Run run, const char *piece, size_t size) {
     run_step(run, piece, size);
 }
 
-static unsigned classes_at(const char *text, size_t size, size_t *length) {
-    const Utf8Char c = utf8_decode(text, size);
+static inline unsigned classes_at(const char *text, size_t *length) {
+    const Utf8Char c = utf8_decode_valid(text);
     *length = c.size;
     return char_classes(c.code_point);
 }
@@ -29,7 +29,7 @@ static void run_digits(Run run, const char *text, size_t size, bool single) {
     size_t begin = 0, length;
     bool in_digits = false;
     for (size_t at = 0; at < size; at += length) {
-        const bool digit = classes_at(text + at, size - at, &length) & CHAR_DIGIT;
+        const bool digit = classes_at(text + at, &length) & CHAR_DIGIT;
         if (digit != in_digits || (digit && single)) {
             pass_on(run, text + begin, at - begin);
             begin = at;
@@ -57,7 +57,7 @@ static size_t contraction_size(const char *text, size_t size, bool caseless) {
 // Where the run of characters of this class (0: of none of WORD_CLASSES) that goes on at `at` ends.
 static size_t run_end(const char *text, size_t size, size_t at, unsigned class) {
     size_t length;
-    while (at < size && (classes_at(text + at, size - at, &length) & WORD_CLASSES) == class) at += length;
+    while (at < size && (classes_at(text + at, &length) & WORD_CLASSES) == class) at += length;
     return at;
 }
 
@@ -65,7 +65,7 @@ static size_t run_end(const char *text, size_t size, size_t at, unsigned class) 
 // that one, if a plain space, belongs to the word behind.
 static size_t space_size(const char *text, size_t size) {
     size_t at = 0, last = 0, length;
-    while (at < size && classes_at(text + at, size - at, &length) & CHAR_SPACE) {
+    while (at < size && classes_at(text + at, &length) & CHAR_SPACE) {
         last = at;
         at += length;
     }
@@ -80,7 +80,7 @@ static size_t gpt2_size(const PreTokenizerStep *step, const char *text, size_t s
     if (contraction) return contraction;
     size_t at = text[0] == ' ' ? 1 : 0, length;
     if (at == size) return at;
-    const unsigned class = classes_at(text + at, size - at, &length) & WORD_CLASSES;
+    const unsigned class = classes_at(text + at, &length) & WORD_CLASSES;
     return class == CHAR_SPACE ? space_size(text, size) : run_end(text, size, at + length, class);
 }
 
@@ -99,16 +99,15 @@ static size_t llama3_size(const PreTokenizerStep *step, const char *text, size_t
     const size_t contraction = contraction_size(text, size, true);
     if (contraction) return contraction;
     size_t length, second;
-    const unsigned class = classes_at(text, size, &length) & WORD_CLASSES;
+    const unsigned class = classes_at(text, &length) & WORD_CLASSES;
     if (class == CHAR_LETTER) return run_end(text, size, length, CHAR_LETTER);
     if (class == CHAR_NUMBER) {
         size_t at = length;
         for (size_t n = 1; n < step->max_numbers && at < size; n++, at += second)
-            if (!(classes_at(text + at, size - at, &second) & CHAR_NUMBER)) break;
+            if (!(classes_at(text + at, &second) & CHAR_NUMBER)) break;
         return at;
     }
-    const unsigned next =
-        length < size ? classes_at(text + length, size - length, &second) & WORD_CLASSES : CHAR_SPACE;
+    const unsigned next = length < size ? classes_at(text + length, &second) & WORD_CLASSES : CHAR_SPACE;
     if (next == CHAR_LETTER && text[0] != '\r' && text[0] != '\n')
         return run_end(text, size, length + second, CHAR_LETTER);
     if (class == CHAR_SPACE && !(text[0] == ' ' && next == 0)) return lines_size(text, size);

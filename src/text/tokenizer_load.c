@@ -103,6 +103,7 @@ static bool load_bpe(Tokenizer *t, const json_t *model, Error *err) {
     t->bpe.fuse_unknown = json_is_true(json_object_get(model, "fuse_unk"));
     t->bpe.ignore_merges = json_is_true(json_object_get(model, "ignore_merges"));
     if (json_is_true(json_object_get(model, "byte_fallback"))) bpe_use_byte_fallback(&t->bpe);
+    bpe_find_whole(&t->bpe);
     return true;
 }
 

@@ -31,6 +31,15 @@ typedef struct Utf8Char {
 } Utf8Char;
 #define UTF8_INVALID UINT32_MAX
 Utf8Char utf8_decode(const char *text, size_t size);
+// The same for text that is known to be valid.
+static inline Utf8Char utf8_decode_valid(const char *text) {
+    const uint8_t *b = (const uint8_t *)text;
+    if (b[0] < 0x80) return (Utf8Char){b[0], 1};
+    if (b[0] < 0xE0) return (Utf8Char){(b[0] & 0x1Fu) << 6 | (b[1] & 0x3Fu), 2};
+    const uint32_t two = (b[1] & 0x3Fu) << 6 | (b[2] & 0x3Fu);
+    if (b[0] < 0xF0) return (Utf8Char){(b[0] & 0x0Fu) << 12 | two, 3};
+    return (Utf8Char){(b[0] & 0x07u) << 18 | two << 6 | (b[3] & 0x3Fu), 4};
+}
 size_t utf8_valid_prefix(const char *text, size_t size); // bytes before the first invalid part
 void utf8_append(CharVec *out, uint32_t code_point);
 // Appends text with U+FFFD in place of each maximal invalid part.
