@@ -163,11 +163,9 @@ static SampleFate check_image_tokens(const Sample *s, const SampleRules *r, Erro
     return SAMPLE_BAD_TEXT;
 }
 
-// Cuts the sample to its first n tokens. The last of them then has no target. False when this would cut into
-// the pictures' tokens, which stand before all answers, or leave nothing that is trained on.
-static bool cut(Sample *s, const SampleRules *r, size_t n) {
-    for (size_t i = n; i < s->ids.count; i++)
-        if (s->ids.items[i] == r->image_token_id) return false;
+// Cuts the sample to its first n tokens. The last of them then has no target. False when this would leave
+// nothing that is trained on. The pictures' tokens stand before all answers, so that they stay whole.
+static bool cut(Sample *s, size_t n) {
     size_t trained = 0;
     for (size_t i = 0; i + 1 < n; i++) trained += s->labels.items[i] != IGNORE_INDEX;
     if (trained == 0) return false;
@@ -183,7 +181,7 @@ static SampleFate check_length(Sample *s, const SampleRules *r, Error *err) {
     const bool too_long = s->ids.count > most;
     if (r->truncate && (too_long || s->ids.count > room)) {
         const size_t n = most < room ? most : room;
-        if (cut(s, r, n)) return SAMPLE_KEPT;
+        if (cut(s, n)) return SAMPLE_KEPT;
         error_set(err, "%zu tokens, and nothing to train on in the first %zu, which is what fits",
                   s->ids.count, n);
         return SAMPLE_TOO_LONG;
