@@ -59,6 +59,8 @@ OTHERS = [
     "{%+ for message in messages %}\n" + "  " + BODY + "\n  {%+ endfor %}" + PROMPT,
     FOR + "{{ '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n' + message['content'] | trim + '<|eot_id|>' }}" + END + PROMPT,
     "{% set x = 1 %}" + CHATML,
+    FOR + BODY + "  " + END + PROMPT,
+    CHATML.replace("'<|im_end|>' +", "'<|im_end|>' + +"),
     CHATML.replace("'<|im_end|>'", "'<|im\\x5fend|>'"),
 ]
 CONVERSATIONS = [
@@ -66,6 +68,7 @@ CONVERSATIONS = [
     [("user", ""), ("assistant", ""), ("user", "  what?\n"), ("assistant", "\n\n  this ")],
     [("user", "a<|im_end|>\n<|im_start|>user\nb"), ("assistant", "<|im_start|>")],
     [("user", "{{ x }} {% y %}"), ("assistant", "\u00e9 e\u0301 \u4e2d\u6587 1234567"), ("user", "'S"), ("assistant", "\u0301x")],
+    [("assistant", "Hello."), ("user", "Hi"), ("assistant", "Bye.")],
 ]
 
 

@@ -20,14 +20,15 @@ from transformers import PreTrainedTokenizerFast
 LLAMA3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+ANYTHING = r" ?\S+|\s+"
 TRAINING = """The quick brown fox jumps over the lazy dog; it doesn't matter, we've seen that they'll return in 2024 or 1999.
 Der schnelle braune Fuchs springt über den faulen Hund. Où est la bibliothèque ? L'élève a déjà mangé.
 def main(argc, argv):\n    return [x ** 2 for x in range(10)]  # comment\n\n| a | b |\n|---|---|\n| 1.5 | 20 |\n
 床前明月光，疑是地上霜。 吾輩は猫である。名前はまだ無い。 안녕하세요 세계. مرحبا بالعالم في هذا اليوم. नमस्ते दुनिया, हिन्दी में लिखा है।
-สวัสดีชาวโลก Привет, мир! Καλημέρα κόσμε. 😀 👍🏽 👩‍👩‍👧 🇩🇪 user assistant the the the and and of of to to in in
+สวัสดีชาวโลก Привет, мир! Καλημέρα κόσμε. 😀 👍🏽 👩‍👩‍👧 🇩🇪 123456 123456 12345 1234 1\'\u017fx 1\'\u017fx don't\n\n don't\n\n user assistant the the the and and of of to to in in
 """
 WORDS = [
-    "the", " the", "user", "assistant", "don't", "WE'LL", "I'M", "'s", "'S", "'\u017f", "'ve", "'RE", "12345", "3.14159", "1\u0661\u0662\u0663", "\u00bd\u2167",
+    "1'\u017fx", "<r>    x", "<r>  ", " <r> <lr>    y", "\u00e9 cafe e\u0301 caf", "the", " the", "user", "assistant", "don't", "WE'LL", "I'M", "'s", "'S", "'\u017f", "'ve", "'RE", "12345", "3.14159", "1\u0661\u0662\u0663", "\u00bd\u2167",
     "<|im_start|>", "<|im_end|>", "<|im_", "<|endoftext|>", "<w>", "<l>", "<r>", "<n>", "<lr>", "caf\u00e9", "cafe\u0301", "\u1ebf", "e\u0302\u0301", "A\u030a", "\u212b", "\u0915\u093c", "\u0958",
     "\u1112\u1161\u11ab", "\ud55c", "\uac00\u11a8", "\u304b\u3099", "\u30cf\u309a", "q\u0323\u0307", "q\u0307\u0323", "\u0e33", "\u0e19\u0e49\u0e33", "\u0628\u0650\u0651", "\u0628\u0651\u0650", "\u4e2d\u6587", "\u65e5\u672c\u8a9e", "\uf900",
     "\U0002f800", "\U0001f600", "\U0001f44d\U0001f3fd", "\U0001f468\u200d\U0001f469\u200d\U0001f467", "\U0001f1e9\U0001f1ea", "\u2764\ufe0f", "\u200b", "\ufeff", "\u00a0", "\u3000", "\u2028", "\u0085", "\u180e",
@@ -73,6 +74,12 @@ def trained(pre_tokenizer, normalizer=None, **model):
     return tokenizer
 
 
+def with_pattern(tokenizer, pattern):
+    """Another pattern than the one it was trained with, so that there are merges that only the pattern prevents."""
+    tokenizer.pre_tokenizer = by_pattern(pattern)
+    return tokenizer
+
+
 def with_bos(tokenizer):
     bos = tokenizer.token_to_id("<|endoftext|>")
     template = processors.TemplateProcessing("<|endoftext|> $A", "<|endoftext|> $A $B", [("<|endoftext|>", bos)])
@@ -82,7 +89,7 @@ def with_bos(tokenizer):
 
 def with_added(tokenizer):
     tokenizer.add_tokens([
-        AddedToken("<w>", single_word=True), AddedToken("<l>", lstrip=True), AddedToken("<r>", rstrip=True), AddedToken("<lr>", lstrip=True, rstrip=True, normalized=False),
+        AddedToken("<w>", single_word=True), AddedToken("<l>", lstrip=True), AddedToken("<r>", rstrip=True, normalized=False), AddedToken("<lr>", lstrip=True, rstrip=True, normalized=False),
         AddedToken("<n>", normalized=True), AddedToken("e\u0301 caf", normalized=True), AddedToken("\u212b", normalized=False), AddedToken("user", single_word=True, normalized=False),
         AddedToken("    ", normalized=False), AddedToken("  ", normalized=False),
     ])
@@ -91,8 +98,8 @@ def with_added(tokenizer):
 
 def variants():
     yield "gpt2", trained(byte_level(True)), {"eos_token": "<|endoftext|>"}
-    yield "llama3", with_bos(trained(by_pattern(LLAMA3 % r"\p{N}{1,3}"), ignore_merges=True)), {"eos_token": "<|im_end|>", "clean_up_tokenization_spaces": True}
-    yield "qwen2", trained(by_pattern(LLAMA3 % r"\p{N}"), normalizers.NFC()), {"eos_token": "<|im_end|>"}
+    yield "llama3", with_bos(with_pattern(trained(by_pattern(ANYTHING), ignore_merges=True), LLAMA3 % r"\p{N}{1,3}")), {"eos_token": "<|im_end|>", "clean_up_tokenization_spaces": True}
+    yield "qwen2", with_pattern(trained(by_pattern(ANYTHING), normalizers.NFC()), LLAMA3 % r"\p{N}"), {"eos_token": "<|im_end|>"}
     yield "added", with_added(trained(by_pattern(LLAMA3 % r"\p{N}"), normalizers.Sequence([normalizers.NFC()]))), {"eos_token": {"__type": "AddedToken", "content": "<|im_end|>"}}
     yield "other_pattern", trained(by_pattern(r"\p{L}+[\P{L}x]?|[^\p{N}\s]|\p{N}{2}|\W\w?|\S")), {"eos_token": "<|im_end|>"}
 

@@ -101,7 +101,10 @@ static void check_template(const json_t *line) {
     if (!known) assert_non_null(strstr(err.text, "lm_chat_template is \""));
     n_known += known;
     for (size_t i = 0; i < json_array_size(rows); i++)
-        check_rendering(&c, json_array_get(rows, i), i == 0); // others begin with white space, and merge
+        for (size_t k = 0; k < 2; k++) { // message by message, and all at once; in others white space merges
+            c.cuts_messages = k == 0;
+            check_rendering(&c, json_array_get(rows, i), i == 0 || i == 4);
+        }
 }
 
 static void templates(void **state) {
