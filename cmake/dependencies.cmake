@@ -11,6 +11,7 @@ endfunction()
 
 vlm_require(JANSSON jansson libjansson-dev)
 vlm_require(PCRE2 libpcre2-8 libpcre2-dev)
+vlm_require(UTF8PROC libutf8proc libutf8proc-dev)
 vlm_require(JPEG libjpeg libjpeg-dev)
 vlm_require(PNG libpng libpng-dev)
 vlm_require(WEBP libwebp libwebp-dev)

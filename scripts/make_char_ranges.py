@@ -1,13 +1,16 @@
 #!/usr/bin/env python3
-"""Writes src/text/char_ranges.c from charclass.json: make_char_ranges.py tests/golden/text/charclass.json > FILE
+"""Writes src/text/char_ranges.c:
+
+    make_char_ranges.py tests/golden/text/charclass.json tests/golden/tokenizer_variants/word.json > FILE
 
 charclass.json holds, for the classes letter, number, space and digit, the ranges [first, last] of code points that the
-tokenizers library puts into them. Here they become one sorted table of ranges with a bit mask of classes each.
+tokenizers library puts into them; word.json the ranges of what its added tokens of "single_word" count as part of a word.
+Here they become one sorted table of ranges with a bit mask of classes each.
 """
 import json
 import sys
 
-BITS = {"space": "S", "letter": "L", "number": "N", "digit": "D"}
+BITS = {"space": "S", "letter": "L", "number": "N", "digit": "D", "word": "W"}
 
 
 def masks(classes):
@@ -29,7 +32,7 @@ def masks(classes):
 
 
 def main():
-    steps = list(masks(json.load(open(sys.argv[1]))))
+    steps = list(masks({**json.load(open(sys.argv[1])), "word": json.load(open(sys.argv[2]))}))
     cells = []
     for (first, names), (after, _) in zip(steps, steps[1:]):
         if names:
@@ -42,8 +45,8 @@ def main():
         line += " " + cell + ","
     lines.append(line)
     print("""// Classes of characters as the tokenizers library 0.22 sees them: space, letter (L) and number (N) are Oniguruma's
-// (Unicode 16), digit is Rust's char::is_numeric (Unicode 17). They differ a little from PCRE2's: U+180E is no space,
-// U+0085 is one. Written by scripts/make_char_ranges.py; do not edit.
+// (Unicode 16), digit is Rust's char::is_numeric (Unicode 17), word its regex crate's \\w. They differ a little from PCRE2's:
+// U+180E is no space, U+0085 is one. Written by scripts/make_char_ranges.py; do not edit.
 #include "text/unicode.h"
 
 // clang-format off
@@ -51,6 +54,7 @@ def main():
 #define L CHAR_LETTER
 #define N CHAR_NUMBER
 #define D CHAR_DIGIT
+#define W CHAR_WORD
 
 const CharRange char_ranges[] = {""")
     print("\n".join(lines))

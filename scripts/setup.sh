@@ -5,8 +5,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 pyarrow=26.0.1
-packages=(build-essential gcc g++ cmake ninja-build pkg-config libdnnl-dev libjansson-dev libpcre2-dev libjpeg-dev
-    libpng-dev libwebp-dev libgif-dev libtiff-dev libcairo2-dev libcmocka-dev python3 python3-venv valgrind)
+packages=(build-essential gcc g++ cmake ninja-build pkg-config libdnnl-dev libjansson-dev libpcre2-dev libutf8proc-dev
+    libjpeg-dev libpng-dev libwebp-dev libgif-dev libtiff-dev libcairo2-dev libcmocka-dev python3 python3-venv valgrind)
 
 die() {
     printf 'setup: %s\n' "$@" >&2
@@ -42,7 +42,7 @@ check_by_hand() {
     for name in cc c++ cmake ninja pkg-config python3; do
         command -v "$name" >/dev/null || missing+=("the program $name")
     done
-    for name in jansson libpcre2-8 libjpeg libpng libwebp cairo cmocka; do
+    for name in jansson libpcre2-8 libutf8proc libjpeg libpng libwebp cairo cmocka; do
         pkg-config --exists "$name" 2>/dev/null || missing+=("the library $name with its headers")
     done
     echo '#include <dnnl.h>' | cc -I/usr/include/oneapi/dnnl -E - >/dev/null 2>&1 || missing+=("the library oneDNN with its headers")

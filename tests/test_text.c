@@ -1,8 +1,10 @@
-// LINK: text
+// LINK: text image
 // LABELS: parity
 // Tokenizer and chat against the reference rows: every row found is compared, id by id.
+#include "support/chatml.h"
 #include "support/golden.h"
 #include "base/batch.h"
+#include "image/image.h"
 #include "text/chat.h"
 #include "text/unicode.h"
 
@@ -214,15 +216,38 @@ static void collect_messages(Messages *m, const json_t *row, const json_t *setti
     }
 }
 
-static CharVec image_string_of(const json_t *sample, const json_t *settings, const Tokenizer *t) {
+static size_t size_at(const json_t *object, const char *key) {
+    return (size_t)json_integer_value(json_object_get(object, key));
+}
+
+// The grid of a picture [width, height], from the settings as nanoVLM's image processor has it.
+static ImageGrid grid_of(const json_t *image, const json_t *settings) {
+    size_t width, height;
+    Error err;
+    const size_t tile = size_at(settings, "vit_img_size");
+    if (!image_target_size(&width, &height, (size_t)json_integer_value(json_array_get(image, 0)),
+                           (size_t)json_integer_value(json_array_get(image, 1)),
+                           size_at(settings, "max_img_size"), tile,
+                           json_is_true(json_object_get(settings, "resize_to_max_side_len")), &err))
+        fail_msg("%s", err.text);
+    return (ImageGrid){height / tile, width / tile};
+}
+
+static CharVec image_string_of(const json_t *row, const json_t *sample, const json_t *settings,
+                               const Tokenizer *t) {
     ImageGrid grids[64];
-    const json_t *array = json_object_get(sample, "grids");
+    const json_t *images = json_object_get(row, "images"), *array = json_object_get(sample, "grids"),
+                 *tiles = json_object_get(sample, "tiles");
     const size_t n = json_array_size(array);
-    assert_true(n <= 64);
+    assert_true(n <= 64 && n == json_array_size(images) && n == json_array_size(tiles));
+    const bool global = json_is_true(json_object_get(settings, "global_token"));
     for (size_t i = 0; i < n; i++) {
         const json_t *grid = json_array_get(array, i);
-        grids[i].rows = (size_t)json_integer_value(json_array_get(grid, 0));
-        grids[i].cols = (size_t)json_integer_value(json_array_get(grid, 1));
+        grids[i] = grid_of(json_array_get(images, i), settings);
+        assert_int_equal(grids[i].rows, json_integer_value(json_array_get(grid, 0)));
+        assert_int_equal(grids[i].cols, json_integer_value(json_array_get(grid, 1)));
+        const size_t cells = grids[i].rows * grids[i].cols;
+        assert_int_equal(json_integer_value(json_array_get(tiles, i)), cells + (global && cells > 1));
     }
     const size_t tokens = (size_t)json_integer_value(json_object_get(settings, "mp_image_token_length"));
     CharVec out = {0};
@@ -237,6 +262,12 @@ static void expect_training(const ChatTemplate *c, const Messages *m, const json
     chat_encode_training(c, m->items, m->count, &ids, &labels);
     expect_ids(json_object_get(sample, "input_ids"), &ids, "input_ids",
                json_string_value(json_object_get(sample, "prompt")));
+    assert_int_equal(ids.count, size_at(sample, "length"));
+    Int32Vec whole = {0};
+    const json_t *prompt = json_object_get(sample, "prompt");
+    tokenizer_encode(c->tokenizer, json_string_value(prompt), json_string_length(prompt), &whole);
+    expect_ids(json_object_get(sample, "input_ids"), &whole, "prompt", json_string_value(prompt));
+    vec_free(&whole);
     expect_ids(json_object_get(sample, "labels"), &labels, "labels",
                json_string_value(json_object_get(sample, "prompt")));
     vec_free(&ids);
@@ -254,17 +285,26 @@ static void expect_prompt(const ChatTemplate *c, const Messages *m, const json_t
     vec_free(&expected);
 }
 
+static const char *const paths[] = {"map", "stream"};
+static size_t n_of_path[2];
+
 static void check_chat(const json_t *line) {
     const json_t *settings = json_object_get(line, "settings"), *sample = json_object_get(line, "sample");
+    const char *path = json_string_value(json_object_get(settings, "path"));
+    size_t which_path = 0;
+    while (which_path < 2 && strcmp(path, paths[which_path]) != 0) which_path++;
+    assert_true(which_path < 2);
+    n_of_path[which_path]++;
     const size_t which = tokenizer_of(settings) == tokenizers[BYTES] ? BYTES : SMOLLM2;
     const bool global = json_is_true(json_object_get(settings, "global_token"));
     ChatTemplate c;
     Error err;
-    if (!chat_template_init(&c, (global ? tokenizers : without_global)[which], NULL, &err))
+    if (!chat_template_init(&c, (global ? tokenizers : without_global)[which], CHATML, &err))
         fail_msg("%s", err.text);
     assert_int_equal(c.prefix_len, json_integer_value(json_object_get(line, "prefix_len")));
     CharVec image_string = {0};
-    if (!json_is_null(sample)) image_string = image_string_of(sample, settings, c.tokenizer);
+    if (!json_is_null(sample))
+        image_string = image_string_of(json_object_get(line, "row"), sample, settings, c.tokenizer);
     Messages m;
     collect_messages(&m, json_object_get(line, "row"), settings, c.tokenizer, &image_string);
     assert_int_equal(json_is_null(sample), m.count == 0);
@@ -279,6 +319,10 @@ static void check_chat(const json_t *line) {
 static void chat_rows(void **state) {
     (void)state;
     for_each_row("chat.jsonl", check_chat);
+    for (size_t i = 0; i < 2; i++) { // rows of nanoVLM's map-style and of its streaming data set
+        print_message("%zu rows of path %s\n", n_of_path[i], paths[i]);
+        assert_true(n_of_path[i] > 0);
+    }
 }
 
 static json_int_t number_at(const json_t *object, const char *key) {

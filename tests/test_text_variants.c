@@ -2,6 +2,7 @@
 // LABELS: parity
 // Tokenizers of other kinds: what the tokenizers library makes of them (scripts/make_tokenizer_cases.py),
 // what is refused with which message, where eos comes from, and the chat template's spellings.
+#include "support/chatml.h"
 #include "support/golden.h"
 #include "text/chat.h"
 #include "text/unicode.h"
@@ -88,7 +89,11 @@ typedef struct Refusal {
 } Refusal;
 
 static const Refusal refusals[] = {
-    {"normalizer", "{\"type\": \"NFC\"}", "field normalizer is NFC, expected null"},
+    {"normalizer", "{\"type\": \"NFKC\"}", "field normalizer: type \"NFKC\" is not supported, expected NFC"},
+    {"normalizer", "{}", "field normalizer: field type: expected a string"},
+    {"normalizer", "{\"type\": \"Sequence\"}", "field normalizer.normalizers: expected an array"},
+    {"normalizer", "{\"type\": \"Sequence\", \"normalizers\": [{\"type\": \"NFC\"}, {\"type\": \"Strip\"}]}",
+     "field normalizer.normalizers[1]: type \"Strip\" is not supported"},
     {"model.type", "\"WordPiece\"", "field model.type is WordPiece, expected BPE"},
     {"model", "3", "field model: expected an object"},
     {"model.dropout", "0.1", "model.dropout"},
@@ -132,7 +137,6 @@ static const Refusal refusals[] = {
     {"added_tokens", "[{\"content\": \"x\"}]", "added_tokens[0]: id: expected an integer"},
     {"added_tokens", "[{\"content\": \"\", \"id\": 400}]", "is empty"},
     {"added_tokens", "[{\"content\": \"<|im_end|>\", \"id\": 7}]", "has the id 7, but 2 in model.vocab"},
-    {"added_tokens", "[{\"content\": \"<x>\", \"id\": 400, \"single_word\": true}]", "single_word is true"},
 };
 
 static void change_field(json_t *root, const char *field, const char *value) {
@@ -253,7 +257,7 @@ static void demo_tokenizer(void **state) {
     assert_int_equal(tokenizer_token_id(t, "<|endoftext|>"), 0);
     assert_int_equal(tokenizer_token_id(t, "<|im_start|>"), 1);
     assert_int_equal(tokenizer_eos_id(t), 2);
-    assert_true(chat_template_init(&c, t, NULL, &err));
+    assert_true(chat_template_init(&c, t, CHATML, &err));
     assert_int_equal(c.prefix_len, 3);
     for (int32_t byte = 0; byte < 256; byte++) {
         const int32_t id = 3 + byte;
@@ -275,7 +279,7 @@ static void chat_templates(void **state) {
         bool accepted;
         const char *text;
     } templates[] = {
-        {true, NULL},
+        {false, NULL}, // the tokenizer has none either
         {true,
          FOR "{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}" ENDIF},
         {true, FOR "{{'<|im_start|>'+message[\"role\"]+'\\n'+message.content+\"<|im_end|>\\n\"}}" ENDIF},

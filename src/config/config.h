@@ -61,6 +61,7 @@ typedef struct TrainOptions {
     char *val_dataset_path; // NULL: validation rows are held out of the training data set
     char *packing;          // best | nanovlm
     char *attention;        // document | full
+    char *long_samples;     // skip | truncate
     char *init;             // nanovlm | scaled
     char *run_name;         // NULL: made as nanoVLM does
     size_t log_interval;    // update steps between plain progress lines

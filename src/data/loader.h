@@ -16,6 +16,7 @@ typedef struct LoaderCounts {
     uint64_t skipped_too_long; // ≥ max_sample_length tokens, or more than a sequence holds
     uint64_t skipped_images;   // more than max_images_per_example pictures, or more than a sequence may hold
     uint64_t skipped_no_image; // batches without any picture
+    uint64_t truncated;        // samples that were cut at their end (long_samples truncate)
 } LoaderCounts;
 
 typedef enum LoaderSplit { LOADER_TRAIN, LOADER_VALIDATION } LoaderSplit;

@@ -1,5 +1,8 @@
 #include "data/sample.h"
 
+#include "base/batch.h"
+#include "text/unicode.h"
+
 bool sample_rules_init(SampleRules *r, const Config *c, const Tokenizer *t, Error *err) {
     const TrainConfig *train = &c->train;
     *r = (SampleRules){.vlm = &c->vlm,
@@ -8,11 +11,10 @@ bool sample_rules_init(SampleRules *r, const Config *c, const Tokenizer *t, Erro
                        .image_token_id = tokenizer_extra_id(t, "image_token"),
                        .jpeg_reduced_scale = c->options.jpeg_reduced_scale,
                        .global_tile = tokenizer_extra_id(t, "global_image_token") >= 0,
+                       .truncate = strcmp(c->options.long_samples, "truncate") == 0,
                        .minima = {train->relevance_min_rating, train->image_correspondence_min_rating,
                                   train->visual_dependency_min_rating, train->formatting_min_rating}};
-    if (!r->image_token || !*r->image_token)
-        return error_set(err, "the tokenizer has no image_token; name one in vlm_extra_tokens");
-    return chat_template_init(&r->chat, t, c->vlm.lm_chat_template, err);
+    return chat_check_image_token(t, err) && chat_template_init(&r->chat, t, c->vlm.lm_chat_template, err);
 }
 
 void sample_free(Sample *s) {
@@ -54,7 +56,18 @@ static void messages_free(Messages *m) {
     vec_free(&m->turns);
 }
 
-// The turns that pass; a null among their texts is what nanoVLM dies of.
+// Whether a text is one: a null is what nanoVLM dies of, and invalid UTF-8 as well, when Arrow makes a Python
+// string of it.
+static bool check_text(Column column, size_t i, const char *what, Error *err) {
+    const uint8_t *bytes;
+    size_t size;
+    if (column_is_null(column, i)) return error_set(err, "no %s text", what);
+    column_bytes(&bytes, &size, column, i);
+    const size_t valid = utf8_valid_prefix((const char *)bytes, size);
+    return valid == size || error_set(err, "the %s text is not UTF-8 at byte %zu", what, valid);
+}
+
+// The turns that pass the ratings.
 static SampleFate choose_turns(Messages *m, const SampleRules *r, const RowColumns *c, size_t row,
                                Error *err) {
     size_t first, count;
@@ -66,10 +79,12 @@ static SampleFate choose_turns(Messages *m, const SampleRules *r, const RowColum
         return SAMPLE_NO_TURN;
     }
     for (size_t i = 0; i < m->turns.count; i++) {
-        size_t turn = m->turns.items[i];
-        bool null_user = column_is_null(c->turn, turn) || column_is_null(c->user, turn);
-        if (null_user || column_is_null(c->assistant, turn)) {
-            error_set(err, "turn %zu has no %s text", turn - first, null_user ? "user" : "assistant");
+        const size_t turn = m->turns.items[i];
+        const bool ok = column_is_null(c->turn, turn) ? error_set(err, "null")
+                                                      : check_text(c->user, turn, "user", err) &&
+                                                            check_text(c->assistant, turn, "assistant", err);
+        if (!ok) {
+            error_prefix(err, "turn %zu", turn - first);
             return SAMPLE_BAD_TEXT;
         }
     }
@@ -140,17 +155,41 @@ static void encode(Sample *s, const Messages *m, const ChatTemplate *chat) {
     free(messages);
 }
 
-static SampleFate check_tokens(const Sample *s, const SampleRules *r, Error *err) {
-    if (s->ids.count >= r->train->max_sample_length) {
-        error_set(err, "%zu tokens, max_sample_length is %zu", s->ids.count, r->train->max_sample_length);
-        return SAMPLE_TOO_LONG;
-    }
+static SampleFate check_image_tokens(const Sample *s, const SampleRules *r, Error *err) {
     // Removing image tokens can put together a new one, for which there would be no picture.
     size_t found = 0, expected = s->n_tiles * r->vlm->mp_image_token_length;
     for (size_t i = 0; i < s->ids.count; i++) found += s->ids.items[i] == r->image_token_id;
     if (found == expected) return SAMPLE_KEPT;
     error_set(err, "%zu image tokens, its %zu tiles need %zu", found, s->n_tiles, expected);
     return SAMPLE_BAD_TEXT;
+}
+
+// Cuts the sample to its first n tokens. The last of them then has no target. False when this would leave
+// nothing that is trained on. The pictures' tokens stand before all answers, so that they stay whole.
+static bool cut(Sample *s, size_t n) {
+    size_t trained = 0;
+    for (size_t i = 0; i + 1 < n; i++) trained += s->labels.items[i] != IGNORE_INDEX;
+    if (trained == 0) return false;
+    s->ids.count = s->labels.count = n;
+    s->labels.items[n - 1] = IGNORE_INDEX;
+    s->truncated = true;
+    return true;
+}
+
+// A sample that is too long is cut to what a sequence takes, its pad token counted, or left out.
+static SampleFate check_length(Sample *s, const SampleRules *r, Error *err) {
+    const size_t most = r->train->max_sample_length - 1, room = r->vlm->lm_max_length - 1;
+    const bool too_long = s->ids.count > most;
+    if (r->truncate && (too_long || s->ids.count > room)) {
+        const size_t n = most < room ? most : room;
+        if (cut(s, n)) return SAMPLE_KEPT;
+        error_set(err, "%zu tokens, and nothing to train on in the first %zu, which is what fits",
+                  s->ids.count, n);
+        return SAMPLE_TOO_LONG;
+    }
+    if (!too_long) return SAMPLE_KEPT; // whether it fits a sequence is the packer's question
+    error_set(err, "%zu tokens, max_sample_length is %zu", s->ids.count, r->train->max_sample_length);
+    return SAMPLE_TOO_LONG;
 }
 
 SampleFate sample_build(Sample *s, const SampleRules *r, const RowColumns *c, size_t row, Error *err) {
@@ -164,7 +203,8 @@ SampleFate sample_build(Sample *s, const SampleRules *r, const RowColumns *c, si
             s->had_image_token |= append_text(&m, r->image_token, c->assistant, m.turns.items[i]);
         }
         encode(s, &m, &r->chat);
-        fate = check_tokens(s, r, err);
+        fate = check_image_tokens(s, r, err);
+        if (fate == SAMPLE_KEPT) fate = check_length(s, r, err);
     }
     messages_free(&m);
     if (fate != SAMPLE_KEPT) sample_free(s);

@@ -13,10 +13,12 @@ typedef struct SampleRules {
     int32_t image_token_id;
     bool jpeg_reduced_scale;
     bool global_tile; // the tokenizer has a token for it
+    bool truncate;    // samples that are too long are cut at their end
     int minima[N_RATINGS];
 } SampleRules;
 
-// config and tokenizer are borrowed. Fails when the tokenizer has no image token or the template is unknown.
+// config and tokenizer are borrowed. Fails when the tokenizer has no image token, or one that it does not
+// keep whole, or when the template is unknown.
 bool sample_rules_init(SampleRules *r, const Config *config, const Tokenizer *tokenizer, Error *err);
 
 typedef struct Sample {
@@ -24,6 +26,7 @@ typedef struct Sample {
     size_t n_pictures, n_tiles;
     Picture *pictures;
     bool had_image_token; // an image token was removed from its text
+    bool truncated;       // its end was cut off to fit
 } Sample;
 
 // What became of a row.
@@ -33,7 +36,7 @@ typedef enum SampleFate {
     SAMPLE_BAD_IMAGE,
     SAMPLE_NO_TURN,         // no turn is left after the rating filter
     SAMPLE_TOO_MANY_IMAGES, // more than max_images_per_example
-    SAMPLE_TOO_LONG,        // max_sample_length tokens or more
+    SAMPLE_TOO_LONG, // max_sample_length tokens or more; if they are cut: nothing trained would be left
 } SampleFate;
 
 // Builds the sample of a row. Cheap checks come before pictures are decoded. Whatever is not SAMPLE_KEPT

@@ -46,36 +46,63 @@ static size_t longest_at(const AddedTokens *a, const char *text, size_t size, co
     return length;
 }
 
+// Where the last character of text[from…at) begins.
+static size_t last_character(const char *text, size_t from, size_t at) {
+    do at--;
+    while (at > from && ((uint8_t)text[at] & 0xC0) == 0x80);
+    return at;
+}
+
+static bool has_class(const char *text, size_t size, unsigned class) {
+    return char_classes(utf8_decode(text, size).code_point) & class;
+}
+
 static size_t skip_space_back(const char *text, size_t from, size_t at) {
     while (at > from) {
-        size_t begin = at - 1;
-        while (begin > from && ((uint8_t)text[begin] & 0xC0) == 0x80) begin--;
-        if (!(char_classes(utf8_decode(text + begin, at - begin).code_point) & CHAR_SPACE)) break;
+        const size_t begin = last_character(text, from, at);
+        if (!has_class(text + begin, at - begin, CHAR_SPACE)) break;
         at = begin;
     }
     return at;
 }
 
 static size_t skip_space(const char *text, size_t size, size_t at) {
-    while (at < size) {
-        const Utf8Char c = utf8_decode(text + at, size - at);
-        if (!(char_classes(c.code_point) & CHAR_SPACE)) break;
-        at += c.size;
-    }
+    while (at < size && has_class(text + at, size - at, CHAR_SPACE))
+        at += utf8_decode(text + at, size - at).size;
     return at;
 }
 
-bool added_tokens_find(const AddedTokens *a, const char *text, size_t size, size_t from, AddedMatch *match) {
+static bool stands_alone(const char *text, size_t size, size_t begin, size_t end) {
+    if (end < size && has_class(text + end, size - end, CHAR_WORD)) return false;
+    if (begin == 0) return true;
+    const size_t before = last_character(text, 0, begin);
+    return !has_class(text + before, begin - before, CHAR_WORD);
+}
+
+bool added_tokens_next(const AddedTokens *a, const char *text, size_t size, AddedMatch *match) {
     if (a->nodes.count == 0) return false;
-    for (size_t i = from; i < size; i++) {
-        if (!a->begins[(uint8_t)text[i]]) continue;
+    size_t length;
+    for (size_t i = match->next; i < size; i += length) {
         const AddedToken *token = NULL;
-        const size_t length = longest_at(a, text + i, size - i, &token);
-        if (length == 0) continue;
-        match->begin = token->strip_left ? skip_space_back(text, from, i) : i;
-        match->end = token->strip_right ? skip_space(text, size, i + length) : i + length;
+        length = a->begins[(uint8_t)text[i]] ? longest_at(a, text + i, size - i, &token) : 0;
+        if (length == 0 || (token->single_word && !stands_alone(text, size, i, i + length))) {
+            length = length ? length : 1;
+            continue;
+        }
+        match->next = i + length;
+        match->begin = token->strip_left ? skip_space_back(text, match->end < i ? match->end : i, i) : i;
+        match->end = token->strip_right ? skip_space(text, size, match->next) : match->next;
         match->id = token->id;
         return true;
     }
     return false;
+}
+
+bool added_tokens_cut_before(const AddedTokens *a, const char *token, char before) {
+    if (a->nodes.count == 0) return false;
+    for (size_t i = 0; i < a->nodes.count; i++) // the root has no byte
+        if (i > 0 && a->nodes.items[i].byte == (uint8_t)before) return false;
+    const AddedToken *found = NULL;
+    const size_t size = strlen(token);
+    return longest_at(a, token, size, &found) == size && !found->strip_left && !found->single_word;
 }

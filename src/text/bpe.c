@@ -63,6 +63,7 @@ void bpe_add_merge(Bpe *b, int32_t left, int32_t right, uint32_t rank, int32_t i
 
 void bpe_free(Bpe *b) {
     free(b->slots);
+    piece_table_free(&b->whole);
     *b = (Bpe){0};
 }
 
@@ -71,7 +72,6 @@ void bpe_scratch_free(BpeScratch *s) {
     vec_free(&s->previous);
     vec_free(&s->next);
     vec_free(&s->heap);
-    vec_free(&s->text);
 }
 
 static void start_symbols(const Bpe *b, const char *piece, size_t size, BpeScratch *s) {
@@ -173,15 +173,9 @@ static size_t merge_long(const Bpe *b, BpeScratch *s) {
     return left_over;
 }
 
-static int32_t whole_piece(const Bpe *b, const char *piece, size_t size, BpeScratch *s) {
-    vec_clear(&s->text);
-    for (size_t i = 0; i < size; i++) utf8_append(&s->text, byte_to_alphabet((uint8_t)piece[i]));
-    return vocab_find(b->vocab, s->text.items, s->text.count);
-}
-
 void bpe_encode(const Bpe *b, const char *piece, size_t size, BpeScratch *s, Int32Vec *ids) {
     if (size == 0) return;
-    const int32_t whole = b->ignore_merges ? whole_piece(b, piece, size, s) : -1;
+    const int32_t whole = piece_table_find(&b->whole, piece, size);
     if (whole >= 0) {
         vec_push(ids, whole);
         return;
@@ -190,4 +184,38 @@ void bpe_encode(const Bpe *b, const char *piece, size_t size, BpeScratch *s, Int
     const size_t n = s->symbols.count;
     vec_extend(ids, s->symbols.items,
                n <= SHORT_PIECE ? merge_short(b, s->symbols.items, n) : merge_long(b, s));
+}
+
+// The bytes that a token stands for. False when one of its characters stands for none.
+static bool token_bytes(CharVec *out, const Vocab *v, const VocabToken *token) {
+    const char *text = v->texts.items + token->offset;
+    vec_clear(out);
+    for (size_t at = 0; at < token->size;) {
+        const Utf8Char c = utf8_decode(text + at, token->size - at);
+        const int byte = alphabet_to_byte(c.code_point);
+        if (byte < 0) return false;
+        vec_push(out, (char)byte);
+        at += c.size;
+    }
+    return true;
+}
+
+void bpe_find_whole(Bpe *b) {
+    PieceTable whole;
+    BpeScratch scratch = {0};
+    CharVec bytes = {0};
+    Int32Vec ids = {0};
+    piece_table_init(&whole, b->vocab->n_used);
+    for (size_t id = 0; id < b->vocab->tokens.count; id++) {
+        const VocabToken *token = vocab_token(b->vocab, (int64_t)id);
+        if (!token || !token_bytes(&bytes, b->vocab, token)) continue;
+        vec_clear(&ids);
+        if (!b->ignore_merges) bpe_encode(b, bytes.items, bytes.count, &scratch, &ids);
+        if (b->ignore_merges || (ids.count == 1 && ids.items[0] == (int32_t)id))
+            piece_table_add(&whole, bytes.items, bytes.count, (int32_t)id);
+    }
+    b->whole = whole;
+    bpe_scratch_free(&scratch);
+    vec_free(&bytes);
+    vec_free(&ids);
 }

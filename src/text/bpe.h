@@ -1,6 +1,7 @@
 // Byte pair encoding of one piece of text (Sennrich et al. 2016, "Neural machine translation of rare words
 // with subword units"), on bytes.
 #pragma once
+#include "text/piece_table.h"
 #include "text/vocab.h"
 
 // A merge: the pair of ids it joins, and what becomes of it.
@@ -25,12 +26,16 @@ typedef struct Bpe {
     int32_t unknown_id; // of bytes without a token; -1: they vanish
     bool fuse_unknown;  // neighbouring unknown bytes give one token
     bool ignore_merges; // a piece that is a token is taken whole
+    PieceTable whole;   // pieces that become one token
 } Bpe;
 
 void bpe_init(Bpe *b, const Vocab *vocab, size_t n_merges); // room for n_merges; bytes by the byte alphabet
 void bpe_use_byte_fallback(Bpe *b);                         // bytes without a token become tokens like <0xC4>
 void bpe_add_merge(Bpe *b, int32_t left, int32_t right, uint32_t rank,
                    int32_t id); // the last of equal pairs counts
+// Finds out, once all else is set, which tokens' own bytes become that token: encoding then need not merge
+// them again each time.
+void bpe_find_whole(Bpe *b);
 void bpe_free(Bpe *b);
 
 // Working memory of a caller, to be zeroed at first and freed at last.
@@ -38,7 +43,6 @@ typedef struct BpeScratch {
     Int32Vec symbols;
     VEC(int32_t) previous, next; // neighbours in the list of symbols that are left
     VEC(uint64_t) heap;          // rank << 32 | position
-    CharVec text;
 } BpeScratch;
 void bpe_scratch_free(BpeScratch *s);
 // Appends the ids of the piece.

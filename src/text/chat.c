@@ -1,15 +1,18 @@
 #include "text/chat.h"
 
 #include "base/batch.h"
+#include "text/chat_template.h"
 
 #include <stdio.h>
+
+#define IM_START "<|im_start|>"
 
 static void append_text(CharVec *out, const char *text) {
     vec_extend(out, text, strlen(text));
 }
 
 static void append_header(CharVec *out, const char *role) {
-    append_text(out, "<|im_start|>");
+    append_text(out, IM_START);
     append_text(out, role);
     append_text(out, "\n");
 }
@@ -20,91 +23,80 @@ static void append_message(CharVec *out, const ChatMessage *m) {
     append_text(out, "<|im_end|>\n");
 }
 
-// A Jinja text in one of its spellings: inside {% %} and {{ }}, but outside string literals, white space is
-// dropped; quotes are single ones, \n in a literal is a newline, adjacent literals are joined, message.x is
-// message['x']; and one newline behind a %} is dropped, as transformers renders with trim_blocks.
-static void normalise_template(CharVec *out, const char *text) {
-    char quote = '\0';
-    bool in_tag = false;
-    for (const char *p = text; *p; p++) {
-        const bool newline_escape = quote && p[0] == '\\' && p[1] == 'n';
-        if (newline_escape || (quote && *p != quote)) {
-            vec_push(out, newline_escape ? '\n' : *p);
-            p += newline_escape;
-        } else if (in_tag && (*p == '\'' || *p == '"')) {
-            const bool joins = !quote && out->count >= 2 && memcmp(out->items + out->count - 2, "'+", 2) == 0;
-            if (joins)
-                out->count -= 2;
-            else
-                vec_push(out, '\'');
-            quote = quote ? '\0' : *p;
-        } else if (in_tag && strchr(" \t\r\n", *p)) {
-            continue;
-        } else if (in_tag && strncmp(p, "message.", 8) == 0) {
-            append_text(out, "message['");
-            for (p += 8; *p >= 'a' && *p <= 'z'; p++) vec_push(out, *p);
-            append_text(out, "']");
-            p--;
-        } else {
-            vec_push(out, *p);
-            if (p > text && p[-1] == '{' && (*p == '%' || *p == '{')) in_tag = true;
-            if (p > text && *p == '}' && (p[-1] == '%' || p[-1] == '}')) {
-                in_tag = false;
-                if (p[-1] == '%' && p[1] == '\n') p++;
-            }
-        }
+static bool parse_template(ChatTemplate *c, const char *from, const char *text, Error *err) {
+    CharVec system = {0};
+    bool ok = chat_template_parse(text, &system);
+    if (!ok) {
+        const char *more = strlen(text) > 200 ? "…" : "";
+        error_set(err,
+                  "%s is \"%.200s%s\", expected the ChatML template, the only one that is supported: leave "
+                  "lm_chat_template at its default",
+                  from, text, more);
+    } else if (system.count >= CHAT_MAX_SYSTEM) {
+        ok = error_set(err, "%s has a system message of %zu bytes, expected at most %d", from, system.count,
+                       CHAT_MAX_SYSTEM - 1);
+    } else if (system.count) {
+        memcpy(c->system, system.items, system.count);
+        c->system_size = system.count;
     }
-}
-
-static bool is_chatml(const char *template_text) {
-    static const char chatml[] =
-        "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + "
-        "'<|im_end|>' + "
-        "'\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
-    CharVec expected = {0}, found = {0};
-    normalise_template(&expected, chatml);
-    normalise_template(&found, template_text);
-    const bool same =
-        expected.count == found.count && memcmp(expected.items, found.items, expected.count) == 0;
-    vec_free(&expected);
-    vec_free(&found);
-    return same;
+    vec_free(&system);
+    return ok;
 }
 
 bool chat_template_init(ChatTemplate *c, const Tokenizer *tokenizer, const char *template_text, Error *err) {
-    if (template_text && !is_chatml(template_text))
-        return error_set(
-            err,
-            "lm_chat_template is \"%.200s%s\", expected the ChatML template, the only one that is "
-            "supported: leave the field at its default",
-            template_text, strlen(template_text) > 200 ? "…" : "");
+    *c = (ChatTemplate){.tokenizer = tokenizer};
+    const bool own = !template_text || !*template_text;
+    if (own) template_text = tokenizer_chat_template(tokenizer);
+    if (!template_text)
+        return error_set(err,
+                         "lm_chat_template is empty and the tokenizer has no chat_template, expected one "
+                         "of them: leave lm_chat_template at its default");
+    if (!parse_template(c, own ? "the tokenizer's chat_template" : "lm_chat_template", template_text, err))
+        return false;
     CharVec text = {0};
     Int32Vec ids = {0};
     append_header(&text, "assistant");
     tokenizer_encode(tokenizer, text.items, text.count, &ids);
-    *c = (ChatTemplate){tokenizer, ids.count};
+    c->prefix_len = ids.count + tokenizer_tokens_around(tokenizer);
+    vec_clear(&ids);
+    tokenizer_encode(tokenizer, c->system, c->system_size, &ids);
+    c->system_tokens = ids.count;
+    c->cuts_messages = tokenizer_cuts_before(tokenizer, IM_START, '\n');
     vec_free(&text);
     vec_free(&ids);
     return true;
 }
 
-// Sets trained[i] for the tokens of assistant messages behind their first prefix_len. As in nanoVLM
-// (data/datasets.py, _prepare_inputs_and_loss_mask) a message's place is the sum of the lengths that the
-// messages before it have when each is encoded alone.
-static void mark_trained(const ChatTemplate *c, const ChatMessage *messages, size_t n, bool *trained,
-                         size_t n_ids) {
+// Appends the ids of all messages. Where tokens cannot reach over the border of two messages these are
+// encoded one by one, and ends holds the number of ids up to the end of each.
+static void encode_messages(const ChatTemplate *c, const ChatMessage *messages, size_t n, Int32Vec *ids,
+                            size_t *ends) {
+    const size_t first = ids->count;
+    CharVec text = {0};
+    vec_extend(&text, c->system, c->system_size);
+    for (size_t i = 0; i < n; i++) {
+        append_message(&text, &messages[i]);
+        if (!c->cuts_messages) continue;
+        tokenizer_encode(c->tokenizer, text.items, text.count, ids);
+        ends[i] = ids->count - first;
+        vec_clear(&text);
+    }
+    if (text.count) tokenizer_encode(c->tokenizer, text.items, text.count, ids);
+    vec_free(&text);
+}
+
+// Where messages end in the ids, as nanoVLM has it (data/datasets.py, _prepare_inputs_and_loss_mask): a
+// message's place is the sum of the lengths that the messages before it have when each is encoded alone.
+static void find_ends(const ChatTemplate *c, const ChatMessage *messages, size_t n, size_t *ends) {
     CharVec text = {0};
     Int32Vec alone = {0};
-    size_t at = 0;
+    size_t at = c->system_tokens;
     for (size_t i = 0; i < n; i++) {
         vec_clear(&text);
         vec_clear(&alone);
         append_message(&text, &messages[i]);
         tokenizer_encode(c->tokenizer, text.items, text.count, &alone);
-        const bool assistant = strcmp(messages[i].role, "assistant") == 0;
-        for (size_t j = at + c->prefix_len; assistant && j < at + alone.count && j < n_ids; j++)
-            trained[j] = true;
-        at += alone.count;
+        ends[i] = at += alone.count;
     }
     vec_free(&text);
     vec_free(&alone);
@@ -112,25 +104,52 @@ static void mark_trained(const ChatTemplate *c, const ChatMessage *messages, siz
 
 void chat_encode_training(const ChatTemplate *c, const ChatMessage *messages, size_t n, Int32Vec *ids,
                           Int32Vec *labels) {
-    CharVec text = {0};
-    for (size_t i = 0; i < n; i++) append_message(&text, &messages[i]);
     const size_t first = ids->count;
-    tokenizer_encode(c->tokenizer, text.items, text.count, ids);
-    vec_free(&text);
+    size_t *ends = mem_alloc((n + 1) * sizeof *ends);
+    encode_messages(c, messages, n, ids, ends);
+    if (!c->cuts_messages) find_ends(c, messages, n, ends);
     const size_t n_ids = ids->count - first;
-    bool *trained = mem_zeroed(n_ids + 1, sizeof *trained); // one more, so that the last token has no target
-    mark_trained(c, messages, n, trained, n_ids);
-    for (size_t i = 0; i < n_ids; i++)
-        vec_push(labels, trained[i + 1] ? ids->items[first + i + 1] : IGNORE_INDEX);
-    free(trained);
+    vec_reserve(labels, labels->count + n_ids);
+    int32_t *label = labels->items + labels->count;
+    for (size_t i = 0; i < n_ids; i++) label[i] = IGNORE_INDEX;
+    labels->count += n_ids;
+    for (size_t i = 0; i < n; i++) {
+        const size_t begin = (i ? ends[i - 1] : c->system_tokens) + c->prefix_len;
+        const bool assistant = strcmp(messages[i].role, "assistant") == 0;
+        for (size_t j = begin ? begin : 1; assistant && j < ends[i] && j < n_ids; j++)
+            label[j - 1] = ids->items[first + j]; // shifted: the token before learns it
+    }
+    free(ends);
 }
 
 void chat_encode_prompt(const ChatTemplate *c, const ChatMessage *messages, size_t n, Int32Vec *ids) {
     CharVec text = {0};
+    vec_extend(&text, c->system, c->system_size);
     for (size_t i = 0; i < n; i++) append_message(&text, &messages[i]);
     append_header(&text, "assistant");
     tokenizer_encode(c->tokenizer, text.items, text.count, ids);
     vec_free(&text);
+}
+
+bool chat_check_image_token(const Tokenizer *t, Error *err) {
+    const char *text = tokenizer_extra_text(t, "image_token");
+    const int32_t id = tokenizer_extra_id(t, "image_token");
+    if (!text || !*text)
+        return error_set(err, "the tokenizer has no image_token, expected one; name it in vlm_extra_tokens");
+    CharVec several = {0};
+    Int32Vec ids = {0};
+    for (size_t i = 0; i < 4; i++) append_text(&several, text);
+    tokenizer_encode(t, several.items, several.count, &ids);
+    bool whole = ids.count == 4;
+    for (size_t i = 0; i < ids.count; i++) whole &= ids.items[i] == id;
+    if (!whole)
+        error_set(err,
+                  "four image tokens \"%s\" in a row become %zu tokens, expected four of id %d; give "
+                  "image_token another text in vlm_extra_tokens",
+                  text, ids.count, id);
+    vec_free(&several);
+    vec_free(&ids);
+    return whole;
 }
 
 static void append_image_tokens(CharVec *out, const char *image_token, size_t n) {

@@ -9,12 +9,19 @@ typedef struct ChatMessage {
     size_t size; // bytes of content
 } ChatMessage;
 
+#define CHAT_MAX_SYSTEM 1024
 typedef struct ChatTemplate {
     const Tokenizer *tokenizer; // borrowed
-    size_t prefix_len; // tokens of "<|im_start|>assistant\n" alone: masked in every assistant message
+    // Tokens masked in every assistant message: those of "<|im_start|>assistant\n" alone, counted as nanoVLM
+    // does, with what the tokenizer puts around a text (Llama 3: one token in front).
+    size_t prefix_len;
+    char system[CHAT_MAX_SYSTEM]; // put before the first message; mostly empty
+    size_t system_size, system_tokens;
+    bool cuts_messages; // no token reaches over the border of two messages
 } ChatTemplate;
 
-// Recognises the ChatML template text (the default of VLMConfig.lm_chat_template, or NULL); another one is an
+// Recognises the template text (VLMConfig.lm_chat_template); where it is NULL or empty, the tokenizer's own.
+// Known is ChatML, alone or with a default system message (src/text/chat_template.h); another one is an
 // error.
 bool chat_template_init(ChatTemplate *c, const Tokenizer *tokenizer, const char *template_text, Error *err);
 // Appends the ids of all messages to ids and the labels to labels: shifted left by one, IGNORE_INDEX where
@@ -23,6 +30,9 @@ void chat_encode_training(const ChatTemplate *c, const ChatMessage *messages, si
                           Int32Vec *labels);
 // Appends the ids of the messages followed by "<|im_start|>assistant\n".
 void chat_encode_prompt(const ChatTemplate *c, const ChatMessage *messages, size_t n, Int32Vec *ids);
+
+// Whether the tokenizer keeps the image token whole: several in a row give as many ids of it. An error else.
+bool chat_check_image_token(const Tokenizer *t, Error *err);
 
 // How a picture was split: its grid of tiles; a grid of more than one tile has a global tile in front of it.
 typedef struct ImageGrid {

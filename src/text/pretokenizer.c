@@ -19,8 +19,8 @@ static void pass_on(Run run, const char *piece, size_t size) {
     run_step(run, piece, size);
 }
 
-static unsigned classes_at(const char *text, size_t size, size_t *length) {
-    const Utf8Char c = utf8_decode(text, size);
+static inline unsigned classes_at(const char *text, size_t *length) {
+    const Utf8Char c = utf8_decode_valid(text);
     *length = c.size;
     return char_classes(c.code_point);
 }
@@ -29,7 +29,7 @@ static void run_digits(Run run, const char *text, size_t size, bool single) {
     size_t begin = 0, length;
     bool in_digits = false;
     for (size_t at = 0; at < size; at += length) {
-        const bool digit = classes_at(text + at, size - at, &length) & CHAR_DIGIT;
+        const bool digit = classes_at(text + at, &length) & CHAR_DIGIT;
         if (digit != in_digits || (digit && single)) {
             pass_on(run, text + begin, at - begin);
             begin = at;
@@ -39,23 +39,33 @@ static void run_digits(Run run, const char *text, size_t size, bool single) {
     pass_on(run, text + begin, size - begin);
 }
 
-// Bytes of the lower-case contraction 's 't 're 've 'm 'll 'd at text, 0 when there is none.
-static size_t contraction_size(const char *text, size_t size) {
+// Bytes of the contraction 's 't 're 've 'm 'll 'd at text, 0 when there is none. caseless: upper case as
+// well, and U+017F, which folds to s.
+static size_t contraction_size(const char *text, size_t size, bool caseless) {
     if (size < 2 || text[0] != '\'') return 0;
-    if (memchr("stmd", text[1], 4)) return 2;
-    static const char pairs[3][2] = {"re", "ve", "ll"};
-    for (size_t i = 0; i < 3; i++)
-        if (size >= 3 && memcmp(text + 1, pairs[i], 2) == 0) return 3;
-    return 0;
+    if (caseless && size >= 3 && memcmp(text + 1, "\u017F", 2) == 0) return 3;
+    const char fold = caseless ? 0x20 : 0;
+    const char first = text[1] | fold;
+    if (first == 's' || first == 't' || first == 'm' || first == 'd') return 2;
+    if (size < 3) return 0;
+    const char second = text[2] | fold;
+    return (second == 'e' && (first == 'r' || first == 'v')) || (first == 'l' && second == 'l') ? 3 : 0;
 }
 
 #define WORD_CLASSES (CHAR_SPACE | CHAR_LETTER | CHAR_NUMBER)
+
+// Where the run of characters of this class (0: of none of WORD_CLASSES) that goes on at `at` ends.
+static size_t run_end(const char *text, size_t size, size_t at, unsigned class) {
+    size_t length;
+    while (at < size && (classes_at(text + at, &length) & WORD_CLASSES) == class) at += length;
+    return at;
+}
 
 // Bytes of white space at text, without its last character when something follows and more than one is there:
 // that one, if a plain space, belongs to the word behind.
 static size_t space_size(const char *text, size_t size) {
     size_t at = 0, last = 0, length;
-    while (at < size && classes_at(text + at, size - at, &length) & CHAR_SPACE) {
+    while (at < size && classes_at(text + at, &length) & CHAR_SPACE) {
         last = at;
         at += length;
     }
@@ -64,22 +74,52 @@ static size_t space_size(const char *text, size_t size) {
 
 // Length of the first match of GPT-2's pattern, which matches at every place:
 // 's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
-static size_t gpt2_size(const char *text, size_t size) {
-    const size_t contraction = contraction_size(text, size);
+static size_t gpt2_size(const PreTokenizerStep *step, const char *text, size_t size) {
+    (void)step;
+    const size_t contraction = contraction_size(text, size, false);
     if (contraction) return contraction;
     size_t at = text[0] == ' ' ? 1 : 0, length;
     if (at == size) return at;
-    const unsigned class = classes_at(text + at, size - at, &length) & WORD_CLASSES;
-    if (class == CHAR_SPACE) return space_size(text, size);
-    do {
-        at += length;
-    } while (at < size && (classes_at(text + at, size - at, &length) & WORD_CLASSES) == class);
+    const unsigned class = classes_at(text + at, &length) & WORD_CLASSES;
+    return class == CHAR_SPACE ? space_size(text, size) : run_end(text, size, at + length, class);
+}
+
+// Bytes of \s*[\r\n]+|\s+(?!\S)|\s+ at text, where white space begins.
+static size_t lines_size(const char *text, size_t size) {
+    const size_t end = run_end(text, size, 0, CHAR_SPACE);
+    for (size_t at = end; at > 0; at--)
+        if (text[at - 1] == '\n' || text[at - 1] == '\r') return at;
+    return space_size(text, size);
+}
+
+// Length of the first match of Llama 3's pattern (Qwen 2's with max_numbers 1), which matches at every place:
+// (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*
+// |\s*[\r\n]+|\s+(?!\S)|\s+
+static size_t llama3_size(const PreTokenizerStep *step, const char *text, size_t size) {
+    const size_t contraction = contraction_size(text, size, true);
+    if (contraction) return contraction;
+    size_t length, second;
+    const unsigned class = classes_at(text, &length) & WORD_CLASSES;
+    if (class == CHAR_LETTER) return run_end(text, size, length, CHAR_LETTER);
+    if (class == CHAR_NUMBER) {
+        size_t at = length;
+        for (size_t n = 1; n < step->max_numbers && at < size; n++, at += second)
+            if (!(classes_at(text + at, &second) & CHAR_NUMBER)) break;
+        return at;
+    }
+    const unsigned next = length < size ? classes_at(text + length, &second) & WORD_CLASSES : CHAR_SPACE;
+    if (next == CHAR_LETTER && text[0] != '\r' && text[0] != '\n')
+        return run_end(text, size, length + second, CHAR_LETTER);
+    if (class == CHAR_SPACE && !(text[0] == ' ' && next == 0)) return lines_size(text, size);
+    size_t at = run_end(text, size, length, 0);
+    while (at < size && (text[at] == '\r' || text[at] == '\n')) at++;
     return at;
 }
 
-static void run_gpt2(Run run, const char *text, size_t size) {
+static void run_matches(Run run, const char *text, size_t size, const PreTokenizerStep *step,
+                        size_t (*match)(const PreTokenizerStep *step, const char *text, size_t size)) {
     while (size > 0) {
-        const size_t length = gpt2_size(text, size);
+        const size_t length = match(step, text, size);
         pass_on(run, text, length);
         text += length, size -= length;
     }
@@ -143,7 +183,10 @@ static void run_step(Run run, const char *text, size_t size) {
         run_space(run, text, size);
         break;
     case PRETOKENIZER_GPT2:
-        run_gpt2(run, text, size);
+        run_matches(run, text, size, step, gpt2_size);
+        break;
+    case PRETOKENIZER_LLAMA3:
+        run_matches(run, text, size, step, llama3_size);
         break;
     }
 }

@@ -13,6 +13,8 @@ typedef enum PreTokenizerKind {
     PRETOKENIZER_SPLIT,  // matches of a pattern are cut out, or thrown away
     PRETOKENIZER_SPACE,  // ByteLevel's add_prefix_space: every piece begins with a space
     PRETOKENIZER_GPT2,   // ByteLevel's use_regex: words, numbers, symbols, white space
+    PRETOKENIZER_LLAMA3, // the pattern of Llama 3 and Qwen 2: the same with a mark before a word, fewer
+                         // digits
 } PreTokenizerKind;
 
 typedef struct PreTokenizerStep {
@@ -20,6 +22,7 @@ typedef struct PreTokenizerStep {
     bool single;         // DIGITS: each digit alone
     bool remove;         // SPLIT: matches are thrown away
     bool invert;         // SPLIT: what is between the matches counts as match
+    size_t max_numbers;  // LLAMA3: numbers of a piece
     pcre2_code *pattern; // SPLIT
 } PreTokenizerStep;
 

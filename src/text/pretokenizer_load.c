@@ -28,38 +28,88 @@ static bool load_byte_level(PreTokenizer *p, const json_t *json, Error *err) {
            (!regex || add_step(p, (PreTokenizerStep){.kind = PRETOKENIZER_GPT2}, err));
 }
 
-// What \s and \w mean to the tokenizers library (Oniguruma), as insides of a class: PCRE2's \s has U+180E as
-// well, its \w has no marks, no circled letters and no numbers of Latin-1.
-static const char *class_of(char escape) {
-    if (escape == 's' || escape == 'S')
-        return "\\x{9}-\\x{D}\\x{20}\\x{85}\\x{A0}\\x{1680}\\x{2000}-\\x{200A}\\x{2028}\\x{2029}"
-               "\\x{202F}\\x{205F}\\x{3000}";
-    if (escape == 'w' || escape == 'W')
-        return "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{B2}\\x{B3}\\x{B9}\\x{BC}-\\x{BE}\\x{24B6}-\\x{24E9}"
-               "\\x{1F130}-\\x{1F149}\\x{1F150}-\\x{1F169}\\x{1F170}-\\x{1F189}";
+// What classes mean to the tokenizers library (Oniguruma, Unicode 16), as insides of []: an older PCRE2 has
+// not all letters and numbers, its \s has U+180E as well, its \w has no marks, no circled letters and no
+// numbers of Latin-1.
+#define LETTERS                                                                                              \
+    "\\p{L}\\x{1C89}-\\x{1C8A}\\x{A7CB}-\\x{A7CD}\\x{A7DA}-\\x{A7DC}\\x{105C0}-\\x{105F3}"                   \
+    "\\x{10D4A}-\\x{10D65}\\x{10D6F}-\\x{10D85}\\x{10EC2}-\\x{10EC4}\\x{1123F}-\\x{11240}"                   \
+    "\\x{11380}-\\x{11389}\\x{1138B}\\x{1138E}\\x{11390}-\\x{113B5}\\x{113B7}\\x{113D1}\\x{113D3}"           \
+    "\\x{11BC0}-\\x{11BE0}\\x{11F02}\\x{11F04}-\\x{11F10}\\x{11F12}-\\x{11F33}\\x{1342F}"                    \
+    "\\x{13441}-\\x{13446}\\x{13460}-\\x{143FA}\\x{16100}-\\x{1611D}\\x{16D40}-\\x{16D6C}\\x{18CFF}"         \
+    "\\x{1B132}\\x{1B155}\\x{1DF25}-\\x{1DF2A}\\x{1E030}-\\x{1E06D}\\x{1E4D0}-\\x{1E4EB}"                    \
+    "\\x{1E5D0}-\\x{1E5ED}\\x{1E5F0}\\x{2B739}\\x{2EBF0}-\\x{2EE5D}\\x{31350}-\\x{323AF}"
+#define NUMBERS                                                                                              \
+    "\\p{N}\\x{10D40}-\\x{10D49}\\x{116D0}-\\x{116E3}\\x{11BF0}-\\x{11BF9}\\x{11F50}-\\x{11F59}"             \
+    "\\x{16130}-\\x{16139}\\x{16D70}-\\x{16D79}\\x{1CCF0}-\\x{1CCF9}\\x{1D2C0}-\\x{1D2D3}"                   \
+    "\\x{1E4F0}-\\x{1E4F9}\\x{1E5F1}-\\x{1E5FA}"
+#define SPACES                                                                                               \
+    "\\x{9}-\\x{D}\\x{20}\\x{85}\\x{A0}\\x{1680}\\x{2000}-\\x{200A}\\x{2028}\\x{2029}\\x{202F}\\x{205F}"     \
+    "\\x{3000}"
+#define WORDS                                                                                                \
+    LETTERS "\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{B2}\\x{B3}\\x{B9}\\x{BC}-\\x{BE}\\x{24B6}-\\x{24E9}"             \
+            "\\x{1F130}-\\x{1F149}\\x{1F150}-\\x{1F169}\\x{1F170}-\\x{1F189}"
+
+typedef struct PatternClass {
+    const char *spelling, *inside;
+    bool negated;
+} PatternClass;
+static const PatternClass pattern_classes[] = {
+    {"\\s", SPACES, false},     {"\\S", SPACES, true},      {"\\w", WORDS, false},
+    {"\\W", WORDS, true},       {"\\p{L}", LETTERS, false}, {"\\P{L}", LETTERS, true},
+    {"\\p{N}", NUMBERS, false}, {"\\P{N}", NUMBERS, true},
+};
+
+static const PatternClass *find_class(const char *pattern) {
+    for (size_t i = 0; i < sizeof pattern_classes / sizeof *pattern_classes; i++)
+        if (strncmp(pattern, pattern_classes[i].spelling, strlen(pattern_classes[i].spelling)) == 0)
+            return &pattern_classes[i];
     return NULL;
 }
 
-// The pattern with these classes spelled out; \S and \W inside [] are left to PCRE2.
+// The pattern with these classes spelled out; negated ones inside [] are left to PCRE2.
 static char *spell_out_classes(const char *pattern) {
     CharVec out = {0};
     bool in_class = false;
-    for (const char *p = pattern; *p; p++) {
-        const bool escape = *p == '\\' && p[1];
-        const bool negated = escape && (p[1] == 'S' || p[1] == 'W');
-        const char *class = escape && !(negated && in_class) ? class_of(p[1]) : NULL;
-        if (class) {
-            if (!in_class) vec_extend(&out, "[^", negated ? 2u : 1u);
-            vec_extend(&out, class, strlen(class));
+    for (const char *p = pattern; *p;) {
+        const PatternClass *class = find_class(p);
+        if (class && !(class->negated && in_class)) {
+            if (!in_class) vec_extend(&out, "[^", class->negated ? 2u : 1u);
+            vec_extend(&out, class->inside, strlen(class->inside));
             if (!in_class) vec_push(&out, ']');
-        } else {
-            if (!escape) in_class = *p == '[' || (in_class && *p != ']');
-            vec_extend(&out, p, escape ? 2u : 1u);
+            p += strlen(class->spelling);
+            continue;
         }
-        if (escape) p++;
+        const size_t size = *p == '\\' && p[1] ? 2 : 1;
+        if (size == 1) in_class = *p == '[' || (in_class && *p != ']');
+        vec_extend(&out, p, size);
+        p += size;
     }
     vec_push(&out, '\0');
     return out.items;
+}
+
+// Patterns of well-known models that are matched without PCRE2, faster and by the library's own classes.
+#define GPT2_PATTERN "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
+#define LLAMA3_PATTERN(numbers)                                                                              \
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|" numbers                                    \
+    "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
+typedef struct KnownPattern {
+    const char *regex;
+    PreTokenizerStep step;
+} KnownPattern;
+static const KnownPattern known_patterns[] = {
+    {GPT2_PATTERN, {.kind = PRETOKENIZER_GPT2}},
+    {LLAMA3_PATTERN("\\p{N}{1,3}"), {.kind = PRETOKENIZER_LLAMA3, .max_numbers = 3}}, // Llama 3
+    {LLAMA3_PATTERN("\\p{N}"), {.kind = PRETOKENIZER_LLAMA3, .max_numbers = 1}},      // Qwen 2 and 3
+};
+
+// The step of a pattern that is known and cuts its matches out, NULL for any other.
+static const PreTokenizerStep *find_known(const json_t *pattern, const PreTokenizerStep *split) {
+    const char *regex = json_string_value(json_object_get(pattern, "Regex"));
+    for (size_t i = 0; regex && !split->remove && i < sizeof known_patterns / sizeof *known_patterns; i++)
+        if (strcmp(regex, known_patterns[i].regex) == 0) return &known_patterns[i].step;
+    return NULL;
 }
 
 static bool compile_pattern(PreTokenizerStep *step, const json_t *json, Error *err) {
@@ -89,9 +139,12 @@ static bool load_split(PreTokenizer *p, const json_t *json, Error *err) {
     if (!step.remove && !(behavior && strcmp(behavior, "Isolated") == 0))
         return error_set(err, "field behavior is \"%s\", expected \"Isolated\" or \"Removed\"",
                          behavior ? behavior : "");
-    if (!get_bool(json, "invert", &step.invert, err) ||
-        !compile_pattern(&step, json_object_get(json, "pattern"), err))
-        return false;
+    const json_t *pattern = json_object_get(json, "pattern");
+    if (!get_bool(json, "invert", &step.invert, err)) return false;
+    const PreTokenizerStep *known = find_known(pattern, &step);
+    if (known)
+        return add_step(p, *known, err); // its matches leave nothing between, so invert changes nothing
+    if (!compile_pattern(&step, pattern, err)) return false;
     if (add_step(p, step, err)) return true;
     pcre2_code_free(step.pattern);
     return false;

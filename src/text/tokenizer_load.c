@@ -5,20 +5,6 @@
 #include <inttypes.h>
 #include <jansson.h>
 
-#define END_OF_TURN "<|im_end|>"
-
-// The caller drops *json, also after a failure.
-static bool read_json(json_t **json, const char *path, Error *err) {
-    char *bytes;
-    size_t size;
-    json_error_t where;
-    if (!file_read(&bytes, &size, path, err)) return false;
-    *json = json_loadb(bytes, size, JSON_ALLOW_NUL, &where);
-    free(bytes);
-    if (!*json) return error_set(err, "%s: line %d: %s", path, where.line, where.text);
-    return json_is_object(*json) || error_set(err, "%s: expected a JSON object", path);
-}
-
 static bool is_empty(const json_t *value) {
     return !value || json_is_null(value) || json_is_false(value) ||
            (json_is_string(value) && json_string_length(value) == 0) ||
@@ -34,10 +20,7 @@ static const char *describe(const json_t *value) {
 // Fields that would change the ids in a way this tokenizer does not know: refused rather than passed over.
 static bool check_unsupported(const json_t *root, Error *err) {
     static const char *const model_fields[] = {"dropout", "continuing_subword_prefix", "end_of_word_suffix"};
-    const json_t *model = json_object_get(root, "model"), *normalizer = json_object_get(root, "normalizer");
-    if (!is_empty(normalizer))
-        return error_set(err, "field normalizer is %s, expected null: normalisation is not supported",
-                         describe(normalizer));
+    const json_t *model = json_object_get(root, "model");
     if (!json_is_object(model)) return error_set(err, "field model: expected an object");
     const json_t *type = json_object_get(model, "type");
     if (type && strcmp(describe(type), "BPE") != 0)
@@ -120,6 +103,7 @@ static bool load_bpe(Tokenizer *t, const json_t *model, Error *err) {
     t->bpe.fuse_unknown = json_is_true(json_object_get(model, "fuse_unk"));
     t->bpe.ignore_merges = json_is_true(json_object_get(model, "ignore_merges"));
     if (json_is_true(json_object_get(model, "byte_fallback"))) bpe_use_byte_fallback(&t->bpe);
+    bpe_find_whole(&t->bpe);
     return true;
 }
 
@@ -134,9 +118,15 @@ static bool add_token(Tokenizer *t, const char *text, size_t size, int64_t id, c
     AddedToken token = {.id = (int32_t)id};
     token.strip_left = json_is_true(json_object_get(json, "lstrip"));
     token.strip_right = json_is_true(json_object_get(json, "rstrip"));
+    token.single_word = json_is_true(json_object_get(json, "single_word"));
     const bool normalized = json_is_true(json_object_get(json, "normalized"));
     t->vocab.tokens.items[id].special |= !json || json_is_true(json_object_get(json, "special"));
-    added_tokens_insert(&t->added[normalized], text, size, token);
+    CharVec normal = {0};
+    if (normalized && normalizer_run(&t->normalizer, text, size, &normal))
+        added_tokens_insert(&t->added[1], normal.items, normal.count, token);
+    else
+        added_tokens_insert(&t->added[normalized], text, size, token);
+    vec_free(&normal);
     return true;
 }
 
@@ -144,8 +134,6 @@ static bool load_added_token(Tokenizer *t, const json_t *json, Error *err) {
     const json_t *content = json_object_get(json, "content"), *id = json_object_get(json, "id");
     if (!json_is_string(content)) return error_set(err, "content: expected a string");
     if (!json_is_integer(id)) return error_set(err, "id: expected an integer");
-    if (json_is_true(json_object_get(json, "single_word")))
-        return error_set(err, "single_word is true, expected false: it is not supported");
     return add_token(t, json_string_value(content), json_string_length(content), json_integer_value(id), json,
                      err);
 }
@@ -160,13 +148,43 @@ static bool load_added_tokens(Tokenizer *t, const json_t *root, Error *err) {
     return true;
 }
 
+// Counts the tokens that a post-processor puts around a single text. nanoVLM's calls leave them out but for
+// one, which only counts them (chat.h, prefix_len).
+static bool count_around(size_t *n, const json_t *json, Error *err) {
+    const char *type = json_string_value(json_object_get(json, "type"));
+    if (!type || strcmp(type, "ByteLevel") == 0) return true;
+    if (strcmp(type, "Sequence") == 0) {
+        const json_t *list = json_object_get(json, "processors");
+        for (size_t i = 0; i < json_array_size(list); i++) {
+            const json_t *inner = json_array_get(list, i);
+            if (strcmp(describe(inner), "Sequence") == 0)
+                return error_set(err, "a Sequence inside a Sequence is not supported");
+            if (!count_around(n, inner, err)) return false;
+        }
+        return true;
+    }
+    if (strcmp(type, "TemplateProcessing") != 0)
+        return error_set(
+            err, "type \"%s\" is not supported, expected ByteLevel, TemplateProcessing or a Sequence", type);
+    const json_t *single = json_object_get(json, "single"), *tokens = json_object_get(json, "special_tokens");
+    for (size_t i = 0; i < json_array_size(single); i++) {
+        const json_t *special = json_object_get(json_array_get(single, i), "SpecialToken");
+        const char *name = json_string_value(json_object_get(special, "id"));
+        if (name) *n += json_array_size(json_object_get(json_object_get(tokens, name), "ids"));
+    }
+    return true;
+}
+
 static bool load_parts(Tokenizer *t, const json_t *root, Error *err) {
     const json_t *model = json_object_get(root, "model"),
                  *pretokenizer = json_object_get(root, "pre_tokenizer");
     if (!check_unsupported(root, err)) return false;
     if (!json_is_object(pretokenizer)) return error_set(err, "field pre_tokenizer: expected an object");
-    return pretokenizer_load(&t->pretokenizer, pretokenizer, err) && load_vocab(t, model, err) &&
-           load_bpe(t, model, err) && load_added_tokens(t, root, err);
+    return normalizer_load(&t->normalizer, json_object_get(root, "normalizer"), err) &&
+           pretokenizer_load(&t->pretokenizer, pretokenizer, err) && load_vocab(t, model, err) &&
+           load_bpe(t, model, err) && load_added_tokens(t, root, err) &&
+           (count_around(&t->n_tokens_around, json_object_get(root, "post_processor"), err) ||
+            error_prefix(err, "field post_processor"));
 }
 
 static bool add_extra_tokens(Tokenizer *t, const TokenMap *extra, Error *err) {
@@ -181,29 +199,6 @@ static bool add_extra_tokens(Tokenizer *t, const TokenMap *extra, Error *err) {
     return true;
 }
 
-// eos: the field eos_token of tokenizer_config.json (a string or {"content": string}); without it,
-// <|im_end|>.
-static bool find_eos(Tokenizer *t, const char *folder, Error *err) {
-    char *path = path_join(folder, "tokenizer_config.json");
-    json_t *config = NULL;
-    bool ok = !file_exists(path) || read_json(&config, path, err);
-    if (ok) {
-        const json_t *field = json_object_get(config, "eos_token");
-        const char *text =
-            json_string_value(json_is_object(field) ? json_object_get(field, "content") : field);
-        t->eos_id = tokenizer_token_id(t, text ? text : END_OF_TURN);
-        if (t->eos_id < 0 && text)
-            ok = error_set(err, "%s: field eos_token is \"%s\", expected a token of tokenizer.json", path,
-                           text);
-        else if (t->eos_id < 0)
-            ok = error_set(err, "%s: field eos_token is missing, and tokenizer.json has no " END_OF_TURN,
-                           path);
-    }
-    json_decref(config);
-    free(path);
-    return ok;
-}
-
 static char *folder_of(const char *path) {
     const char *slash = strrchr(path, '/');
     return slash ? mem_strndup(path, (size_t)(slash - path)) : mem_strdup(".");
@@ -215,9 +210,10 @@ bool tokenizer_load(Tokenizer **t, const char *path, const TokenMap *extra_token
     char *file = in_folder ? path_join(path, "tokenizer.json") : mem_strdup(path);
     json_t *root = NULL;
     *t = mem_zeroed(1, sizeof **t);
-    bool ok = read_json(&root, file, err) && (load_parts(*t, root, err) || error_prefix(err, "%s", file)) &&
+    bool ok = tokenizer_read_json(&root, file, err) &&
+              (load_parts(*t, root, err) || error_prefix(err, "%s", file)) &&
               (add_extra_tokens(*t, extra_tokens, err) || error_prefix(err, "%s", file)) &&
-              find_eos(*t, folder, err);
+              tokenizer_load_config(*t, folder, err);
     json_decref(root);
     free(folder);
     free(file);

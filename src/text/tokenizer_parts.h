@@ -2,6 +2,7 @@
 #pragma once
 #include "text/added_tokens.h"
 #include "text/bpe.h"
+#include "text/normalizer.h"
 #include "text/pretokenizer.h"
 #include "text/tokenizer.h"
 #include "text/vocab.h"
@@ -14,8 +15,18 @@ typedef struct ExtraToken {
 struct Tokenizer {
     Vocab vocab;
     AddedTokens added[2]; // [0] is looked for first; [1] are those of "normalized": true
+    Normalizer normalizer;
     PreTokenizer pretokenizer;
     Bpe bpe;
     VEC(ExtraToken) extra;
     int32_t eos_id;
+    char *chat_template;    // owned; NULL: none
+    size_t n_tokens_around; // by the post-processor
+    bool clean_up_spaces;   // when decoding
 };
+
+// Reads what stands beside tokenizer.json: eos, chat template, clean-up (tokenizer_config.json,
+// chat_template.jinja).
+bool tokenizer_load_config(Tokenizer *t, const char *folder, Error *err);
+// A JSON object from a file. The caller drops *json, also after a failure.
+bool tokenizer_read_json(json_t **json, const char *path, Error *err);

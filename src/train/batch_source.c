@@ -41,6 +41,9 @@ static void report(void *state, uint64_t epoch) {
     log_info("data after epoch %llu: %llu rows, %llu samples, %llu sequences, %llu batches; %s",
              (unsigned long long)epoch, (unsigned long long)c.rows, (unsigned long long)c.samples,
              (unsigned long long)c.packs, (unsigned long long)c.batches, text);
+    if (c.truncated)
+        log_info("%llu of the samples were cut at their end to fit (long_samples truncate)",
+                 (unsigned long long)c.truncated);
 }
 
 BatchSource batch_source_of_loader(Loader *loader) {
