@@ -4,6 +4,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 #define LONGEST_KEY  65535 // by the specification
 #define LONGEST_NAME 64
@@ -204,6 +205,11 @@ static bool parse(Gguf *g, Error *err) {
 }
 
 // ---- the interface ----
+
+bool gguf_is_file(const char *path) {
+    const size_t size = strlen(path), suffix = strlen(".gguf");
+    return size > suffix && strcasecmp(path + size - suffix, ".gguf") == 0;
+}
 
 bool gguf_open(Gguf **out, const char *path, Error *err) {
     *out = NULL;

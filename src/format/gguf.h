@@ -72,6 +72,7 @@ typedef struct GgufTensor {
 
 typedef struct Gguf Gguf;
 
+bool gguf_is_file(const char *path); // by its name: whether it ends in .gguf
 // Opens and checks everything but the tensors' values: lengths, types, names once, alignment, offsets inside
 // the file, no overlap. An error names the file, the field, what was found and what was expected.
 bool gguf_open(Gguf **g, const char *path, Error *err);
