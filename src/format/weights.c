@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const WeightsKind *const kinds[] = {&weights_safetensors};
+static const WeightsKind *const kinds[] = {&weights_safetensors, &weights_gguf};
 enum { N_KINDS = sizeof kinds / sizeof *kinds, MAX_MAGIC = 16 };
 
 static const char *const index_name = "model.safetensors.index.json", *const single_name =

@@ -26,4 +26,4 @@ typedef struct WeightsFile {
     char *path;
 } WeightsFile;
 
-extern const WeightsKind weights_safetensors;
+extern const WeightsKind weights_safetensors, weights_gguf;
