@@ -96,19 +96,19 @@ static bool find_alignment(Gguf *g, Error *err) {
 }
 
 // The dimensions, innermost first, and the sizes that follow from them and the type.
-static bool parse_shape(GgufTensor *t, GgufCursor *c, Error *err) {
+static bool parse_shape(GgufTensor *t, GgufCursor *c, const char *what, Error *err) {
     uint32_t ndim;
     uint64_t size;
-    if (!gguf_take_u32(c, &ndim, t->name, err)) return false;
+    if (!gguf_take_u32(c, &ndim, what, err)) return false;
     if (ndim > GGUF_MAX_DIMS)
-        return error_set(err, "%s: tensor %s: %u dimensions, at most %d are supported", c->path, t->name,
-                         ndim, GGUF_MAX_DIMS);
+        return error_set(err, "%s: %s: %u dimensions, at most %d are supported", c->path, what, ndim,
+                         GGUF_MAX_DIMS);
     t->ndim = (int)ndim;
     for (int d = t->ndim - 1; d >= 0; d--) {
-        if (!gguf_take_u64(c, &size, t->name, err)) return false;
+        if (!gguf_take_u64(c, &size, what, err)) return false;
         if (size > SIZE_MAX / 2)
-            return error_set(err, "%s: tensor %s: dimension %d is %llu; the file is damaged", c->path,
-                             t->name, d, (unsigned long long)size);
+            return error_set(err, "%s: %s: dimension %d is %llu; the file is damaged", c->path, what, d,
+                             (unsigned long long)size);
         t->shape[d] = (size_t)size;
     }
     t->row_values = t->ndim ? t->shape[t->ndim - 1] : 1;
@@ -116,24 +116,24 @@ static bool parse_shape(GgufTensor *t, GgufCursor *c, Error *err) {
     bool fits = true;
     for (int d = 0; d + 1 < t->ndim; d++) fits &= !__builtin_mul_overflow(t->n_rows, t->shape[d], &t->n_rows);
     fits &= !__builtin_mul_overflow(t->n_rows, t->row_values, &t->count);
-    if (!fits) return error_set(err, "%s: tensor %s: the product of its shape overflows", c->path, t->name);
+    if (!fits) return error_set(err, "%s: %s: the product of its shape overflows", c->path, what);
     return true;
 }
 
-static bool parse_type(GgufTensor *t, GgufCursor *c, Error *err) {
+static bool parse_type(GgufTensor *t, GgufCursor *c, const char *what, Error *err) {
     uint32_t type;
-    if (!gguf_take_u32(c, &type, t->name, err)) return false;
+    if (!gguf_take_u32(c, &type, what, err)) return false;
     if (!gguf_type_name(type))
-        return error_set(err, "%s: tensor %s: type %u is unknown; the file is damaged or newer", c->path,
-                         t->name, type);
+        return error_set(err, "%s: %s: type %u is unknown; the file is damaged or newer", c->path, what,
+                         type);
     t->type = (GgufType)type;
     const size_t values = gguf_type_block_values(t->type);
     if (t->row_values % values)
-        return error_set(err, "%s: tensor %s: rows of %zu values, expected a multiple of %zu for type %s",
-                         c->path, t->name, t->row_values, values, gguf_type_name(type));
+        return error_set(err, "%s: %s: rows of %zu values, expected a multiple of %zu for type %s", c->path,
+                         what, t->row_values, values, gguf_type_name(type));
     if (__builtin_mul_overflow(t->n_rows, gguf_type_row_bytes(t->type, t->row_values), &t->bytes) ||
         t->row_values / values > SIZE_MAX / 512)
-        return error_set(err, "%s: tensor %s: the product of its shape overflows", c->path, t->name);
+        return error_set(err, "%s: %s: the product of its shape overflows", c->path, what);
     return true;
 }
 
@@ -143,11 +143,13 @@ static bool parse_tensors(Gguf *g, GgufCursor *c, size_t n, Error *err) {
     g->tensor_index = mem_zeroed(n + 1, sizeof *g->tensor_index);
     g->n_tensors = n;
     for (size_t i = 0; i < n; i++) {
-        char what[64];
-        snprintf(what, sizeof what, "name of tensor %zu", i);
+        char what[LONGEST_NAME + 16];
         GgufTensor *t = &g->tensors[i];
-        if (!gguf_take_name(c, &t->name, LONGEST_NAME, what, err) || !parse_shape(t, c, err) ||
-            !parse_type(t, c, err) || !gguf_take_u64(c, &g->offsets[i], t->name, err))
+        snprintf(what, sizeof what, "name of tensor %zu", i);
+        if (!gguf_take_name(c, &t->name, LONGEST_NAME, what, err)) return false;
+        snprintf(what, sizeof what, "tensor %s", t->name);
+        if (!parse_shape(t, c, what, err) || !parse_type(t, c, what, err) ||
+            !gguf_take_u64(c, &g->offsets[i], what, err))
             return false;
         g->tensor_index[i] = (Index){t->name, i};
     }
