@@ -183,15 +183,14 @@ static void every_pre_tokenizer(void **state) {
     static const char *const names[] = {"smollm",    "starcoder", "refact",  "codeshell", "gpt-2", "phi-2",
                                         "mpt",       "olmo",      "dbrx",    "llama3",    "qwen2", "llama-v3",
                                         "llama-bpe", "smaug-bpe", "default", "stablelm2"};
-    char *rows = golden_path("gguf_tokenizer/rows.jsonl");
-    json_t *json = read_json("gguf_tokenizer/%s", "tokenizer.json");
+    json_t *json = json_load_file("tests/golden/gguf_tokenizer/tokenizer.json", 0, NULL);
+    assert_non_null(json);
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         Named named = {names[i], load_through_gguf(json, names[i], 0, NULL)};
-        for_each_line(rows, check_named_row, &named);
+        for_each_line("tests/golden/gguf_tokenizer/rows.jsonl", check_named_row, &named);
         tokenizer_free(named.tokenizer);
     }
     json_decref(json);
-    free(rows);
 }
 
 // ---- what is refused ----
