@@ -477,7 +477,7 @@ static void two_of_a_kind(void **state) {
         Error err = {0};
         Gguf *g;
         GgufMetadata none = {0};
-        const GgufSpec specs[] = {{"a", GGUF_TYPE_F32, 1, {8}}, {"b", GGUF_TYPE_F32, 1, {8}}};
+        const GgufSpec specs[] = {{"a", GGUF_TYPE_F32, 1, {9}}, {"b", GGUF_TYPE_F32, 1, {9}}};
         char values[34] = "";
         assert_true(gguf_write(path, &none, specs, 2, fill_bytes, values, &err));
         char *bytes;

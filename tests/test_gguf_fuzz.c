@@ -143,7 +143,7 @@ static void mutate(CharVec *bytes, size_t head, Random *r) {
             bytes->count -= size;
             break;
         default:
-            memcpy(bytes->items + random_below(r, end - 20), bytes->items + at, size);
+            memmove(bytes->items + random_below(r, end - 20), bytes->items + at, size);
         }
     }
 }
