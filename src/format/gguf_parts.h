@@ -1,4 +1,4 @@
-// What gguf.c, gguf_value.c and gguf_write.c share.
+// What the files gguf*.c share: the parsing of values (gguf_parse.c).
 #pragma once
 #include "format/gguf.h"
 
@@ -24,5 +24,8 @@ bool gguf_take_u64(GgufCursor *c, uint64_t *value, const char *what, Error *err)
 bool gguf_take_count(GgufCursor *c, size_t *count, size_t least, const char *what, Error *err);
 // A length and that many bytes, copied and terminated; one that holds a '\0' is refused. Caller frees.
 bool gguf_take_name(GgufCursor *c, char **name, size_t longest, const char *what, Error *err);
+size_t gguf_value_size(GgufValueType type); // bytes; 0 for strings and arrays, which vary
+// Type and number of an array's items, and the items.
+bool gguf_take_array(GgufCursor *c, GgufValue *array, const char *key, Error *err);
 // A value type and the value.
 bool gguf_take_value(GgufCursor *c, GgufValue *value, const char *key, Error *err);
