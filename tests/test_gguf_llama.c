@@ -256,6 +256,36 @@ static void changed_configurations(void **state) {
     }
 }
 
+static void linear_rope_scaling(void **state) {
+    (void)state;
+    Error err;
+    Weights *w;
+    const GgufSpec spec = {"token_embd.weight", GGUF_TYPE_F32, 2, {5, 8}};
+    GgufMetadata m = {0};
+    for (size_t i = 0; i < sizeof usual / sizeof *usual; i++) put(&m, &usual[i]);
+    gguf_put_string(&m, "llama.rope.scaling.type", "linear");
+    gguf_put_f32(&m, "llama.rope.scaling.factor", 2.1f);
+    if (!gguf_write(path, &m, &spec, 1, fill_zeros, (void *)&spec, &err)) fail_msg("%s", err.text);
+    gguf_metadata_free(&m);
+    if (!weights_open(&w, path, &err)) fail_msg("%s", err.text);
+    json_t *config = weights_config(w, &err), *scaling = json_object_get(config, "rope_scaling");
+    assert_string_equal(json_string_value(json_object_get(scaling, "rope_type")), "linear");
+    assert_true(json_number_value(json_object_get(scaling, "factor")) == 2.1);
+    json_decref(config);
+    weights_close(w);
+}
+
+// The only GGUF file of a folder is found there.
+static void folder_with_a_file(void **state) {
+    (void)state;
+    Error err;
+    Weights *w;
+    if (!weights_open(&w, REFERENCE "/tied_f32", &err)) fail_msg("%s", err.text);
+    assert_non_null(weights_find(w, "model.norm.weight"));
+    assert_string_equal(weights_entry(w, 0)->type, "F32");
+    weights_close(w);
+}
+
 static void tensors_that_do_not_fit(void **state) {
     (void)state;
     Error err = {0};
@@ -298,6 +328,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(converted_models),          cmocka_unit_test(names_and_rows_in_both_directions),
         cmocka_unit_test(names_without_counterpart), cmocka_unit_test(changed_configurations),
+        cmocka_unit_test(linear_rope_scaling),       cmocka_unit_test(folder_with_a_file),
         cmocka_unit_test(tensors_that_do_not_fit),   cmocka_unit_test(undecodable_weights),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
