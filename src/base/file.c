@@ -106,6 +106,12 @@ bool file_create(FileWriter *w, const char *path, Error *err) {
     return false;
 }
 
+bool file_put(FileWriter *w, const void *bytes, size_t size, Error *err) {
+    if (fwrite(bytes, 1, size, w->stream) == size) return true;
+    return error_set(err, "%s: writing %zu bytes failed: %s; free some space or choose another folder",
+                     w->path, size, strerror(errno));
+}
+
 void file_abandon(FileWriter *w) {
     if (!w->path) return;
     if (w->stream) fclose(w->stream);

@@ -28,6 +28,7 @@ typedef struct FileWriter {
     char *path, *temporary; // owned
 } FileWriter;
 bool file_create(FileWriter *w, const char *path, Error *err);
+bool file_put(FileWriter *w, const void *bytes, size_t size, Error *err); // writes; then commit or abandon
 bool file_commit(FileWriter *w, Error *err); // on failure the temporary file is removed and path is untouched
 void file_abandon(FileWriter *w);
 bool file_write_text(const char *path, const char *text, size_t size, Error *err); // create + write + commit

@@ -1,6 +1,8 @@
 #include "format/safetensors.h"
+#include "base/check.h"
 #include "base/file.h"
 #include "base/memory.h"
+#include "format/convert.h"
 
 #include <jansson.h>
 #include <stdint.h>
@@ -234,36 +236,16 @@ const char *safetensors_metadata(const Safetensors *st, const char *key) {
     return json_string_value(json_object_get(json_object_get(st->header, METADATA), key));
 }
 
-static float f32_from_bits(uint32_t bits) {
-    float value;
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
-static float f32_from_f16(uint16_t h) { // IEEE 754 binary16
-    uint32_t sign = (uint32_t)(h & 0x8000) << 16, exponent = h >> 10 & 31, fraction = h & 1023;
-    if (exponent == 31) return f32_from_bits(sign | 0x7f800000 | fraction << 13);
-    if (exponent) return f32_from_bits(sign | (exponent + 112) << 23 | fraction << 13);
-    float tiny = (float)fraction * 0x1p-24f; // zero and subnormals
-    return sign ? -tiny : tiny;
+bool safetensors_read_f32(float *out, const SafetensorsEntry *e, size_t first, size_t count, Error *err) {
+    if (!convert_is_float(e->dtype))
+        return error_set(err, "tensor %s: dtype %s, expected F32, BF16, F16 or F64", e->name,
+                         dtype_name(e->dtype));
+    CHECK(first <= e->count && count <= e->count - first, "tensor %s: values %zu + %zu of %zu", e->name,
+          first, count, e->count);
+    if (count) convert_to_f32(out, e->dtype, (const char *)e->data + first * dtype_size(e->dtype), count);
+    return true;
 }
 
 bool safetensors_to_f32(float *out, const SafetensorsEntry *e, Error *err) {
-    const unsigned char *p = e->data; // values may lie at odd addresses, hence memcpy
-    if (e->dtype > DTYPE_F64)
-        return error_set(err, "tensor %s: dtype %s, expected F32, BF16, F16 or F64", e->name,
-                         dtype_name(e->dtype));
-    if (e->dtype == DTYPE_F32 && e->bytes) memcpy(out, p, e->bytes);
-    for (size_t i = 0; i < e->count && e->dtype != DTYPE_F32; i++) {
-        uint16_t half;
-        double wide;
-        if (e->dtype == DTYPE_F64) {
-            memcpy(&wide, p + i * sizeof wide, sizeof wide);
-            out[i] = (float)wide;
-        } else {
-            memcpy(&half, p + i * sizeof half, sizeof half);
-            out[i] = e->dtype == DTYPE_BF16 ? f32_from_bits((uint32_t)half << 16) : f32_from_f16(half);
-        }
-    }
-    return true;
+    return safetensors_read_f32(out, e, 0, e->count, err);
 }

@@ -32,6 +32,8 @@ const char *safetensors_metadata(const Safetensors *st, const char *key);       
 const char *safetensors_path(const Safetensors *st);
 // Converts count values to float (F32, BF16, F16, F64 entries). Anything else is an error.
 bool safetensors_to_f32(float *out, const SafetensorsEntry *e, Error *err);
+// The same for values [first, first + count) alone.
+bool safetensors_read_f32(float *out, const SafetensorsEntry *e, size_t first, size_t count, Error *err);
 
 typedef struct SafetensorsSpec {
     const char *name;

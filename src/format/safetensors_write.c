@@ -3,7 +3,6 @@
 #include "base/memory.h"
 #include "format/safetensors.h"
 
-#include <errno.h>
 #include <jansson.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -66,24 +65,18 @@ static char *header_text(const SafetensorsSpec *specs, const size_t *order, size
     return text;
 }
 
-static bool put(FileWriter *w, const void *bytes, size_t size, Error *err) {
-    if (fwrite(bytes, 1, size, w->stream) == size) return true;
-    return error_set(err, "%s: writing %zu bytes failed: %s; free some space or choose another folder",
-                     w->path, size, strerror(errno));
-}
-
 static bool write_all(FileWriter *w, const char *header, const SafetensorsSpec *specs, const size_t *order,
                       size_t n, bool (*fill)(void *context, size_t i, void *dst), void *context, void *buffer,
                       Error *err) {
     size_t length = strlen(header);
     unsigned char length_bytes[8];
     for (int i = 0; i < 8; i++) length_bytes[i] = (unsigned char)((uint64_t)length >> 8 * i);
-    if (!put(w, length_bytes, sizeof length_bytes, err) || !put(w, header, length, err)) return false;
+    if (!file_put(w, length_bytes, sizeof length_bytes, err) || !file_put(w, header, length, err)) return false;
     for (size_t i = 0; i < n; i++) {
         const SafetensorsSpec *s = &specs[order[i]];
         if (!fill(context, order[i], buffer))
             return error_set(err, "%s: tensor %s: its values could not be read", w->path, s->name);
-        if (!put(w, buffer, spec_bytes(s), err)) return false;
+        if (!file_put(w, buffer, spec_bytes(s), err)) return false;
     }
     return true;
 }

@@ -5,10 +5,10 @@
 
 typedef struct Tokenizer Tokenizer;
 
-// path: a folder with tokenizer.json (and tokenizer_config.json), or the file itself. extra_tokens are added
-// as special tokens behind the file's own, in their order (nanoVLM: get_tokenizer); an entry whose text is
-// already a token keeps its id. May be NULL. A Tokenizer is constant after loading: any number of threads may
-// use it.
+// path: a folder with tokenizer.json (and tokenizer_config.json), the file itself, or a .gguf file that
+// carries a byte-level BPE tokenizer. extra_tokens are added as special tokens behind the file's own, in
+// their order (nanoVLM: get_tokenizer); an entry whose text is already a token keeps its id. May be NULL. A
+// Tokenizer is constant after loading: any number of threads may use it.
 bool tokenizer_load(Tokenizer **t, const char *path, const TokenMap *extra_tokens, Error *err);
 void tokenizer_free(Tokenizer *t);
 size_t tokenizer_vocab_size(const Tokenizer *t);                   // highest id + 1, added tokens included

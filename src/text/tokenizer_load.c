@@ -1,5 +1,6 @@
 #include "base/file.h"
 #include "base/memory.h"
+#include "format/gguf.h"
 #include "text/tokenizer_parts.h"
 
 #include <inttypes.h>
@@ -210,10 +211,12 @@ bool tokenizer_load(Tokenizer **t, const char *path, const TokenMap *extra_token
     char *file = in_folder ? path_join(path, "tokenizer.json") : mem_strdup(path);
     json_t *root = NULL;
     *t = mem_zeroed(1, sizeof **t);
-    bool ok = tokenizer_read_json(&root, file, err) &&
-              (load_parts(*t, root, err) || error_prefix(err, "%s", file)) &&
-              (add_extra_tokens(*t, extra_tokens, err) || error_prefix(err, "%s", file)) &&
-              tokenizer_load_config(*t, folder, err);
+    const bool gguf = gguf_is_file(file);
+    bool ok = gguf ? tokenizer_load_gguf(*t, file, err)
+                   : tokenizer_read_json(&root, file, err) &&
+                         (load_parts(*t, root, err) || error_prefix(err, "%s", file));
+    ok = ok && (add_extra_tokens(*t, extra_tokens, err) || error_prefix(err, "%s", file)) &&
+         (gguf || tokenizer_load_config(*t, folder, err));
     json_decref(root);
     free(folder);
     free(file);

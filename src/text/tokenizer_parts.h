@@ -1,4 +1,5 @@
-// What a Tokenizer is made of; seen by tokenizer.c, which runs it, and tokenizer_load.c, which reads it.
+// What a Tokenizer is made of; seen by tokenizer.c, which runs it, and tokenizer_load.c and
+// tokenizer_gguf.c, which read it.
 #pragma once
 #include "text/added_tokens.h"
 #include "text/bpe.h"
@@ -25,6 +26,8 @@ struct Tokenizer {
     bool clean_up_spaces;   // when decoding
 };
 
+// Fills a zeroed Tokenizer, eos_id included, from the metadata of a GGUF file. Errors name file and field.
+bool tokenizer_load_gguf(Tokenizer *t, const char *path, Error *err);
 // Reads what stands beside tokenizer.json: eos, chat template, clean-up (tokenizer_config.json,
 // chat_template.jinja).
 bool tokenizer_load_config(Tokenizer *t, const char *folder, Error *err);
