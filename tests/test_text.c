@@ -224,13 +224,12 @@ static size_t size_at(const json_t *object, const char *key) {
 static ImageGrid grid_of(const json_t *image, const json_t *settings) {
     size_t width, height;
     Error err;
-    const size_t tile = size_at(settings, "vit_img_size");
+    const ResizeRule rule = {size_at(settings, "max_img_size"), size_at(settings, "vit_img_size"),
+                             json_is_true(json_object_get(settings, "resize_to_max_side_len"))};
     if (!image_target_size(&width, &height, (size_t)json_integer_value(json_array_get(image, 0)),
-                           (size_t)json_integer_value(json_array_get(image, 1)),
-                           size_at(settings, "max_img_size"), tile,
-                           json_is_true(json_object_get(settings, "resize_to_max_side_len")), &err))
+                           (size_t)json_integer_value(json_array_get(image, 1)), &rule, &err))
         fail_msg("%s", err.text);
-    return (ImageGrid){height / tile, width / tile};
+    return (ImageGrid){height / rule.tile, width / rule.tile};
 }
 
 static CharVec image_string_of(const json_t *row, const json_t *sample, const json_t *settings,

@@ -129,7 +129,7 @@ static void accept_sample(Loader *l, RingSlot *slot) {
     SampleFate fate = check_item(l, slot, &item);
     if (fate == SAMPLE_KEPT) {
         l->counts.samples++;
-        l->counts.truncated += ((const Sample *)item.sample)->truncated;
+        l->counts.truncated += slot->sample->truncated;
         packer_add(l->packer, item);
     } else {
         skip(l, fate, slot);

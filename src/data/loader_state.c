@@ -73,6 +73,8 @@ static void add_samples(Settings *s, const Loader *l) {
     add(s, "formatting_min_rating", (uint64_t)(int64_t)t->formatting_min_rating, false);
     add(s, "max_images_per_example", t->max_images_per_example, false);
     add(s, "max_sample_length", t->max_sample_length, false);
+    add(s, "long_samples", hash_text(l->config->options.long_samples), true);
+    add(s, "jpeg_reduced_scale", l->config->options.jpeg_reduced_scale, false);
 }
 
 static void add_packs(Settings *s, const Loader *l) {
@@ -118,6 +120,7 @@ static const size_t count_offsets[] = {
     offsetof(LoaderCounts, skipped_too_long),
     offsetof(LoaderCounts, skipped_images),
     offsetof(LoaderCounts, skipped_no_image),
+    offsetof(LoaderCounts, truncated),
 };
 enum { N_COUNTS = sizeof count_offsets / sizeof *count_offsets };
 _Static_assert(N_COUNTS * sizeof(uint64_t) == sizeof(LoaderCounts), "every count is saved");
