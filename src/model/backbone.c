@@ -51,7 +51,9 @@ void backbone_close(Backbone *b) {
 // ---- names ----
 
 static size_t prefix_to_skip(const Backbone *b) {
-    return weights_find(b->weights, layouts[b->kind].probe) ? 0 : strlen(layouts[b->kind].prefix);
+    const char *probe = layouts[b->kind].probe;
+    const size_t n = strlen(layouts[b->kind].prefix);
+    return !weights_find(b->weights, probe) && weights_find(b->weights, probe + n) ? n : 0;
 }
 
 // A parameter's name in this file; part: which of q, k and v a ? stands for.
