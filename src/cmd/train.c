@@ -143,6 +143,13 @@ static bool first_weights(Job *j, Error *err) {
     return true;
 }
 
+// First of all, so that weights which do not fit are named before data is read.
+static bool open_backend(Job *j, Error *err) {
+    const Config *c = &j->config;
+    return backend_cpu_create(&j->be, c->options.threads, err) &&
+           backbones_check(&j->backbones, j->be, c, err);
+}
+
 static bool open_model(Job *j, Error *err) {
     const Config *c = &j->config;
     VlmPlan plan = {
@@ -153,9 +160,7 @@ static bool open_model(Job *j, Error *err) {
         .image_token_id = tokenizer_extra_id(j->tokenizer, "image_token"),
     };
     trainer_trained_groups(plan.trained, &c->train);
-    if (!backend_cpu_create(&j->be, c->options.threads, err) ||
-        !backbones_check(&j->backbones, j->be, c, err) ||
-        !vlm_create(&j->model, j->be, &c->vlm, &plan, err) ||
+    if (!vlm_create(&j->model, j->be, &c->vlm, &plan, err) ||
         !trainer_create(&j->trainer, &j->model, &c->train, err))
         return false;
     if (!first_weights(j, err)) return false;
@@ -216,7 +221,8 @@ int cmd_train(int argc, char **argv) {
     if (read_config(&job, argc, argv, &err)) {
         say_what_is_left_out(&job.config);
         stop_on_signals();
-        bool ok = open_tokenizer(&job, &err) && open_loaders(&job, &err) && open_model(&job, &err);
+        bool ok = open_backend(&job, &err) && open_tokenizer(&job, &err) && open_loaders(&job, &err) &&
+                  open_model(&job, &err);
         status = ok ? train(&job, argc, argv, &err) : EXIT_FAILED;
     }
     if (err.text[0]) log_error("%s", err.text);
