@@ -237,6 +237,25 @@ static void test_dtypes_and_names(void **state) {
     case_close(&c);
 }
 
+// More values than are converted at a time: all of them arrive where they belong, and the next tensor's too.
+static void test_large_tensors(void **state) {
+    (void)state;
+    enum { ROWS = 300000, WIDTH = 16 };
+    TensorCase tensors[N_LLAMA + 1];
+    memcpy(tensors, llama, sizeof llama);
+    tensors[EMBED].shape[0] = ROWS;
+    write_llama(tensors, DTYPE_BF16, ", \"vocab_size\": 300000");
+    BackboneCase c;
+    Error err;
+    if (!open_llama(&c, ROWS, true, &err)) fail_msg("%s", err.text);
+    float *values = tensor_values(be, c.model.params.decoder.embedding->w);
+    for (size_t i = 0; i < (size_t)ROWS * WIDTH; i++) assert_true(values[i] == case_value(EMBED, i));
+    free(values);
+    expect_one(&c, c.model.params.decoder.norm, 15, case_value(NORM, 15));
+    expect_one(&c, c.model.params.decoder.blocks[0].q, 255, case_value(2, 255));
+    case_close(&c);
+}
+
 static void test_not_finite(void **state) {
     (void)state;
     static const uint32_t bad[] = {0x7fc00000, 0x7f800000, 0xff800000, 0xffffffff};
@@ -575,6 +594,7 @@ int main(void) {
         cmocka_unit_test(test_tensors_that_do_not_fit),
         cmocka_unit_test(test_many_misfits_in_one_line),
         cmocka_unit_test(test_dtypes_and_names),
+        cmocka_unit_test(test_large_tensors),
         cmocka_unit_test(test_not_finite),
         cmocka_unit_test(test_new_rows),
         cmocka_unit_test(test_positions),

@@ -144,8 +144,7 @@ static bool find_snapshot(char **path, const char *model, const char *revision, 
     char *cache = hub_cache_folder(), *name = cache_name(model), *folder = path_join(cache, name);
     char *commit = read_ref(folder, revision);
     char *snapshot = mem_printf("%s/snapshots/%s", folder, commit ? commit : revision);
-    bool ok =
-        is_word(commit ? commit : revision, strlen(commit ? commit : revision)) && file_is_folder(snapshot);
+    bool ok = file_is_folder(snapshot);
     if (ok)
         *path = snapshot;
     else

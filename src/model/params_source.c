@@ -8,7 +8,7 @@
 #include <string.h>
 
 // Values are converted in pieces, all threads at once, into a window of host memory, and uploaded from there.
-enum { PIECE_VALUES = 1 << 18, WINDOW_VALUES = 1 << 24 };
+enum { PIECE_VALUES = 1 << 16, WINDOW_VALUES = 1 << 22 };
 
 ParamSources sources_begin(Params *params, Backend *be, const SourceRules *rules) {
     return (ParamSources){.params = params, .be = be, .rules = *rules};
