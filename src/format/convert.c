@@ -20,9 +20,9 @@ static uint32_t bits_of_f32(float value) {
     return bits;
 }
 
-// IEEE 754 binary16 without branches on the value: the exponent is moved up by 112; one
-// of all ones goes to all ones, and one of 0 (subnormals, zero) is made with a hidden bit that is then
-// subtracted.
+// IEEE 754 binary16 without branches, so that the loop below becomes vector code: the exponent is moved up by
+// 112; one of all ones goes to all ones, and one of 0 (subnormals, zero) is made with a hidden bit that is
+// then subtracted.
 static float f32_from_f16(uint16_t h) {
     const uint32_t hidden = 113u << 23, low = (uint32_t)(h & 0x7fff) << 13;
     const uint32_t normal = low + (112u << 23) + (low >= 31u << 23 ? 112u << 23 : 0);
