@@ -213,6 +213,12 @@ static void bad_files_are_named(void **state) {
     config_init(&c);
     assert_false(config_load(&c, "/nowhere/config.json", &err));
     expect_error(&err, "missing file", "/nowhere/config.json");
+    char *checkpoint = golden_path("model/a_base"); // a folder stands for the config.json in it
+    if (!config_load(&c, checkpoint, &err)) fail_msg("%s", err.text);
+    assert_int_equal(c.vlm.lm_hidden_dim, 48);
+    assert_false(config_load(&c, "/", &err));
+    expect_error(&err, "a folder without it", "/config.json: ");
+    free(checkpoint);
     assert_false(vlm_config_save(&c.vlm, "/nowhere/config.json", &err));
     expect_error(&err, "missing folder", "/nowhere/config.json");
     config_free(&c);

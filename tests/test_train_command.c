@@ -1,12 +1,13 @@
 // LINK: cmd
 // `vlm train` from the command line on a small synthetic data set, each run in a process of its own: loader
 // threads do not change a bit of the log, Ctrl-C saves and says how to go on, what it says works, and wrong
-// flags name the remedy.
+// flags name the remedy. A run from backbones starts with their values and sizes.
 #include "base/file.h"
 #include "base/memory.h"
 #include "cmd/cmd.h"
 #include "cmd/continue_line.h"
-#include "support/golden.h"
+#include "support/reference.h"
+#include "support/weights_case.h"
 #include "train/pace.h"
 #include "train/stop.h"
 
@@ -282,6 +283,97 @@ static void test_says_what_is_left_out(void **state) {
     expect_said("not part of this build and left out: W&B (log_wandb);");
 }
 
+// ---- backbones ----
+
+// The reference's SigLIP (16 pixels, 4 x 4 patches) and Llama (100 tokens); 578 - 100 rows are new.
+static Arguments backbone_arguments(const char *name, const char *more) {
+    char *vision = golden_path("backbones/siglip_full"), *language = golden_path("backbones/llama_tied"),
+         *line = mem_printf("--vlm_load_backbone_weights true --vit_model_type %s --lm_model_type %s "
+                            "--vit_n_blocks 2 --lm_n_blocks 2 --mp_image_token_length 4 --max_img_size 16 "
+                            "--max_training_steps 2 --lr_vision_backbone 0 %s",
+                            vision, language, more);
+    Arguments a = train_arguments(name, line);
+    free(line);
+    free(vision);
+    free(language);
+    return a;
+}
+
+static json_t *saved_config(const char *name) {
+    json_t *config = json_load_file(in_run(name, "step_1/config.json"), 0, NULL);
+    assert_non_null(config);
+    return config;
+}
+
+static double number_of(const json_t *config, const char *field) {
+    return json_number_value(json_object_get(config, field));
+}
+
+// The configuration follows the files, the frozen part is the file's, and what was saved goes on with more
+// vocabulary and larger pictures.
+static void test_starts_from_backbones(void **state) {
+    (void)state;
+    run(backbone_arguments("backbones", ""), EXIT_DONE);
+    expect_said("loaded ");
+    expect_said("100 rows from the file, 478 new ones drawn");
+    json_t *config = saved_config("backbones");
+    assert_true(number_of(config, "vit_hidden_dim") == 24 && number_of(config, "vit_ln_eps") == 1e-5);
+    assert_true(number_of(config, "lm_hidden_dim") == 32 && number_of(config, "lm_re_base") == 20000);
+    json_decref(config);
+    Safetensors *saved, *file = reference_open("backbones/siglip_full/model.safetensors");
+    Error err;
+    if (!safetensors_open(&saved, in_run("backbones", "step_1/model.safetensors"), &err))
+        fail_msg("%s", err.text);
+    float *x = reference_f32(saved, "vision_encoder.blocks.1.mlp.fc2.weight"),
+          *y = reference_f32(file, "vision_model.encoder.layers.1.mlp.fc2.weight");
+    assert_memory_equal(x, y, 24 * 40 * sizeof *x);
+    free(x);
+    free(y);
+    safetensors_close(saved);
+    safetensors_close(file);
+    char *more = mem_printf("--resume_from_vlm_checkpoint true --lm_vocab_size 600 --vit_img_size 32 "
+                            "--max_img_size 32 --mp_image_token_length 16 --vlm_checkpoint_path %s",
+                            in_run("backbones", "step_1"));
+    run(backbone_arguments("larger_refused", more), EXIT_FAILED);
+    expect_said("--interpolate_positions bicubic");
+    char *longer = mem_printf("%s --interpolate_positions bicubic", more);
+    run(backbone_arguments("larger", longer), EXIT_DONE);
+    expect_said("578 rows from the file, 22 new ones drawn");
+    expect_said("a grid of 4 x 4 made 8 x 8, bicubic");
+    free(longer);
+    free(more);
+}
+
+static void test_backbones_that_do_not_fit(void **state) {
+    (void)state;
+    static const TensorCase one[] = {{"model.embed_tokens.weight", 2, {100, 32}}, {NULL, 0, {0}}};
+    char *source = golden_path("backbones/llama_tied/config.json"), *config = read_text(source),
+         *half = mem_printf("--lm_model_type %s", in_folder("half"));
+    write_text(in_folder("half"), "config.json", config);
+    write_tensors(in_folder("half/model.safetensors"), one, DTYPE_F32);
+    static const struct {
+        const char *flags, *said;
+        int status;
+    } cases[] = {
+        {"--lm_hidden_dim 64", "--lm_hidden_dim 64: ", EXIT_USAGE},
+        {"--vit_n_blocks=3", "is a backbone with 2; leave the flag out", EXIT_USAGE},
+        {"--vit_img_size 32", "--interpolate_positions bicubic", EXIT_USAGE},
+        {"--lm_vocab_size 99", "vocab_size 100 is larger than lm_vocab_size 99", EXIT_USAGE},
+        {"--vit_model_type org/none", "hf download org/none", EXIT_USAGE},
+        {"--mp_image_token_length 16", "mp_image_token_length", EXIT_USAGE},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        run(backbone_arguments("wrong", cases[i].flags), cases[i].status);
+        expect_said(cases[i].said);
+    }
+    run(backbone_arguments("wrong", half), EXIT_FAILED); // config.json fits, a tensor is missing
+    expect_said("tensor model.layers.0.mlp.gate_proj.weight is missing; ");
+    assert_false(file_exists(in_run("wrong", "log.jsonl")));
+    free(source);
+    free(config);
+    free(half);
+}
+
 // ---- parts ----
 
 static void test_continue_line(void **state) {
@@ -361,6 +453,8 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_signals_while_computing),
         cmocka_unit_test(test_wrong_flags),
         cmocka_unit_test(test_says_what_is_left_out),
+        cmocka_unit_test(test_starts_from_backbones),
+        cmocka_unit_test(test_backbones_that_do_not_fit),
         cmocka_unit_test(test_continue_line),
         cmocka_unit_test(test_pace),
     };

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# valgrind.sh VLM: a very small training run and a generation under valgrind; any error or leak of ours fails.
+# valgrind.sh VLM: very small training runs, one of them from backbones, and a generation under valgrind; any error or leak of ours fails.
 set -euo pipefail
 vlm=$(realpath "$1")
 cd "$(dirname "$0")/.."
@@ -20,4 +20,8 @@ check train --preset tiny --train_dataset_path "$work/train" "${model[@]}" --vlm
 check generate --checkpoint "$work/run/step_1" --image "$work"/samples/*.png --prompt 'what colour is the circle?' \
     --max_new_tokens 4 --threads 1
 check eval --checkpoint "$work/run/step_1" --dataset "$work/test" --questions 3 --batch_size 2 --max_new_tokens 2 --threads 1
+check train --preset tiny --train_dataset_path "$work/train" --lm_max_length 200 --max_sample_length 200 --batch_size 1 \
+    --val_size 0 --max_training_steps 1 --threads 1 --vlm_load_backbone_weights true --mp_image_token_length 4 \
+    --max_img_size 16 --vit_model_type tests/golden/backbones/siglip_full --lm_model_type tests/golden/backbones/llama_sharded \
+    --lr_vision_backbone 0 --vlm_checkpoint_path "$work" --run_name backbones
 echo "valgrind: clean"

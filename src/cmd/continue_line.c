@@ -8,6 +8,12 @@ bool flag_is(const char *word, const char *name) {
     return *word == '\0' || *word == '=';
 }
 
+bool has_flag(int argc, char **argv, const char *name) {
+    for (int i = 1; i < argc; i++)
+        if (flag_is(argv[i], name)) return true;
+    return false;
+}
+
 static void put(CharVec *out, const char *text) {
     vec_extend(out, text, strlen(text));
 }

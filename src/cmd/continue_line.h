@@ -5,5 +5,6 @@
 
 // Whether a word of the command line is the flag --name (also with dashes, also --name=value).
 bool flag_is(const char *word, const char *name);
+bool has_flag(int argc, char **argv, const char *name); // whether any word after the first is
 // "vlm train …", quoted for a shell; caller frees. argv[0] is the command's name.
 char *continue_line(const char *checkpoint, int argc, char **argv);

@@ -1,4 +1,5 @@
 #include "cmd/session.h"
+#include "cmd/backbones.h"
 #include "model/checkpoint.h"
 #include "ops/cpu/cpu.h"
 
@@ -20,7 +21,7 @@ bool session_open(Session *s, const char *checkpoint, const char *lm_tokenizer, 
     *s = (Session){0};
     fields_set_defaults(config_set(s));
     bool ok = checkpoint_load_config(&s->config, checkpoint, err) && vlm_config_check(&s->config, err) &&
-              tokenizer_load(&s->tokenizer, lm_tokenizer ? lm_tokenizer : s->config.lm_tokenizer,
+              tokenizer_open(&s->tokenizer, lm_tokenizer ? lm_tokenizer : s->config.lm_tokenizer,
                              &s->config.vlm_extra_tokens, err) &&
               check_vocabulary(s, err) &&
               chat_template_init(&s->chat, s->tokenizer, s->config.lm_chat_template, err);

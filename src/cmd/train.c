@@ -4,6 +4,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "cmd/backbones.h"
 #include "cmd/cmd.h"
 #include "cmd/continue_line.h"
 #include "model/checkpoint.h"
@@ -19,6 +20,7 @@
 // Everything a run stands on, in the order it is opened.
 typedef struct Job {
     Config config;
+    Backbones backbones; // with vlm_load_backbone_weights
     Tokenizer *tokenizer;
     Loader *training, *validation;
     Backend *be;
@@ -33,6 +35,7 @@ static void job_close(Job *j) {
     loader_close(j->validation);
     loader_close(j->training);
     tokenizer_free(j->tokenizer);
+    backbones_close(&j->backbones);
     config_free(&j->config);
 }
 
@@ -55,17 +58,7 @@ static bool read_checkpoint_config(Config *c, int argc, char **argv, Error *err)
     return ok;
 }
 
-static bool has_flag(int argc, char **argv, const char *name) {
-    for (int i = 1; i < argc; i++)
-        if (flag_is(argv[i], name)) return true;
-    return false;
-}
-
 static bool refuse_unsupported(const VLMConfig *c, Error *err) {
-    if (c->vlm_load_backbone_weights)
-        return error_set(
-            err, "vlm_load_backbone_weights is true, but loading backbones is not part of this build; "
-                 "give --vlm_load_backbone_weights false to start from fresh weights");
     if (c->lm_dropout.value > 0 || c->vit_dropout.value > 0)
         return error_set(
             err, "lm_dropout is %g and vit_dropout %g, but dropout is not part of training; set both to 0",
@@ -73,12 +66,14 @@ static bool refuse_unsupported(const VLMConfig *c, Error *err) {
     return true;
 }
 
-static bool read_config(Config *c, int argc, char **argv, Error *err) {
+static bool read_config(Job *j, int argc, char **argv, Error *err) {
+    Config *c = &j->config;
     if (!config_parse(c, (FieldSet){0}, argc, argv, err)) return false;
     if (c->train.resume_from_vlm_checkpoint && !has_flag(argc, argv, "config") &&
         !read_checkpoint_config(c, argc, argv, err))
         return false;
     if (c->train.resume_from_vlm_checkpoint) c->vlm.vlm_load_backbone_weights = false;
+    if (c->vlm.vlm_load_backbone_weights && !backbones_open(&j->backbones, c, argc, argv, err)) return false;
     return train_config_check(c, err) && refuse_unsupported(&c->vlm, err);
 }
 
@@ -108,7 +103,7 @@ static void say_what_is_left_out(const Config *c) {
 static bool open_tokenizer(Job *j, Error *err) {
     const VLMConfig *c = &j->config.vlm;
     ChatTemplate chat;
-    if (!tokenizer_load(&j->tokenizer, c->lm_tokenizer, &c->vlm_extra_tokens, err)) return false;
+    if (!tokenizer_open(&j->tokenizer, c->lm_tokenizer, &c->vlm_extra_tokens, err)) return false;
     const size_t tokens = tokenizer_vocab_size(j->tokenizer);
     if (tokens > c->lm_vocab_size)
         return error_set(err,
@@ -133,6 +128,28 @@ static void log_memory(const Job *j) {
              (parts[0] + parts[1] + parts[2] + parts[3]) / mib);
 }
 
+static bool first_weights(Job *j, Error *err) {
+    const Config *c = &j->config;
+    const TrainOptions *o = &c->options;
+    if (c->train.resume_from_vlm_checkpoint)
+        return checkpoint_load_changed(&j->model, c->vlm.vlm_checkpoint_path, o->interpolate_positions,
+                                       o->seed, err);
+    if (c->vlm.vlm_load_backbone_weights) {
+        const bool ok = backbones_load(&j->backbones, &j->model, c, err);
+        backbones_close(&j->backbones);
+        return ok;
+    }
+    params_initialise(&j->model.params, j->be, &c->vlm, o->init, o->seed);
+    return true;
+}
+
+// First of all, so that weights which do not fit are named before data is read.
+static bool open_backend(Job *j, Error *err) {
+    const Config *c = &j->config;
+    return backend_cpu_create(&j->be, c->options.threads, err) &&
+           backbones_check(&j->backbones, j->be, c, err);
+}
+
 static bool open_model(Job *j, Error *err) {
     const Config *c = &j->config;
     VlmPlan plan = {
@@ -144,14 +161,10 @@ static bool open_model(Job *j, Error *err) {
         .documents = train_options_documents(&c->options),
     };
     trainer_trained_groups(plan.trained, &c->train);
-    if (!backend_cpu_create(&j->be, c->options.threads, err) ||
-        !vlm_create(&j->model, j->be, &c->vlm, &plan, err) ||
+    if (!vlm_create(&j->model, j->be, &c->vlm, &plan, err) ||
         !trainer_create(&j->trainer, &j->model, &c->train, err))
         return false;
-    if (!c->train.resume_from_vlm_checkpoint)
-        params_initialise(&j->model.params, j->be, &c->vlm, c->options.init, c->options.seed);
-    else if (!checkpoint_load_weights(&j->model, c->vlm.vlm_checkpoint_path, err))
-        return false;
+    if (!first_weights(j, err)) return false;
     log_info("backend: %s, %s", j->be->name, j->be->detail);
     params_print_summary(&j->model.params);
     log_memory(j);
@@ -206,10 +219,11 @@ int cmd_train(int argc, char **argv) {
     Error err = {""};
     int status = EXIT_USAGE;
     config_init(&job.config);
-    if (read_config(&job.config, argc, argv, &err)) {
+    if (read_config(&job, argc, argv, &err)) {
         say_what_is_left_out(&job.config);
         stop_on_signals();
-        bool ok = open_tokenizer(&job, &err) && open_loaders(&job, &err) && open_model(&job, &err);
+        bool ok = open_backend(&job, &err) && open_tokenizer(&job, &err) && open_loaders(&job, &err) &&
+                  open_model(&job, &err);
         status = ok ? train(&job, argc, argv, &err) : EXIT_FAILED;
     }
     if (err.text[0]) log_error("%s", err.text);

@@ -66,16 +66,17 @@ static bool read_sections(FieldSet sets[3], const json_t *object, const char *pa
     return true;
 }
 
-bool config_load(Config *c, const char *path, Error *err) {
+bool config_load(Config *c, const char *given, Error *err) {
+    char *path = file_is_folder(given) ? path_join(given, "config.json") : mem_strdup(given);
     json_t *object = read_json(path, err);
-    if (!object) return false;
     FieldSet sets[3];
     config_sets(c, sets);
     bool sections = false;
     for (int i = 0; i < 3; i++) sections = sections || json_object_get(object, section_names[i]);
-    bool ok =
-        sections ? read_sections(sets, object, path, err) : fields_from_json(sets[0], object, path, err);
+    bool ok = object && (sections ? read_sections(sets, object, path, err)
+                                  : fields_from_json(sets[0], object, path, err));
     json_decref(object);
+    free(path);
     return ok;
 }
 
@@ -109,7 +110,7 @@ static const Field source_fields[] = {
     {"preset", FIELD_STRING, offsetof(Source, preset), NULL, 0, 0, "tiny|small|nanovlm-222m|nanovlm-460m",
      "start from these settings instead of the defaults"},
     {"config", FIELD_STRING, offsetof(Source, config), NULL, 0, 0, NULL,
-     "then take a JSON file: nanoVLM's config.json, or what `vlm config --all true` prints"},
+     "then take a JSON file: nanoVLM's config.json or its folder, or what `vlm config --all true` prints"},
 };
 static const FieldTable source_table = {"Where settings come from (flags win over both)", source_fields, 2};
 

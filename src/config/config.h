@@ -67,6 +67,8 @@ typedef struct TrainOptions {
     size_t log_interval;    // update steps between plain progress lines
     size_t max_tiles;       // tiles a batch may hold; 0: as many as its tokens allow
     Number max_minutes;     // stop (and save) after this many minutes; 0: no limit
+    // none | bicubic | bilinear: how positions of weights made for another vit_img_size are carried over
+    char *interpolate_positions;
 } TrainOptions;
 
 extern const FieldTable vlm_config_table, train_config_table, train_options_table;
@@ -86,7 +88,8 @@ void config_sets(Config *c, FieldSet sets[3]);
 // defaults.
 bool config_apply_preset(Config *c, const char *name, Error *err);
 // A file with VLMConfig's keys at the top (nanoVLM's config.json), or an object {"VLMConfig": …,
-// "TrainConfig": …, "TrainOptions": …}. What the file does not name keeps its value.
+// "TrainConfig": …, "TrainOptions": …}; or a folder with config.json in it. What the file does not name keeps
+// its value.
 bool config_load(Config *c, const char *path, Error *err);
 json_t *
 config_to_json(const Config *c); // {"VLMConfig": …, "TrainConfig": …, "TrainOptions": …}; new reference

@@ -54,6 +54,7 @@ static const char *known_suffixes(char *text, size_t size) {
 
 static bool add_file(Weights *w, const char *path, Error *err) {
     char known[64];
+    if (!file_exists(path)) return error_set(err, "%s: not found", path);
     const WeightsKind *kind = find_kind(path);
     if (!kind)
         return error_set(err, "%s: no known kind of weights; expected %s", path,

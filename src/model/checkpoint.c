@@ -78,6 +78,14 @@ bool checkpoint_load_weights(Vlm *m, const char *folder, Error *err) {
     return ok;
 }
 
+bool checkpoint_load_changed(Vlm *m, const char *folder, const char *interpolate, uint64_t seed, Error *err) {
+    char *path;
+    if (!require(&path, folder, 1, err)) return false;
+    bool ok = params_load_changed(&m->params, m->be, path, interpolate, seed, err);
+    free(path);
+    return ok;
+}
+
 bool checkpoint_load_config(VLMConfig *config, const char *folder, Error *err) {
     char *path;
     if (!require(&path, folder, 0, err)) return false;

@@ -8,5 +8,7 @@
 bool checkpoint_save(const Vlm *m, const char *folder, Error *err);
 // Only the weights, into a model of the same configuration.
 bool checkpoint_load_weights(Vlm *m, const char *folder, Error *err);
+// Into a model with more vocabulary or another grid of patches (params_load_changed).
+bool checkpoint_load_changed(Vlm *m, const char *folder, const char *interpolate, uint64_t seed, Error *err);
 // The configuration of a folder, over the defaults. config must be initialised.
 bool checkpoint_load_config(VLMConfig *config, const char *folder, Error *err);

@@ -32,6 +32,7 @@ typedef struct ParamRow {
     size_t slot;      // offset of the Param * in the part's struct
     ParamInit init;
     Dim shape[TENSOR_MAX_DIMS];
+    const char *backbone; // in SigLIP's or Llama's files, after the block's prefix there; NULL: not there
 } ParamRow;
 
 #define VISION_SLOT(field) offsetof(Params, vision.field)
@@ -39,62 +40,76 @@ typedef struct ParamRow {
 #define LAYER_SLOT(field)  offsetof(DecoderBlockParams, field)
 
 static const ParamRow projector_rows[] = {
-    {"proj.weight", offsetof(Params, projector), INIT_WEIGHT, {DIM_LM, DIM_SHUFFLED}},
+    {"proj.weight", offsetof(Params, projector), INIT_WEIGHT, {DIM_LM, DIM_SHUFFLED}, NULL},
 };
 static const ParamRow cls_rows[] = {
-    {"patch_embedding.cls_token", VISION_SLOT(cls), INIT_ZERO, {DIM_ONE, DIM_ONE, DIM_VIT}},
+    {"patch_embedding.cls_token", VISION_SLOT(cls), INIT_ZERO, {DIM_ONE, DIM_ONE, DIM_VIT}, NULL},
 };
 static const ParamRow patch_rows[] = {
     {"patch_embedding.position_embedding",
      VISION_SLOT(position),
      INIT_POSITION,
-     {DIM_ONE, DIM_VIT_TOKENS, DIM_VIT}},
+     {DIM_ONE, DIM_VIT_TOKENS, DIM_VIT},
+     "vision_model.embeddings.position_embedding.weight"},
     {"patch_embedding.conv.weight",
      VISION_SLOT(patch_w),
      INIT_WEIGHT,
-     {DIM_VIT, DIM_RGB, DIM_PATCH, DIM_PATCH}},
-    {"patch_embedding.conv.bias", VISION_SLOT(patch_b), INIT_ZERO, {DIM_VIT}},
+     {DIM_VIT, DIM_RGB, DIM_PATCH, DIM_PATCH},
+     "vision_model.embeddings.patch_embedding.weight"},
+    {"patch_embedding.conv.bias",
+     VISION_SLOT(patch_b),
+     INIT_ZERO,
+     {DIM_VIT},
+     "vision_model.embeddings.patch_embedding.bias"},
 };
 static const ParamRow vision_block_rows[] = {
-    {"ln1.weight", BLOCK_SLOT(ln1_w), INIT_ONE, {DIM_VIT}},
-    {"ln1.bias", BLOCK_SLOT(ln1_b), INIT_ZERO, {DIM_VIT}},
-    {"attn.qkv_proj.weight", BLOCK_SLOT(qkv_w), INIT_WEIGHT, {DIM_VIT_3, DIM_VIT}},
-    {"attn.qkv_proj.bias", BLOCK_SLOT(qkv_b), INIT_ZERO, {DIM_VIT_3}},
-    {"attn.out_proj.weight", BLOCK_SLOT(out_w), INIT_RESIDUAL, {DIM_VIT, DIM_VIT}},
-    {"attn.out_proj.bias", BLOCK_SLOT(out_b), INIT_ZERO, {DIM_VIT}},
-    {"ln2.weight", BLOCK_SLOT(ln2_w), INIT_ONE, {DIM_VIT}},
-    {"ln2.bias", BLOCK_SLOT(ln2_b), INIT_ZERO, {DIM_VIT}},
-    {"mlp.fc1.weight", BLOCK_SLOT(fc1_w), INIT_WEIGHT, {DIM_VIT_INTER, DIM_VIT}},
-    {"mlp.fc1.bias", BLOCK_SLOT(fc1_b), INIT_ZERO, {DIM_VIT_INTER}},
-    {"mlp.fc2.weight", BLOCK_SLOT(fc2_w), INIT_RESIDUAL, {DIM_VIT, DIM_VIT_INTER}},
-    {"mlp.fc2.bias", BLOCK_SLOT(fc2_b), INIT_ZERO, {DIM_VIT}},
+    {"ln1.weight", BLOCK_SLOT(ln1_w), INIT_ONE, {DIM_VIT}, "layer_norm1.weight"},
+    {"ln1.bias", BLOCK_SLOT(ln1_b), INIT_ZERO, {DIM_VIT}, "layer_norm1.bias"},
+    {"attn.qkv_proj.weight", BLOCK_SLOT(qkv_w), INIT_WEIGHT, {DIM_VIT_3, DIM_VIT}, "self_attn.?_proj.weight"},
+    {"attn.qkv_proj.bias", BLOCK_SLOT(qkv_b), INIT_ZERO, {DIM_VIT_3}, "self_attn.?_proj.bias"},
+    {"attn.out_proj.weight",
+     BLOCK_SLOT(out_w),
+     INIT_RESIDUAL,
+     {DIM_VIT, DIM_VIT},
+     "self_attn.out_proj.weight"},
+    {"attn.out_proj.bias", BLOCK_SLOT(out_b), INIT_ZERO, {DIM_VIT}, "self_attn.out_proj.bias"},
+    {"ln2.weight", BLOCK_SLOT(ln2_w), INIT_ONE, {DIM_VIT}, "layer_norm2.weight"},
+    {"ln2.bias", BLOCK_SLOT(ln2_b), INIT_ZERO, {DIM_VIT}, "layer_norm2.bias"},
+    {"mlp.fc1.weight", BLOCK_SLOT(fc1_w), INIT_WEIGHT, {DIM_VIT_INTER, DIM_VIT}, "mlp.fc1.weight"},
+    {"mlp.fc1.bias", BLOCK_SLOT(fc1_b), INIT_ZERO, {DIM_VIT_INTER}, "mlp.fc1.bias"},
+    {"mlp.fc2.weight", BLOCK_SLOT(fc2_w), INIT_RESIDUAL, {DIM_VIT, DIM_VIT_INTER}, "mlp.fc2.weight"},
+    {"mlp.fc2.bias", BLOCK_SLOT(fc2_b), INIT_ZERO, {DIM_VIT}, "mlp.fc2.bias"},
 };
 static const ParamRow vision_norm_rows[] = {
-    {"layer_norm.weight", VISION_SLOT(ln_w), INIT_ONE, {DIM_VIT}},
-    {"layer_norm.bias", VISION_SLOT(ln_b), INIT_ZERO, {DIM_VIT}},
+    {"layer_norm.weight", VISION_SLOT(ln_w), INIT_ONE, {DIM_VIT}, "vision_model.post_layernorm.weight"},
+    {"layer_norm.bias", VISION_SLOT(ln_b), INIT_ZERO, {DIM_VIT}, "vision_model.post_layernorm.bias"},
 };
 static const ParamRow embedding_rows[] = {
-    {"token_embedding.weight", offsetof(Params, decoder.embedding), INIT_WEIGHT, {DIM_VOCAB, DIM_LM}},
+    {"token_embedding.weight",
+     offsetof(Params, decoder.embedding),
+     INIT_WEIGHT,
+     {DIM_VOCAB, DIM_LM},
+     "model.embed_tokens.weight"},
 };
 static const ParamRow decoder_block_rows[] = {
-    {"mlp.gate_proj.weight", LAYER_SLOT(gate), INIT_WEIGHT, {DIM_LM_INTER, DIM_LM}},
-    {"mlp.up_proj.weight", LAYER_SLOT(up), INIT_WEIGHT, {DIM_LM_INTER, DIM_LM}},
-    {"mlp.down_proj.weight", LAYER_SLOT(down), INIT_RESIDUAL, {DIM_LM, DIM_LM_INTER}},
-    {"attn.q_proj.weight", LAYER_SLOT(q), INIT_WEIGHT, {DIM_LM, DIM_LM}},
-    {"attn.k_proj.weight", LAYER_SLOT(k), INIT_WEIGHT, {DIM_LM_KV, DIM_LM}},
-    {"attn.v_proj.weight", LAYER_SLOT(v), INIT_WEIGHT, {DIM_LM_KV, DIM_LM}},
-    {"attn.out_proj.weight", LAYER_SLOT(out), INIT_RESIDUAL, {DIM_LM, DIM_LM}},
-    {"norm1.weight", LAYER_SLOT(norm1), INIT_ONE, {DIM_LM}},
-    {"norm2.weight", LAYER_SLOT(norm2), INIT_ONE, {DIM_LM}},
+    {"mlp.gate_proj.weight", LAYER_SLOT(gate), INIT_WEIGHT, {DIM_LM_INTER, DIM_LM}, "mlp.gate_proj.weight"},
+    {"mlp.up_proj.weight", LAYER_SLOT(up), INIT_WEIGHT, {DIM_LM_INTER, DIM_LM}, "mlp.up_proj.weight"},
+    {"mlp.down_proj.weight", LAYER_SLOT(down), INIT_RESIDUAL, {DIM_LM, DIM_LM_INTER}, "mlp.down_proj.weight"},
+    {"attn.q_proj.weight", LAYER_SLOT(q), INIT_WEIGHT, {DIM_LM, DIM_LM}, "self_attn.q_proj.weight"},
+    {"attn.k_proj.weight", LAYER_SLOT(k), INIT_WEIGHT, {DIM_LM_KV, DIM_LM}, "self_attn.k_proj.weight"},
+    {"attn.v_proj.weight", LAYER_SLOT(v), INIT_WEIGHT, {DIM_LM_KV, DIM_LM}, "self_attn.v_proj.weight"},
+    {"attn.out_proj.weight", LAYER_SLOT(out), INIT_RESIDUAL, {DIM_LM, DIM_LM}, "self_attn.o_proj.weight"},
+    {"norm1.weight", LAYER_SLOT(norm1), INIT_ONE, {DIM_LM}, "input_layernorm.weight"},
+    {"norm2.weight", LAYER_SLOT(norm2), INIT_ONE, {DIM_LM}, "post_attention_layernorm.weight"},
 };
 static const ParamRow decoder_norm_rows[] = {
-    {"norm.weight", offsetof(Params, decoder.norm), INIT_ONE, {DIM_LM}},
+    {"norm.weight", offsetof(Params, decoder.norm), INIT_ONE, {DIM_LM}, "model.norm.weight"},
 };
 static const ParamRow head_rows[] = {
-    {"head.weight", offsetof(Params, decoder.head), INIT_WEIGHT, {DIM_VOCAB, DIM_LM}},
+    {"head.weight", offsetof(Params, decoder.head), INIT_WEIGHT, {DIM_VOCAB, DIM_LM}, "lm_head.weight"},
 };
 static const ParamRow buffer_rows[] = {
-    {"rotary_embd.inv_freq", offsetof(Params, decoder.inv_freq), INIT_INV_FREQ, {DIM_HALF_HEAD}},
+    {"rotary_embd.inv_freq", offsetof(Params, decoder.inv_freq), INIT_INV_FREQ, {DIM_HALF_HEAD}, NULL},
 };
 
 static void list_sizes(size_t sizes[DIM_COUNT], const VLMConfig *c) {
@@ -120,13 +135,17 @@ typedef struct Layout {
     size_t sizes[DIM_COUNT];
 } Layout;
 
-static void add_row(Layout *l, const ParamRow *row, const char *prefix, ParamGroup group, void *slots) {
+// backbone: what stands before the row's name in a backbone's file.
+static void add_row(Layout *l, const ParamRow *row, const char *prefix, const char *backbone,
+                    ParamGroup group, void *slots) {
     Params *p = l->p;
     Param *param = &p->items[p->count++];
     *param = (Param){.group = group, .init = row->init};
     snprintf(param->name, sizeof param->name, "%s.%s", prefix, row->name);
     bool renamed = p->tied && row->slot == offsetof(Params, decoder.embedding) && slots == p;
     snprintf(param->file_name, sizeof param->file_name, "%s", renamed ? "decoder.head.weight" : param->name);
+    if (row->backbone)
+        snprintf(param->backbone_name, sizeof param->backbone_name, "%s%s", backbone, row->backbone);
     while (param->ndim < TENSOR_MAX_DIMS && row->shape[param->ndim] != DIM_END) {
         param->shape[param->ndim] = l->sizes[row->shape[param->ndim]];
         param->ndim++;
@@ -136,18 +155,19 @@ static void add_row(Layout *l, const ParamRow *row, const char *prefix, ParamGro
     *(Param **)((char *)slots + row->slot) = param;
 }
 
-#define ADD_ROWS(l, rows, prefix, group, slots)                                                              \
+#define ADD_ROWS(l, rows, prefix, backbone, group, slots)                                                    \
     for (size_t row_ = 0; row_ < sizeof(rows) / sizeof *(rows); row_++)                                      \
-    add_row(l, &(rows)[row_], prefix, group, slots)
+    add_row(l, &(rows)[row_], prefix, backbone, group, slots)
 
 static void add_blocks(Layout *l, const VLMConfig *c, bool vision) {
     for (size_t i = 0; i < (vision ? c->vit_n_blocks : c->lm_n_blocks); i++) {
-        char prefix[48];
+        char prefix[64], backbone[64];
         snprintf(prefix, sizeof prefix, "%s.blocks.%zu", vision ? "vision_encoder" : "decoder", i);
+        snprintf(backbone, sizeof backbone, "%s.layers.%zu.", vision ? "vision_model.encoder" : "model", i);
         if (vision)
-            ADD_ROWS(l, vision_block_rows, prefix, GROUP_VISION, &l->p->vision.blocks[i]);
+            ADD_ROWS(l, vision_block_rows, prefix, backbone, GROUP_VISION, &l->p->vision.blocks[i]);
         else
-            ADD_ROWS(l, decoder_block_rows, prefix, GROUP_LANGUAGE, &l->p->decoder.blocks[i]);
+            ADD_ROWS(l, decoder_block_rows, prefix, backbone, GROUP_LANGUAGE, &l->p->decoder.blocks[i]);
     }
 }
 
@@ -169,19 +189,19 @@ void params_plan(Params *p, Backend *be, const VLMConfig *c, const bool trained[
     p->decoder.blocks = mem_zeroed(c->lm_n_blocks, sizeof *p->decoder.blocks);
     Layout l = {.p = p};
     list_sizes(l.sizes, c);
-    ADD_ROWS(&l, projector_rows, "MP", GROUP_MP, p);
-    if (c->vit_cls_flag) ADD_ROWS(&l, cls_rows, "vision_encoder", GROUP_VISION, p);
-    ADD_ROWS(&l, patch_rows, "vision_encoder", GROUP_VISION, p);
+    ADD_ROWS(&l, projector_rows, "MP", "", GROUP_MP, p);
+    if (c->vit_cls_flag) ADD_ROWS(&l, cls_rows, "vision_encoder", "", GROUP_VISION, p);
+    ADD_ROWS(&l, patch_rows, "vision_encoder", "", GROUP_VISION, p);
     add_blocks(&l, c, true);
-    ADD_ROWS(&l, vision_norm_rows, "vision_encoder", GROUP_VISION, p);
-    ADD_ROWS(&l, embedding_rows, "decoder", GROUP_LANGUAGE, p);
+    ADD_ROWS(&l, vision_norm_rows, "vision_encoder", "", GROUP_VISION, p);
+    ADD_ROWS(&l, embedding_rows, "decoder", "", GROUP_LANGUAGE, p);
     add_blocks(&l, c, false);
-    ADD_ROWS(&l, decoder_norm_rows, "decoder", GROUP_LANGUAGE, p);
+    ADD_ROWS(&l, decoder_norm_rows, "decoder", "", GROUP_LANGUAGE, p);
     if (!p->tied)
-        ADD_ROWS(&l, head_rows, "decoder", GROUP_LANGUAGE, p);
+        ADD_ROWS(&l, head_rows, "decoder", "", GROUP_LANGUAGE, p);
     else
         p->decoder.head = p->decoder.embedding;
-    ADD_ROWS(&l, buffer_rows, "decoder", GROUP_BUFFER, p);
+    ADD_ROWS(&l, buffer_rows, "decoder", "", GROUP_BUFFER, p);
     take_all(p, trained);
 }
 

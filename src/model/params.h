@@ -27,6 +27,9 @@ typedef enum ParamInit {
 typedef struct Param {
     char name[80];      // PyTorch's name: "decoder.token_embedding.weight"
     char file_name[80]; // in checkpoints: the same but for the tied weight, "decoder.head.weight"
+    // In SigLIP's and Llama's files: "model.layers.0.self_attn.q_proj.weight"; a ? stands for q, k and v,
+    // whose tensors follow one another in this one. Empty: a backbone has no such tensor.
+    char backbone_name[80];
     ParamGroup group;
     ParamInit init;
     size_t fan_in; // of weights: values summed into one output
@@ -79,9 +82,19 @@ void params_print_summary(const Params *p);             // one line a group, thr
 // 1]. Same seed, same bits.
 void params_initialise(Params *p, Backend *be, const VLMConfig *config, const char *init, uint64_t seed);
 
+// As params_initialise, of parameter i alone.
+void param_initialise(Params *p, size_t i, Backend *be, const VLMConfig *config, const char *init,
+                      uint64_t seed);
+
 void params_zero_gradients(Params *p, Backend *be);
 
 // model.safetensors as nanoVLM loads and saves it (spec 8): strict, tied weight under either name,
-// F32/F16/BF16 read, F32 written.
+// F32/F16/BF16 read, F32 written. path may also be a folder with shards. A value that is not finite is an
+// error.
 bool params_load(Params *p, Backend *be, const char *path, Error *err);
+// The same into a model that was given more rows of vocabulary (the new ones are drawn, N(0, 0.02), from the
+// seed) or another grid of patches (interpolate: how positions are carried over, "bicubic" or "bilinear";
+// "none" makes another grid an error).
+bool params_load_changed(Params *p, Backend *be, const char *path, const char *interpolate, uint64_t seed,
+                         Error *err);
 bool params_save(const Params *p, Backend *be, const char *path, Error *err);

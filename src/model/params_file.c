@@ -2,6 +2,7 @@
 #include "base/memory.h"
 #include "format/safetensors.h"
 #include "model/params.h"
+#include "model/params_source.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -9,77 +10,55 @@
 static const char *const embedding_name = "decoder.token_embedding.weight", *const head_name =
                                                                                 "decoder.head.weight";
 
-static void shape_text(char *text, size_t size, int ndim, const size_t *shape) {
-    size_t used = (size_t)snprintf(text, size, "[");
-    for (int i = 0; i < ndim && used < size; i++)
-        used += (size_t)snprintf(text + used, size - used, "%s%zu", i ? ", " : "", shape[i]);
-    if (used < size) snprintf(text + used, size - used, "]");
-}
-
-static bool check_shape(const Param *p, const SafetensorsEntry *e, const char *path, Error *err) {
-    bool same = p->ndim == e->ndim;
-    for (int i = 0; same && i < p->ndim; i++) same = p->shape[i] == e->shape[i];
-    if (same) return true;
-    char found[128], expected[128];
-    shape_text(found, sizeof found, e->ndim, e->shape);
-    shape_text(expected, sizeof expected, p->ndim, p->shape);
-    return error_set(
-        err,
-        "%s: tensor %s has shape %s, the configuration expects %s; use the config.json it was saved with",
-        path, e->name, found, expected);
-}
-
 // The tied weight may stand under either of its names, but not under both (safetensors.torch.load_model).
-static const SafetensorsEntry *find_entry(const Params *params, const Param *p, const Safetensors *st,
-                                          Error *err) {
-    const SafetensorsEntry *e = safetensors_find(st, p->file_name);
-    if (params->tied && p == params->decoder.embedding) {
-        const SafetensorsEntry *other = safetensors_find(st, embedding_name);
+static const WeightsEntry *find_entry(ParamSources *s, const Param *p, const Weights *w) {
+    const WeightsEntry *e = weights_find(w, p->file_name);
+    if (s->params->tied && p == s->params->decoder.embedding) {
+        const WeightsEntry *other = weights_find(w, embedding_name);
         if (e && other) {
-            error_set(err,
-                      "%s: holds both %s and %s, but lm_tie_weights is true; remove one, or set it to false",
-                      safetensors_path(st), head_name, embedding_name);
+            misfit(&s->misfits,
+                   "holds both %s and %s, but lm_tie_weights is true; remove one, or set it to false",
+                   head_name, embedding_name);
             return NULL;
         }
         if (!e) e = other;
     }
-    if (!e)
-        error_set(err, "%s: tensor %s is missing; the file is no checkpoint of this configuration",
-                  safetensors_path(st), p->file_name);
+    if (!e) misfit(&s->misfits, "tensor %s is missing", p->file_name);
     return e;
 }
 
-static bool check_no_unknown(Params *p, const Safetensors *st, Error *err) {
-    for (size_t i = 0; i < safetensors_count(st); i++) {
-        const char *name = safetensors_entry(st, i)->name;
-        if (!params_find(p, name))
-            return error_set(
-                err, "%s: tensor %s is unknown to this configuration; use the config.json it was saved with",
-                safetensors_path(st), name);
+static bool list_sources(ParamSources *s, const Weights *w, Error *err) {
+    for (size_t i = 0; i < weights_count(w); i++) {
+        const char *name = weights_entry(w, i)->name;
+        if (!params_find(s->params, name))
+            misfit(&s->misfits, "tensor %.120s is unknown to this configuration", name);
     }
-    return true;
+    for (size_t i = 0; i < s->params->count; i++) {
+        const WeightsEntry *e = find_entry(s, &s->params->items[i], w);
+        if (e) sources_add(s, &s->params->items[i], e, 0, 1, i);
+    }
+    if (s->misfits.count) misfit(&s->misfits, "use the config.json the weights were saved with");
+    return misfits_none(&s->misfits, weights_path(w), err);
+}
+
+// Names and shapes are all checked before the first value is replaced.
+static bool load(Params *p, Backend *be, const char *path, const SourceRules *rules, Error *err) {
+    Weights *w;
+    if (!weights_open(&w, path, err)) return false;
+    ParamSources s = sources_begin(p, be, rules);
+    const bool ok = list_sources(&s, w, err) && sources_load(&s, err);
+    sources_free(&s);
+    weights_close(w);
+    return ok;
 }
 
 bool params_load(Params *p, Backend *be, const char *path, Error *err) {
-    Safetensors *st;
-    if (!safetensors_open(&st, path, err)) return false;
-    bool ok = check_no_unknown(p, st, err);
-    // Everything is checked before the first value is replaced, so that a refused file leaves the model as it
-    // was.
-    for (size_t i = 0; ok && i < p->count; i++) {
-        const SafetensorsEntry *e = find_entry(p, &p->items[i], st, err);
-        ok = e && check_shape(&p->items[i], e, path, err);
-    }
-    for (size_t i = 0; ok && i < p->count; i++) {
-        const SafetensorsEntry *e = find_entry(p, &p->items[i], st, err);
-        float *values = mem_alloc(e->count * sizeof *values);
-        ok = safetensors_to_f32(values, e, err);
-        if (ok) tensor_upload(be, STREAM_COMPUTE, p->items[i].w, values);
-        backend_sync(be);
-        free(values);
-    }
-    safetensors_close(st);
-    return ok;
+    return load(p, be, path, &(SourceRules){0}, err);
+}
+
+bool params_load_changed(Params *p, Backend *be, const char *path, const char *interpolate, uint64_t seed,
+                         Error *err) {
+    return load(p, be, path, &(SourceRules){true, interpolate, seed}, err);
 }
 
 typedef struct Saving {

@@ -71,22 +71,22 @@ static void centre_patches(Params *p, Backend *be, float *w) {
     free(sums);
 }
 
-void params_initialise(Params *p, Backend *be, const VLMConfig *config, const char *init, uint64_t seed) {
-    bool scaled = !strcmp(init, "scaled");
+void param_initialise(Params *p, size_t i, Backend *be, const VLMConfig *config, const char *init,
+                      uint64_t seed) {
+    const bool scaled = !strcmp(init, "scaled");
     CHECK(scaled || !strcmp(init, "nanovlm"), "init %s", init);
-    size_t largest = 0;
-    for (size_t i = 0; i < p->count; i++)
-        if (tensor_bytes(p->items[i].w) > largest) largest = tensor_bytes(p->items[i].w);
-    float *x = mem_alloc(largest);
-    for (size_t i = 0; i < p->count; i++) {
-        Param *q = &p->items[i];
-        if (scaled && q == p->vision.patch_b) continue; // set with the weight, which stands before it
-        Random r = random_stream(seed, RANDOM_INIT, i);
-        first_values(x, q, config, scaled, &r);
-        if (scaled && q == p->vision.patch_w)
-            centre_patches(p, be, x);
-        else
-            upload(be, q->w, x);
-    }
+    Param *q = &p->items[i];
+    if (scaled && q == p->vision.patch_b) return; // set with the weight, which stands before it
+    float *x = mem_alloc(tensor_bytes(q->w));
+    Random r = random_stream(seed, RANDOM_INIT, i);
+    first_values(x, q, config, scaled, &r);
+    if (scaled && q == p->vision.patch_w)
+        centre_patches(p, be, x);
+    else
+        upload(be, q->w, x);
     free(x);
+}
+
+void params_initialise(Params *p, Backend *be, const VLMConfig *config, const char *init, uint64_t seed) {
+    for (size_t i = 0; i < p->count; i++) param_initialise(p, i, be, config, init, seed);
 }
