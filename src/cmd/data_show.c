@@ -128,13 +128,16 @@ typedef struct RowPictures {
     ShowPicture *shown;
 } RowPictures;
 
-static bool read_picture(Picture *p, const Shower *s, size_t image, Error *err) {
+static bool read_picture(Picture *p, ShowPicture *shown, const Shower *s, size_t image, Error *err) {
     const uint8_t *bytes;
     size_t size;
     Image decoded;
-    return row_image_bytes(&bytes, &size, &s->columns, image, err) &&
-           image_decode(&decoded, bytes, size, true, err) &&
-           picture_init(p, &decoded, &s->setup->config.vlm, err);
+    if (!row_image_bytes(&bytes, &size, &s->columns, image, err) ||
+        !image_decode(&decoded, bytes, size, true, err))
+        return false;
+    shown->width = decoded.width;
+    shown->height = decoded.height;
+    return picture_init(p, &decoded, &s->setup->config.vlm, err);
 }
 
 static RowPictures read_pictures(const Shower *s, size_t row) {
@@ -145,7 +148,7 @@ static RowPictures read_pictures(const Shower *s, size_t row) {
     r.problems = mem_zeroed(r.count + 1, sizeof *r.problems);
     r.shown = mem_zeroed(r.count + 1, sizeof *r.shown);
     for (size_t i = 0; i < r.count; i++) {
-        if (read_picture(&r.pictures[i], s, first + i, &r.problems[i]))
+        if (read_picture(&r.pictures[i], &r.shown[i], s, first + i, &r.problems[i]))
             r.shown[i].picture = &r.pictures[i];
         else
             r.shown[i].problem = r.problems[i].text;

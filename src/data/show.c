@@ -40,9 +40,15 @@ static void put_grid(CharVec *html, const Picture *p, size_t tile) {
     }
 }
 
+// Width on the page in CSS pixels: small pictures are enlarged.
+static size_t shown_width(const Picture *p) {
+    const size_t least = 288, most = p->height > p->width ? 420 : 640;
+    return p->width < least ? least : p->width > most ? most : p->width;
+}
+
 static void put_tile_names(CharVec *html, const Picture *p, size_t tile) {
     const ImageGrid grid = picture_grid(p, tile);
-    const double size = (double)tile / 7;
+    const double size = 14.0 * (double)p->width / (double)shown_width(p); // 14 pixels on the page
     for (size_t r = 0; r < grid.rows; r++)
         for (size_t c = 0; c < grid.cols; c++)
             html_put(html,
@@ -50,12 +56,6 @@ static void put_tile_names(CharVec *html, const Picture *p, size_t tile) {
                      "stroke-width=\"%.1f\">r%zuc%zu</text>",
                      (double)(c * tile) + size * 0.35, (double)(r * tile) + size * 1.05, size, size / 5,
                      r + 1, c + 1);
-}
-
-// Width on the page in CSS pixels: small pictures are enlarged.
-static size_t shown_width(const Picture *p) {
-    const size_t least = 288, most = p->height > p->width ? 420 : 640;
-    return p->width < least ? least : p->width > most ? most : p->width;
 }
 
 static bool put_picture_svg(CharVec *html, const Picture *p, size_t tile, size_t id, Error *err) {
@@ -102,8 +102,9 @@ static bool put_pictures(CharVec *html, const SampleRules *rules, const ShowSamp
     html_put(html, "<h3>Pictures</h3><div class=\"pictures\">\n");
     for (size_t i = 0; i < s->n_pictures; i++) {
         const ShowPicture *p = &s->pictures[i];
-        char title[32];
-        snprintf(title, sizeof title, "picture %zu", i);
+        char title[96];
+        int n = snprintf(title, sizeof title, "picture %zu", i);
+        if (p->width) snprintf(title + n, sizeof title - (size_t)n, ", %zu x %zu", p->width, p->height);
         if (p->picture) {
             if (!show_picture(html, rules, p->picture, title, err)) return false;
             continue;
@@ -185,10 +186,9 @@ static void put_facts(CharVec *html, const ShowSample *s) {
     for (size_t i = 0; i < s->sample->labels.count; i++)
         trained += s->sample->labels.items[i] != IGNORE_INDEX;
     const size_t n = s->sample->ids.count;
-    html_put(
-        html,
-        "<p class=\"facts\">%zu tokens, %zu of them trained on (%.1f%%) · %zu pictures in %zu tiles</p>\n", n,
-        trained, n ? 100.0 * (double)trained / (double)n : 0, s->sample->n_pictures, s->sample->n_tiles);
+    html_put(html,
+             "<p class=\"facts\">tokens: %zu, trained on: %zu (%.1f%%) · pictures: %zu, tiles: %zu</p>\n", n,
+             trained, n ? 100.0 * (double)trained / (double)n : 0, s->sample->n_pictures, s->sample->n_tiles);
 }
 
 // ---- the page ----

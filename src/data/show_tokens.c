@@ -64,13 +64,13 @@ static void put_title(const TokenWriter *w, size_t i, size_t end) {
     html_put(w->html, "\"");
 }
 
-// A line break is shown and made; between what stands before and behind it there is the sign.
+// Line breaks and tabs are made and get a sign.
 static void put_bytes(CharVec *html, const CharVec *bytes) {
-    for (size_t at = 0, end; at < bytes->count; at = end) {
-        const char *newline = memchr(bytes->items + at, '\n', bytes->count - at);
-        end = newline ? (size_t)(newline - bytes->items) : bytes->count;
+    for (size_t at = 0, end; at < bytes->count; at = end + 1) {
+        end = at;
+        while (end < bytes->count && bytes->items[end] != '\n' && bytes->items[end] != '\t') end++;
         html_text(html, bytes->items + at, end - at);
-        if (newline) html_put(html, "<span class=\"n\">↵</span>\n"), end++;
+        if (end < bytes->count) html_put(html, bytes->items[end] == '\n' ? "<i>↵</i>\n" : "<i>⇥</i>\t");
     }
 }
 
