@@ -1,0 +1,85 @@
+// `vlm bench PART`: measures one part of the program by itself.
+#include "cmd/bench.h"
+#include "base/log.h"
+#include "base/pyjson.h"
+#include "cmd/cmd.h"
+#include "config/fields.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+static const struct {
+    const char *name;
+    int (*run)(int argc, char **argv); // argv[0] is "bench NAME"
+    const char *summary;
+} benches[] = {
+    {"data", bench_data, "from files to batches, stage by stage and through the loader"},
+    {"pack", bench_pack, "how full sequences get for given lengths of samples, and how fast"},
+};
+enum { N_BENCHES = sizeof benches / sizeof *benches };
+
+static double seconds_of(clockid_t clock) {
+    struct timespec t;
+    clock_gettime(clock, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+BenchTime bench_now(void) {
+    return (BenchTime){seconds_of(CLOCK_PROCESS_CPUTIME_ID), seconds_of(CLOCK_MONOTONIC)};
+}
+
+BenchTime bench_since(BenchTime begin) {
+    BenchTime now = bench_now();
+    return (BenchTime){now.cpu - begin.cpu, now.wall - begin.wall};
+}
+
+void bench_add(BenchTime *sum, BenchTime begin) {
+    BenchTime t = bench_since(begin);
+    sum->cpu += t.cpu;
+    sum->wall += t.wall;
+}
+
+double bench_rate(double count, double seconds) {
+    return seconds > 0 ? count / seconds : 0;
+}
+
+void bench_print_json(json_t *object) {
+    char *text = pyjson_dump(object, -1);
+    puts(text);
+    free(text);
+    json_decref(object);
+}
+
+static void print_list(void) {
+    printf("usage: vlm bench PART [--flag VALUE ...]\n\n");
+    for (size_t i = 0; i < N_BENCHES; i++) printf("  %-10s %s\n", benches[i].name, benches[i].summary);
+    printf("\n`vlm bench PART --help` lists its flags.\n");
+}
+
+static int unknown_part(const char *name) {
+    const char *names[N_BENCHES];
+    for (size_t i = 0; i < N_BENCHES; i++) names[i] = benches[i].name;
+    const char *near = nearest_name(name, names, N_BENCHES);
+    if (near)
+        log_error("vlm bench has no part \"%.100s\"; did you mean %s?", name, near);
+    else
+        log_error("vlm bench has no part \"%.100s\"; `vlm bench` lists all", name);
+    return EXIT_USAGE;
+}
+
+int cmd_bench(int argc, char **argv) {
+    if (argc < 2 || !strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")) {
+        print_list();
+        return argc < 2 ? EXIT_USAGE : EXIT_DONE;
+    }
+    for (size_t i = 0; i < N_BENCHES; i++) {
+        if (strcmp(benches[i].name, argv[1])) continue;
+        char title[32];
+        snprintf(title, sizeof title, "bench %s", argv[1]);
+        argv[1] = title; // what help and messages call the command
+        return benches[i].run(argc - 1, argv + 1);
+    }
+    return unknown_part(argv[1]);
+}

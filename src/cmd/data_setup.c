@@ -1,0 +1,40 @@
+#include "cmd/data_setup.h"
+#include "data/loader.h"
+
+#include <string.h>
+
+bool data_setup_open(DataSetup *s, FieldSet own, int argc, char **argv, bool *usage, Error *err) {
+    *s = (DataSetup){0};
+    config_init(&s->config);
+    *usage = true;
+    if (!config_parse(&s->config, own, argc, argv, err) || !train_config_check(&s->config, err)) return false;
+    const VLMConfig *vlm = &s->config.vlm;
+    const TrainConfig *train = &s->config.train;
+    *usage = false;
+    return tokenizer_load(&s->tokenizer, vlm->lm_tokenizer, &vlm->vlm_extra_tokens, err) &&
+           sample_rules_init(&s->rules, &s->config, s->tokenizer, err) &&
+           dataset_open(&s->data, train->train_dataset_path, &train->train_dataset_name, err);
+}
+
+void data_setup_close(DataSetup *s) {
+    dataset_close(s->data);
+    tokenizer_free(s->tokenizer);
+    config_free(&s->config);
+    *s = (DataSetup){0};
+}
+
+bool data_setup_rows(RowStream **rows, DataSetup *s, Error *err) {
+    return row_stream_open(rows, s->data, (RowStreamSettings){0}, err);
+}
+
+PackLimits data_setup_limits(const Config *c) {
+    return (PackLimits){c->vlm.lm_max_length, c->train.max_images_per_knapsack,
+                        loader_max_tiles(c) / c->train.batch_size};
+}
+
+size_t data_setup_files(const Dataset *data) {
+    size_t files = 0;
+    for (size_t i = 0; i < dataset_group_count(data); i++)
+        files += i == 0 || dataset_group(data, i)->file != dataset_group(data, i - 1)->file;
+    return files;
+}

@@ -1,0 +1,24 @@
+// What `vlm data` and `vlm bench data` stand on: a configuration, its tokenizer, the rules that make samples
+// of rows, and the data set itself, read row by row in the order of its files.
+#pragma once
+#include "data/dataset.h"
+#include "data/packer.h"
+#include "data/row_stream.h"
+#include "data/sample.h"
+
+typedef struct DataSetup {
+    Config config;
+    Tokenizer *tokenizer;
+    SampleRules rules; // of config
+    Dataset *data;
+} DataSetup;
+
+// Parses the command line (own: the command's flags, or a table of NULL) and opens tokenizer and data set.
+// *usage tells whether a failure lies in the command line. Whatever happens, data_setup_close is due.
+bool data_setup_open(DataSetup *s, FieldSet own, int argc, char **argv, bool *usage, Error *err);
+void data_setup_close(DataSetup *s);
+
+// All rows in the order of the files, validation rows among them; caller closes.
+bool data_setup_rows(RowStream **rows, DataSetup *s, Error *err);
+PackLimits data_setup_limits(const Config *config); // what a sequence of the loader may hold
+size_t data_setup_files(const Dataset *data);       // files that hold rows

@@ -1,0 +1,87 @@
+#include "support/program.h"
+#include "support/golden.h"
+
+#include "base/memory.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define MAX_WORDS 64
+
+static char *binary_path(void) {
+    const char *given = getenv("VLM_BINARY");
+    if (given) return mem_strdup(given);
+    char self[4096]; // BUILD/tests/test_X; the program is BUILD/vlm
+    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+    assert_true(n > 0);
+    self[n] = '\0';
+    for (int i = 0; i < 2; i++) *strrchr(self, '/') = '\0';
+    return path_join(self, "vlm");
+}
+
+char *program_temporary(const char *name) {
+    return mem_printf("/tmp/test_vlm.%d.%s", (int)getpid(), name);
+}
+
+char *program_read_text(const char *path) {
+    char *text;
+    size_t size;
+    Error err;
+    if (!file_read(&text, &size, path, &err)) fail_msg("%s", err.text);
+    return text;
+}
+
+static void redirect(int to, const char *path) {
+    int file = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+    if (file < 0 || dup2(file, to) < 0) _exit(126);
+}
+
+int program_run_into(char *const words[], const char *out, const char *err) {
+    char *binary = binary_path(), *argv[MAX_WORDS + 2] = {binary};
+    for (int i = 0; words[i]; i++) argv[i + 1] = words[i];
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        redirect(1, out);
+        redirect(2, err);
+        execv(binary, argv);
+        _exit(127);
+    }
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    free(binary);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+ProgramResult program_run(const char *line) {
+    char *copy = mem_strdup(line), *words[MAX_WORDS + 1] = {0};
+    int n = 0;
+    for (char *word = strtok(copy, " "); word && n < MAX_WORDS; word = strtok(NULL, " ")) words[n++] = word;
+    char *out = program_temporary("out"), *err = program_temporary("err");
+    ProgramResult r = {.status = program_run_into(words, out, err)};
+    r.out = program_read_text(out);
+    r.err = program_read_text(err);
+    unlink(out);
+    unlink(err);
+    free(out);
+    free(err);
+    free(copy);
+    return r;
+}
+
+void program_result_free(ProgramResult *r) {
+    free(r->out);
+    free(r->err);
+}
+
+void program_expect(const char *line, int status, const char *out, const char *err) {
+    ProgramResult r = program_run(line);
+    if (r.status != status || !strstr(r.out, out) || !strstr(r.err, err))
+        fail_msg("vlm %s: status %d, expected %d with \"%s\" and \"%s\"\nstdout: %s\nstderr: %s", line,
+                 r.status, status, out, err, r.out, r.err);
+    program_result_free(&r);
+}
