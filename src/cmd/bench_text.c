@@ -2,15 +2,13 @@
 // bench/tokenizer.py runs it beside the tokenizers library.
 #include "base/file.h"
 #include "base/log.h"
+#include "cmd/bench.h"
 #include "cmd/cmd.h"
 #include "config/fields.h"
 #include "text/tokenizer.h"
 
 #include <jansson.h>
 #include <stdio.h>
-#include <time.h>
-
-int bench_text(int argc, char **argv);
 
 typedef struct Flags {
     char *tokenizer, *rows;
@@ -49,25 +47,19 @@ static bool read_texts(Texts *texts, const char *path, Error *err) {
     return true;
 }
 
-static double processor_seconds(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 static double encode_all(const Tokenizer *t, const Texts *texts, Int32Vec *ids) {
-    const double begin = processor_seconds();
+    const BenchTime begin = bench_now();
     vec_clear(ids);
     for (size_t i = 0, at = 0; i < texts->ends.count; at = texts->ends.items[i++])
         tokenizer_encode(t, texts->bytes.items + at, texts->ends.items[i] - at, ids);
-    return processor_seconds() - begin;
+    return bench_since(begin).cpu;
 }
 
 static double decode_all(const Tokenizer *t, const Int32Vec *ids, CharVec *bytes) {
-    const double begin = processor_seconds();
+    const BenchTime begin = bench_now();
     vec_clear(bytes);
     tokenizer_decode_bytes(t, ids->items, ids->count, false, bytes);
-    return processor_seconds() - begin;
+    return bench_since(begin).cpu;
 }
 
 // One number for all ids, that another program can work out as well.

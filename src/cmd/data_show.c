@@ -129,12 +129,12 @@ typedef struct RowPictures {
 } RowPictures;
 
 static bool read_picture(Picture *p, ShowPicture *shown, const Shower *s, size_t image, Error *err) {
-    const uint8_t *bytes;
-    size_t size;
+    RowImage encoded;
     Image decoded;
-    if (!row_image_bytes(&bytes, &size, &s->columns, image, err) ||
-        !image_decode(&decoded, bytes, size, true, err))
-        return false;
+    bool ok = row_image_open(&encoded, &s->columns, image, err) &&
+              image_decode(&decoded, encoded.bytes, encoded.size, true, err);
+    row_image_close(&encoded);
+    if (!ok) return false;
     shown->width = decoded.width;
     shown->height = decoded.height;
     return picture_init(p, &decoded, &s->setup->config.vlm, err);

@@ -17,6 +17,7 @@ void stages_init(Stages *s, DataSetup *setup) {
     s->batch.input_ids = mem_alloc(positions * sizeof *s->batch.input_ids);
     s->batch.attention_mask = mem_alloc(positions * sizeof *s->batch.attention_mask);
     s->batch.labels = mem_alloc(positions * sizeof *s->batch.labels);
+    s->batch.starts = mem_alloc(positions * sizeof *s->batch.starts);
 }
 
 static void drop_sample(void *sample) {
@@ -32,6 +33,7 @@ void stages_free(Stages *s) {
     free(s->batch.input_ids);
     free(s->batch.attention_mask);
     free(s->batch.labels);
+    free(s->batch.starts);
     vec_free(&s->tiles);
 }
 
@@ -63,7 +65,11 @@ static void collate_packs(Stages *s) {
 }
 
 static void pack_sample(Stages *s, Sample *sample, size_t n_pictures, size_t n_tiles) {
-    PackItem item = {sample, sample->ids.count + 1, n_pictures, n_tiles, sample_bytes(sample)};
+    PackItem item = {.sample = sample,
+                     .length = sample->ids.count + 1,
+                     .images = n_pictures,
+                     .tiles = n_tiles,
+                     .bytes = sample_bytes(sample)};
     if (!packer_accepts(s->packer, &item)) {
         s->unusable++;
         drop_sample(sample);
@@ -101,11 +107,12 @@ static bool run_picture(Stages *s, ImageGrid *grid, const uint8_t *bytes, size_t
 static bool run_pictures(Stages *s, ImageGrid *grids, const RowColumns *columns, size_t first, size_t count,
                          Error *err) {
     for (size_t i = 0; i < count; i++) {
-        const uint8_t *bytes;
-        size_t size;
-        if (!row_image_bytes(&bytes, &size, columns, first + i, err)) return false;
-        s->amounts.bytes += size;
-        if (!run_picture(s, &grids[i], bytes, size, err)) return false;
+        RowImage encoded;
+        if (!row_image_open(&encoded, columns, first + i, err)) return false;
+        s->amounts.bytes += encoded.size;
+        bool ok = run_picture(s, &grids[i], encoded.bytes, encoded.size, err);
+        row_image_close(&encoded);
+        if (!ok) return false;
     }
     s->amounts.images += count;
     return true;

@@ -58,15 +58,15 @@ static void count_pictures(Survey *s, const RowColumns *columns, size_t row) {
     s->image_rows += count > 0;
     s->pictures += count;
     for (size_t i = first; i < first + count; i++) {
-        const uint8_t *bytes;
-        size_t size;
-        if (!row_image_bytes(&bytes, &size, columns, i, NULL)) {
+        RowImage encoded;
+        if (!row_image_open(&encoded, columns, i, NULL)) {
             count_format(s, "missing");
             continue;
         }
-        const ImageProbe probe = image_probe(bytes, size);
+        const ImageProbe probe = image_probe(encoded.bytes, encoded.size);
         count_format(s, probe.format);
-        vec_push(&s->bytes, size);
+        vec_push(&s->bytes, encoded.size);
+        row_image_close(&encoded);
         if (probe.width && probe.height) vec_push(&s->sizes, (PictureSize){probe.width, probe.height});
     }
 }
