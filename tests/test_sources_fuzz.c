@@ -1,21 +1,24 @@
 // LINK: data
-// Damaged Parquet and Arrow files through open, read and bind: no crash, no read outside of memory (under the
-// sanitizers), and every value that comes through can be touched. VLM_FUZZ_SECONDS sets how long; by default
-// a few seconds.
+// Damaged Parquet and Arrow files through open, read, bind and the making of samples: no crash, no read
+// outside of memory (under the sanitizers), every value that comes through can be touched, and every sample
+// is one. VLM_FUZZ_SECONDS sets how long; by default a few seconds.
 #include "support/data_case.h"
 
 #include "base/clock.h"
 #include "base/log.h"
 #include "data/dataset.h"
-#include "data/row_columns.h"
+#include "data/sample.h"
 
 static double fuzz_seconds(void) {
     const char *given = getenv("VLM_FUZZ_SECONDS");
     return given ? atof(given) : 4;
 }
 
+static Config config;
+static SampleRules rules;
+
 typedef struct Tally {
-    size_t mutants, opened, rows, pictures;
+    size_t mutants, opened, rows, pictures, samples;
     volatile uint8_t sum; // of all bytes seen, so that they are
 } Tally;
 
@@ -29,6 +32,23 @@ static void touch_text(Tally *t, Column c, size_t i) {
     if (column_type(c) == COLUMN_NULL || column_is_null(c, i)) return;
     column_bytes(&bytes, &size, c, i);
     touch(t, bytes, size);
+}
+
+// What training would make of the row: a sample whose parts agree, or a reason.
+static void make_sample(Tally *t, const RowColumns *c, size_t row) {
+    Sample sample;
+    Error err = {""};
+    if (sample_build(&sample, &rules, c, row, &err) != SAMPLE_KEPT) {
+        assert_true(strlen(err.text) > 0);
+        return;
+    }
+    const size_t vocabulary = tokenizer_vocab_size(rules.chat.tokenizer);
+    assert_int_equal(sample.ids.count, sample.labels.count);
+    assert_true(sample.ids.count > 0 && sample.ids.count < config.train.max_sample_length);
+    for (size_t i = 0; i < sample.ids.count; i++)
+        assert_true(sample.ids.items[i] >= 0 && (size_t)sample.ids.items[i] < vocabulary);
+    sample_free(&sample);
+    t->samples++;
 }
 
 static void touch_row(Tally *t, const RowColumns *c, size_t row) {
@@ -48,6 +68,7 @@ static void touch_row(Tally *t, const RowColumns *c, size_t row) {
         touch_text(t, c->user, first + i);
         touch_text(t, c->assistant, first + i);
     }
+    make_sample(t, c, row);
 }
 
 static void touch_group(Tally *t, Dataset *d, size_t g) {
@@ -151,9 +172,9 @@ static void fuzz_folder(const char *name, double seconds) {
         for (size_t i = 0; i < files.count; i++)
             if (is_source(files.names[i])) fuzz_file(&t, folder, files.names[i], &r);
     while (clock_seconds() < end && t.mutants > 0);
-    printf("%s: %zu mutants, %zu opened, %zu rows and %zu pictures read\n", name, t.mutants, t.opened, t.rows,
-           t.pictures);
-    assert_true(t.mutants > 0 && t.opened > 0 && t.opened < t.mutants);
+    printf("%s: %zu mutants, %zu opened, %zu rows and %zu pictures read, %zu samples\n", name, t.mutants,
+           t.opened, t.rows, t.pictures, t.samples);
+    assert_true(t.mutants > 0 && t.opened > 0 && t.opened < t.mutants && t.samples > 0 && t.samples < t.rows);
     file_list_free(&files);
     free(folder);
 }
@@ -181,15 +202,23 @@ static void test_indexed(void **state) {
     do fuzz_indexed(&t, &r);
     while (clock_seconds() < end);
     printf("indexed: %zu mutants, %zu opened, %zu rows read\n", t.mutants, t.opened, t.rows);
+    assert_true(t.opened > 0 && t.opened < t.mutants && t.rows > 0);
 }
 
 int main(void) {
+    Error err;
     log_set_level(LOG_ERROR);
+    data_config(&config, "", "default");
+    Tokenizer *tokenizer = data_tokenizer(&config);
+    expect(sample_rules_init(&rules, &config, tokenizer, &err), &err);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_parquet),
         cmocka_unit_test(test_arrow),
         cmocka_unit_test(test_pictures),
         cmocka_unit_test(test_indexed),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    tokenizer_free(tokenizer);
+    config_free(&config);
+    return failed;
 }
