@@ -495,6 +495,21 @@ static void headers_tell_format_and_size(void **state) {
     assert_string_equal(image_probe(NULL, 0).format, "unknown");
 }
 
+// A table before the frame header, a filler byte and a marker without length; cut off at every byte.
+static void segments_of_a_jpeg_are_walked(void **state) {
+    (void)state;
+    static const unsigned char jpeg[] = {0xff, 0xd8, 0xff, 0xc4, 0,    4,    9, 9, 0xff, 0xff, 0x01,
+                                         0xff, 0xc2, 0,    17,   0x08, 0x01, 2, 3, 4,    9,    9};
+    for (size_t n = 0; n <= sizeof jpeg; n++) {
+        unsigned char *part = malloc(n ? n : 1); // of this size, so that a byte too many is seen
+        memcpy(part, jpeg, n);
+        const ImageProbe p = image_probe(part, n);
+        assert_int_equal(p.width, n >= 20 ? 0x304 : 0);
+        assert_int_equal(p.height, n >= 20 ? 0x102 : 0);
+        free(part);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_reference_rows_are_counted),
@@ -507,6 +522,7 @@ int main(void) {
         cmocka_unit_test(the_page_shows_tokens_and_labels),
         cmocka_unit_test(odd_tokens_are_shown),
         cmocka_unit_test(headers_tell_format_and_size),
+        cmocka_unit_test(segments_of_a_jpeg_are_walked),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
