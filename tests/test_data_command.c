@@ -116,15 +116,18 @@ static void each_limit_drops_its_rows(void **state) {
     char *path = golden_path("data/parquet");
     json_t *loose = survey(path, ""), *few = survey(path, "--max_images_per_example 1"),
            *brief = survey(path, "--max_sample_length 80"), *narrow = survey(path, "--lm_max_length 80"),
+           *cut = survey(path, "--max_sample_length 80 --long_samples truncate"),
            *strict = survey(path, "--formatting_min_rating 5"), *first = survey(path, "--rows 7");
     assert_true(dropped(few, "too many pictures") > dropped(loose, "too many pictures"));
     assert_true(dropped(brief, "too long") > 0);
     assert_int_equal(dropped(brief, "too long"), dropped(narrow, "no sequence can hold it"));
+    assert_true(integer(cut, "rows_truncated") > 0 && integer(brief, "rows_truncated") == 0);
+    assert_int_equal(integer(cut, "rows_truncated") + dropped(cut, "too long"), dropped(brief, "too long"));
     assert_true(integer(json_object_get(strict, "turns"), "formatting") >
                 integer(json_object_get(loose, "turns"), "formatting"));
     assert_true(dropped(strict, "no turn passes the ratings") > dropped(loose, "no turn passes the ratings"));
     assert_int_equal(integer(first, "rows_seen"), 7);
-    json_t *all[] = {loose, few, brief, narrow, strict, first};
+    json_t *all[] = {loose, few, brief, narrow, cut, strict, first};
     for (size_t i = 0; i < COUNT(all); i++) json_decref(all[i]);
     free(path);
 }

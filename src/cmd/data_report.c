@@ -141,6 +141,7 @@ static void print_rows(const Survey *s) {
         if (i != SAMPLE_KEPT) printf("   e.g. row %zu: %s", drop->example, drop->reason.text);
         printf("\n");
     }
+    if (s->cut_rows) printf("  %llu rows are cut at their end to fit\n", (unsigned long long)s->cut_rows);
     if (s->token_rows)
         printf("  image tokens are removed from the text of %llu rows\n", (unsigned long long)s->token_rows);
     printf("turns: %llu, %llu dropped by their ratings", (unsigned long long)s->turns,
@@ -274,6 +275,7 @@ static json_t *survey_json(const Survey *s, const DataSetup *setup, const Record
         {"rows_kept", count_json(s->drops[SAMPLE_KEPT].rows)},
         {"rows_dropped", drops_json(s)},
         {"rows_with_image_tokens", count_json(s->token_rows)},
+        {"rows_truncated", count_json(s->cut_rows)},
         {"turns", turns_json(s)},
         {"tokens", tokens_json(s)},
         {"packing", json_pack("{s:s, s:o, s:o, s:f}", "strategy", c->options.packing, "seq_length",

@@ -27,6 +27,14 @@ bool data_setup_rows(RowStream **rows, DataSetup *s, Error *err) {
     return row_stream_open(rows, s->data, (RowStreamSettings){0}, err);
 }
 
+SampleRules data_setup_any_length(TrainConfig *any_length, const DataSetup *s) {
+    SampleRules rules = s->rules;
+    *any_length = s->config.train;
+    if (!rules.truncate) any_length->max_sample_length = SIZE_MAX;
+    rules.train = any_length;
+    return rules;
+}
+
 PackLimits data_setup_limits(const Config *c) {
     return (PackLimits){c->vlm.lm_max_length, c->train.max_images_per_knapsack,
                         loader_max_tiles(c) / c->train.batch_size};

@@ -226,11 +226,10 @@ static bool show_row(CharVec *html, Shower *s, size_t row, Error *err) {
 }
 
 bool data_show(DataSetup *setup, const char *rows, const char *path, Error *err) {
-    Shower s = {.setup = setup, .any_length = setup->config.train, .rules = setup->rules};
+    Shower s = {.setup = setup};
     SizeVec numbers = {0};
     CharVec html = {0};
-    s.any_length.max_sample_length = SIZE_MAX;
-    s.rules.train = &s.any_length;
+    s.rules = data_setup_any_length(&s.any_length, setup);
     bool ok = parse_rows(&numbers, rows, dataset_rows(setup->data), err);
     if (ok) {
         show_begin(&html, setup->config.train.train_dataset_path);

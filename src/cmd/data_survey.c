@@ -20,7 +20,7 @@ typedef struct RowLook {
     int fate; // SampleFate or DROP_GROUP
     Error reason;
     size_t length, trained, pictures, tiles, bytes;
-    bool had_image_token;
+    bool had_image_token, truncated;
 } RowLook;
 
 static void look_at_row(RowLook *look, const SampleRules *rules, const RowRef *ref) {
@@ -38,6 +38,7 @@ static void look_at_row(RowLook *look, const SampleRules *rules, const RowRef *r
     look->tiles = sample.n_tiles;
     look->bytes = sample_bytes(&sample);
     look->had_image_token = sample.had_image_token;
+    look->truncated = sample.truncated;
     sample_free(&sample);
 }
 
@@ -95,6 +96,7 @@ static void count_drop(Survey *s, int kind, const Error *reason) {
 static void count_sample(Survey *s, const RowLook *look, const TrainConfig *train) {
     Error reason;
     s->token_rows += look->had_image_token;
+    s->cut_rows += look->truncated;
     vec_push(&s->lengths, look->length);
     vec_push(&s->tiles, look->tiles);
     if (look->length >= train->max_sample_length) {
@@ -155,10 +157,8 @@ static void add_chunk(Survey *s, const DataSetup *setup, Chunk *c) {
 }
 
 static bool pass_over_rows(Survey *s, DataSetup *setup, RowStream *rows, size_t most, Error *err) {
-    TrainConfig any_length = setup->config.train; // too long samples are to be measured as well
-    SampleRules rules = setup->rules;
-    any_length.max_sample_length = SIZE_MAX;
-    rules.train = &any_length;
+    TrainConfig any_length;
+    const SampleRules rules = data_setup_any_length(&any_length, setup);
     Chunk chunk = {.room = CHUNK * s->threads};
     chunk.refs = mem_zeroed(chunk.room, sizeof *chunk.refs);
     chunk.looks = mem_zeroed(chunk.room, sizeof *chunk.looks);

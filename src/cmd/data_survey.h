@@ -32,6 +32,7 @@ typedef struct FormatCount {
 typedef struct Survey {
     uint64_t rows, image_rows;     // looked at; of them with pictures
     uint64_t token_rows;           // image tokens removed from the text
+    uint64_t cut_rows;             // cut at their end to fit (long_samples truncate)
     uint64_t turns, turns_kept;    // before and after the ratings
     uint64_t turns_low[N_RATINGS]; // turns that each rating alone would drop
     Drop drops[N_DROPS];           // [SAMPLE_KEPT].rows: those that were packed
