@@ -422,6 +422,32 @@ static void test_more_rows_than_there_can_be(void **state) { // nothing is set a
     remove_folder(f);
 }
 
+// The place in an Arrow stream of what says where the header of its second message lies (a flatbuffers
+// table).
+static char *second_header(char *stream) {
+    uint32_t length, root;
+    int32_t back;
+    memcpy(&length, stream + 4, sizeof length);
+    char *metadata = stream + 8 + length + 8; // behind the schema, which has no body
+    memcpy(&root, metadata, sizeof root);
+    memcpy(&back, metadata + root, sizeof back);
+    return metadata + root - back + 4 + 2 * 2; // Message.header is field 2 (format/Message.fbs)
+}
+
+static void test_rows_without_a_header(void **state) {
+    (void)state;
+    Error err;
+    char *f = make_folder(), *path = path_join(f, "a.arrow"), *bytes;
+    size_t size;
+    put_copy(f, "a.arrow", "indexed/data0.arrow", SIZE_MAX);
+    expect(file_read(&bytes, &size, path, &err), &err);
+    memset(second_header(bytes), 0, 2);
+    expect(file_write_text(path, bytes, size, &err), &err);
+    check_refused(f, "default", "says nothing of its rows");
+    free(bytes), free(path);
+    remove_folder(f);
+}
+
 // What becomes of the group of a file that was opened before: vanished, another, or cut short.
 static void check_change(const char *name, void (*change)(const char *path), const char *part) {
     Error err;
@@ -493,6 +519,7 @@ int main(void) {
         cmocka_unit_test(test_first_rows_that_cannot_be_read),
         cmocka_unit_test(test_files_without_ratings_among_others),
         cmocka_unit_test(test_more_rows_than_there_can_be),
+        cmocka_unit_test(test_rows_without_a_header),
         cmocka_unit_test(test_changed_files),
         cmocka_unit_test(test_a_mapped_file_cut_short),
     };

@@ -547,6 +547,8 @@ static Status index_messages(ArrowFile *f, int64_t at) {
         if (message->type() == arrow::ipc::MessageType::DICTIONARY_BATCH) {
             f->dictionaries.push_back(m);
         } else if (message->type() == arrow::ipc::MessageType::RECORD_BATCH) {
+            if (!message->header())
+                return Status::Invalid("the message at byte ", m.offset, " says nothing of its rows");
             describe_batch(&m, *message);
             if (!is_possible(m.rows, m.body)) return impossible_count(m.rows, m.body);
             f->batches.push_back(m);
