@@ -242,13 +242,14 @@ void rope_backward(Backend *be, Tensor dx, Tensor cos, Tensor sin) {
 #define CHECK_HEADS(t, batch, length, heads, size)                                                           \
     do {                                                                                                     \
         CHECK_SHAPE(t, batch, length, heads, size);                                                          \
-        CHECK(has_memory(t) && t.dtype == DTYPE_F32 && t.stride[3] == 1 && t.stride[2] == t.shape[3],        \
+        CHECK(has_memory(t) && t.dtype == q.dtype && t.stride[3] == 1 && t.stride[2] == t.shape[3],          \
               #t " is %s", describe(t).text);                                                                \
     } while (0)
 
 static void check_attention(Tensor q, Tensor k, Tensor v, Tensor o, Tensor lse, Tensor mask, Tensor starts,
                             bool causal) {
     CHECK(q.ndim == 4 && k.ndim == 4, "q is %s, k %s", describe(q).text, describe(k).text);
+    CHECK(q.dtype == DTYPE_F32 || q.dtype == DTYPE_BF16, "q is %s", describe(q).text);
     size_t B = q.shape[0], Tq = q.shape[1], H = q.shape[2], D = q.shape[3], Tk = k.shape[1], K = k.shape[2];
     CHECK_HEADS(q, B, Tq, H, D);
     CHECK_HEADS(k, B, Tk, K, D);
@@ -286,6 +287,7 @@ void attention_backward(Backend *be, Tensor dq, Tensor dk, Tensor dv, Tensor del
     check_attention(q, k, v, o, lse, mask, starts, causal);
     check_attention(dq, dk, dv, dout, lse, mask, starts, causal);
     CHECK_SAME(dq, q), CHECK_SAME(dk, k), CHECK_F32(delta), CHECK_SAME(delta, lse);
+    CHECK(dq.dtype == q.dtype, "dq is %s, q %s", describe(dq).text, describe(q).text);
     CHECK(tensor_exists(lse) && q.shape[1] == k.shape[1], "%zu queries, %zu keys", q.shape[1], k.shape[1]);
     RUN(attention_backward, 4, (dq, dk, dv, delta, dout, q, k, v, o, lse, mask, starts), scale, causal);
 }
