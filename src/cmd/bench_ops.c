@@ -43,7 +43,7 @@ struct Measured {
     double work;
     bool bytes;
     Tensor t[OPERANDS];
-    bool causal;
+    bool flag; // causal, or clear
 };
 
 static Tensor operand(Backend *be, Dtype dtype, int ndim, const size_t *shape) {
@@ -102,12 +102,12 @@ static void release(Backend *be, Measured *m) {
 
 static void run_forward(Backend *be, const Measured *m) {
     const Tensor *t = m->t;
-    attention_forward(be, t[0], t[1], t[2], t[3], t[4], TENSOR_NONE, TENSOR_NONE, 0.125f, m->causal);
+    attention_forward(be, t[0], t[1], t[2], t[3], t[4], TENSOR_NONE, TENSOR_NONE, 0.125f, m->flag);
 }
 static void run_backward(Backend *be, const Measured *m) {
     const Tensor *t = m->t;
     attention_backward(be, t[5], t[6], t[7], t[8], t[9], t[2], t[3], t[4], t[0], t[1], TENSOR_NONE,
-                       TENSOR_NONE, 0.125f, m->causal);
+                       TENSOR_NONE, 0.125f, m->flag);
 }
 
 typedef struct AttentionSize {
@@ -118,7 +118,7 @@ typedef struct AttentionSize {
 
 // What a query may see counts, not what is computed and then masked.
 static void measure_attention(Backend *be, const Flags *f, AttentionSize s, Dtype dtype) {
-    Measured m = {.run = run_forward, .causal = s.causal};
+    Measured m = {.run = run_forward, .flag = s.causal};
     for (size_t i = 0; i < 10; i++) {
         size_t heads = i == 3 || i == 4 || i == 6 || i == 7 ? s.K : s.H;
         m.t[i] = i == 1 || i == 8 ? operand(be, DTYPE_F32, SHAPE(s.B, s.H, s.T))
@@ -151,15 +151,16 @@ static void run_squares(Backend *be, const Measured *m) {
 }
 static void run_adamw(Backend *be, const Measured *m) {
     const Tensor *t = m->t;
-    adamw(be, t[0], t[1], t[2], t[3], t[4], t[5], 0.9, 0.999, 1e-8f);
+    adamw(be, t[0], t[1], t[2], t[3], t[4], t[5], t[6], 0.9, 0.999, 1e-8f, m->flag);
 }
 static void run_cross_entropy(Backend *be, const Measured *m) {
     cross_entropy(be, m->t[0], m->t[1], m->t[2], 1);
 }
 
 static void measure_bytes(Backend *be, const Flags *f, const char *name,
-                          void (*run)(Backend *, const Measured *), double bytes, const Tensor *t) {
-    Measured m = {.run = run, .work = bytes, .bytes = true};
+                          void (*run)(Backend *, const Measured *), bool flag, double bytes,
+                          const Tensor *t) {
+    Measured m = {.run = run, .work = bytes, .bytes = true, .flag = flag};
     snprintf(m.name, sizeof m.name, "%s", name);
     memcpy(m.t, t, sizeof m.t);
     for (size_t i = 0; i < OPERANDS; i++)
@@ -172,17 +173,23 @@ static void measure_memory(Backend *be, const Flags *f) {
     const size_t n = f->values, rows = 128, V = f->vocabulary;
     const double bytes = (double)n * sizeof(float);
 #define VALUES operand(be, DTYPE_F32, SHAPE(n))
-    measure_bytes(be, f, "triad", run_triad, 3 * bytes, (Tensor[OPERANDS]){VALUES, VALUES, VALUES});
-    measure_bytes(be, f, "sum_of_squares", run_squares, bytes,
+#define HYPER  operand(be, DTYPE_F32, SHAPE(3))
+#define CLIP   operand(be, DTYPE_F32, SHAPE(2))
+    measure_bytes(be, f, "triad", run_triad, false, 3 * bytes, (Tensor[OPERANDS]){VALUES, VALUES, VALUES});
+    measure_bytes(be, f, "sum_of_squares", run_squares, false, bytes,
                   (Tensor[OPERANDS]){operand(be, DTYPE_F32, SHAPE(1)), VALUES});
-    measure_bytes(be, f, "adamw", run_adamw, 7 * bytes,
-                  (Tensor[OPERANDS]){VALUES, VALUES, VALUES, VALUES, operand(be, DTYPE_F32, SHAPE(3)),
-                                     operand(be, DTYPE_F32, SHAPE(2))});
-    measure_bytes(be, f, "cross_entropy, F32", run_cross_entropy, 2.0 * (double)(rows * V) * sizeof(float),
-                  (Tensor[OPERANDS]){operand(be, DTYPE_F32, SHAPE(rows)),
-                                     operand(be, DTYPE_F32, SHAPE(rows, V)),
-                                     operand(be, DTYPE_I32, SHAPE(rows))});
+    measure_bytes(be, f, "adamw", run_adamw, false, 7 * bytes,
+                  (Tensor[OPERANDS]){VALUES, VALUES, VALUES, TENSOR_NONE, VALUES, HYPER, CLIP});
+    measure_bytes(
+        be, f, "adamw with a BF16 copy, clearing", run_adamw, true, 8.5 * bytes,
+        (Tensor[OPERANDS]){VALUES, VALUES, VALUES, operand(be, DTYPE_BF16, SHAPE(n)), VALUES, HYPER, CLIP});
+    measure_bytes(
+        be, f, "cross_entropy, F32", run_cross_entropy, false, 2.0 * (double)(rows * V) * sizeof(float),
+        (Tensor[OPERANDS]){operand(be, DTYPE_F32, SHAPE(rows)), operand(be, DTYPE_F32, SHAPE(rows, V)),
+                           operand(be, DTYPE_I32, SHAPE(rows))});
 #undef VALUES
+#undef HYPER
+#undef CLIP
 }
 
 static bool measure_all(const Flags *f, Error *err) {

@@ -127,7 +127,8 @@ void clip_factor(Backend *be, Tensor clip, Tensor squares, float max_norm);
 // AdamW (Loshchilov & Hutter 2017) in PyTorch's order of operations (spec 6), g = grad · clip[1]:
 // p *= hyper[0]; m += (g − m)(1 − beta1); v = beta2·v + (1 − beta2)·g²; p −= hyper[1] · m / (sqrt(v)/hyper[2]
 // + eps). hyper [3] F32 = {1 − lr·weight_decay, lr/(1 − beta1ᵗ), sqrt(1 − beta2ᵗ)}, computed on the host in
-// double; it and clip lie on the device so that a step can be captured as one graph. p, m, v updated; grad
-// read. The betas are double because 1 − beta is taken in double and then rounded: 1 − 0.999f is off by 1e-5.
-void adamw(Backend *be, Tensor p, Tensor m, Tensor v, Tensor grad, Tensor hyper, Tensor clip, double beta1,
-           double beta2, float eps);
+// double; it and clip lie on the device so that a step can be captured as one graph. p, m, v updated.
+// rounded (opt) BF16 = p; assigned. grad becomes 0 with clear, otherwise it is only read. The betas are
+// double because 1 − beta is taken in double and then rounded: 1 − 0.999f is off by 1e-5.
+void adamw(Backend *be, Tensor p, Tensor m, Tensor v, Tensor rounded, Tensor grad, Tensor hyper, Tensor clip,
+           double beta1, double beta2, float eps, bool clear);
