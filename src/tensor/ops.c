@@ -277,6 +277,7 @@ void attention_forward(Backend *be, Tensor o, Tensor lse, Tensor q, Tensor k, Te
                        Tensor starts, float scale, bool causal) {
     if (tensor_count(q) == 0) return;
     check_attention(q, k, v, o, lse, mask, starts, causal);
+    CHECK(scale > 0, "scale %g", (double)scale);
     RUN(attention_forward, 2, (o, lse, q, k, v, mask, starts), scale, causal);
 }
 
@@ -287,6 +288,7 @@ void attention_backward(Backend *be, Tensor dq, Tensor dk, Tensor dv, Tensor del
     check_attention(q, k, v, o, lse, mask, starts, causal);
     check_attention(dq, dk, dv, dout, lse, mask, starts, causal);
     CHECK_SAME(dq, q), CHECK_SAME(dk, k), CHECK_F32(delta), CHECK_SAME(delta, lse);
+    CHECK(scale > 0, "scale %g", (double)scale);
     CHECK(dq.dtype == q.dtype, "dq is %s, q %s", describe(dq).text, describe(q).text);
     CHECK(tensor_exists(lse) && q.shape[1] == k.shape[1], "%zu queries, %zu keys", q.shape[1], k.shape[1]);
     RUN(attention_backward, 4, (dq, dk, dv, delta, dout, q, k, v, o, lse, mask, starts), scale, causal);

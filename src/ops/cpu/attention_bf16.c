@@ -38,17 +38,19 @@ static void pack_rows(Pair *out, Head h, size_t first, size_t n, size_t D) {
                                 _mm512_maskz_loadu_epi16(first_of_32(D - d), bf16_row(h, first + i) + d));
 }
 
-// out [pair, TILE]: the same with the rows side by side, up to the next whole vector of them.
-static void pack_columns(Pair *out, Head h, size_t first, size_t n, size_t D) {
-    Pair line[MAX_PAIRS + LANES];
-    for (size_t i = 0; i < whole_lanes(n); i++) {
-        size_t pairs = pair_count(D);
-        if (i < n)
-            pack_rows(line, h, first + i, 1, D);
-        else
-            memset(line, 0, pairs * sizeof *line);
-        for (size_t p = 0; p < pairs; p++) out[p * TILE + i] = line[p];
-    }
+// out [pair, TILE]: the same with the rows side by side, up to the next whole vector of them; `rows` is room for
+// TILE · MAX_PAIRS pairs.
+static void pack_columns(Pair *out, Pair *rows, Head h, size_t first, size_t n, size_t D) {
+    size_t lanes = whole_lanes(n);
+    pack_rows(rows, h, first, n, D);
+    memset(rows + n * MAX_PAIRS, 0, (lanes - n) * MAX_PAIRS * sizeof *rows);
+    for (size_t i = 0; i < lanes; i += 4)
+        for (size_t p = 0; p < pair_count(D); p += 4) {
+            __m128 r[4];
+            for (size_t k = 0; k < 4; k++) r[k] = _mm_load_ps((float *)(rows + (i + k) * MAX_PAIRS + p));
+            _MM_TRANSPOSE4_PS(r[0], r[1], r[2], r[3]);
+            for (size_t k = 0; k < 4; k++) _mm_store_ps((float *)(out + (p + k) * TILE + i), r[k]);
+        }
 }
 
 // out [pair of rows, ATTENTION_MAX_D]: pairs of the same value of two neighbouring rows.
@@ -107,9 +109,12 @@ static void raise_base(ForwardTile *t, size_t i, __m512 largest, size_t queries,
 static void weights_forward(ForwardTile *t, const ForwardTask *a, Block b, size_t i) {
     const __m512 factor = _mm512_set1_ps(a->scale * LOG2_E);
     const float *s = t->s + i;
-    __m512 largest = _mm512_set1_ps(-INFINITY);
-    for (size_t j = 0; j < b.keys; j++)
-        largest = _mm512_max_ps(largest, _mm512_mul_ps(_mm512_load_ps(s + j * TILE), factor));
+    __m512 largest = _mm512_load_ps(s), odd = largest; // two, because each waits for its last result
+    for (size_t j = 1; j < b.keys; j += 2) {
+        odd = _mm512_max_ps(odd, _mm512_load_ps(s + j * TILE));
+        if (j + 1 < b.keys) largest = _mm512_max_ps(largest, _mm512_load_ps(s + (j + 1) * TILE));
+    }
+    largest = _mm512_mul_ps(_mm512_max_ps(largest, odd), factor);
     raise_base(t, i, largest, a->queries, whole_lanes(a->D));
     __m512 base = _mm512_load_ps(t->base + i), sum = _mm512_load_ps(t->sum + i);
     for (size_t j = 0; j < b.keys; j += 2) {
@@ -125,12 +130,11 @@ static void weights_forward(ForwardTile *t, const ForwardTask *a, Block b, size_
 
 static void forward_block(ForwardTile *t, const ForwardTask *a, Block b) {
     const size_t D = a->D, width = whole_lanes(D), lanes = whole_lanes(a->queries);
-    const float factor = a->scale * LOG2_E;
     pack_rows(t->k, a->k, b.j0, b.keys, D);
     pack_pairs(t->v, a->v, b.j0, b.keys, D);
     pair_product(t->s + b.first, TILE, (PairFactor){t->k, MAX_PAIRS, 1}, t->q + b.first, TILE, b.keys,
                  lanes - b.first, pair_count(D), false);
-    hide_keys(t->s, a, b, lanes, copysignf(UNSEEN, -factor), copysignf(INFINITY, -factor));
+    hide_keys(t->s, a, b, lanes, -UNSEEN, -INFINITY);
     for (size_t i = b.first; i < lanes; i += LANES) weights_forward(t, a, b, i);
     pair_product(t->o + b.first * width, width, (PairFactor){t->p + b.first, 1, TILE}, t->v, ATTENTION_MAX_D,
                  a->queries - b.first, width, pair_count(b.keys), true);
@@ -139,8 +143,8 @@ static void forward_block(ForwardTile *t, const ForwardTask *a, Block b) {
 void KERNEL(attention_forward_bf16)(const ForwardTask *a) {
     ForwardTile t;
     const size_t width = whole_lanes(a->D);
-    const float unseen = -UNSEEN * fabsf(a->scale * LOG2_E);
-    pack_columns(t.q, a->q, a->i0, a->queries, a->D);
+    const float unseen = -UNSEEN * (a->scale * LOG2_E);
+    pack_columns(t.q, t.k, a->q, a->i0, a->queries, a->D);
     memset(t.o, 0, a->queries * width * sizeof(float));
     for (size_t i = 0; i < TILE; i++) t.base[i] = -INFINITY, t.sum[i] = 0;
     for (size_t j0 = 0; j0 < a->keys;) {
@@ -236,8 +240,8 @@ static void show_keys(BackwardTile *t, const int *mask, size_t j0, size_t keys) 
 void KERNEL(attention_backward_bf16)(BackwardTask a, size_t group, size_t apart, size_t j0, size_t keys) {
     BackwardTile t;
     size_t D = a.D, width = whole_lanes(D);
-    pack_columns(t.k_columns, a.k, j0, keys, D);
-    pack_columns(t.v_columns, a.v, j0, keys, D);
+    pack_columns(t.k_columns, t.q, a.k, j0, keys, D);
+    pack_columns(t.v_columns, t.q, a.v, j0, keys, D);
     pack_pairs(t.k_pairs, a.k, j0, keys, D);
     show_keys(&t, a.mask, j0, keys);
     memset(t.dk, 0, keys * width * sizeof(float));

@@ -7,7 +7,7 @@
 #include <immintrin.h>
 #include <stdint.h>
 
-typedef uint32_t Pair; // two BF16 values, the first in the lower half
+typedef uint32_t __attribute__((may_alias)) Pair; // two BF16 values, the first in the lower half
 
 // The pair of row i at k lies at data[i · row + k · col].
 typedef struct PairFactor {
@@ -23,6 +23,7 @@ ALWAYS_INLINE void pair_block(float *c, size_t ldc, PairFactor a, const Pair *b,
     for (size_t i = 0; i < R; i++)
         for (size_t v = 0; v < V; v++)
             sum[i][v] = accumulate ? _mm512_loadu_ps(c + i * ldc + v * LANES) : _mm512_setzero_ps();
+#pragma GCC unroll 2
     for (size_t k = 0; k < K; k++)
         for (size_t i = 0; i < R; i++) {
             __m512bh left = (__m512bh)_mm512_set1_epi32((int)a.data[i * a.row + k * a.col]);
@@ -59,9 +60,9 @@ static inline __m512i pairs_of(__m512 low, __m512 high) {
     return _mm512_permutexvar_epi16(order, (__m512i)_mm512_cvtne2ps_pbh(high, low));
 }
 
-// 2ˣ for x ≤ 126; −infinity gives 0. 2^⌊x⌋ times a least-maximum polynomial of the rest (error 8e-8).
+// 2ˣ: 2^⌊x⌋ times a least-maximum polynomial of the rest (error 8e-8). Of −infinity the rest is 0 by definition of
+// the instruction, and the result 0.
 static inline __m512 exp2_lanes(__m512 x) {
-    x = _mm512_max_ps(_mm512_set1_ps(-200), x); // the second is kept when it is NaN
     __m512 r = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
     __m512 p = _mm512_set1_ps(0.0018777841f);
     p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.0089891274f));
