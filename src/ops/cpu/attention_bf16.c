@@ -18,6 +18,14 @@
 static size_t pair_count(size_t n) {
     return (n + 1) / 2;
 }
+// Packed rows lie close together: at a distance of a power of two they would share few sets of the first
+// cache.
+static size_t pair_stride(size_t D) {
+    return whole_lanes(pair_count(D));
+}
+static size_t value_stride(size_t D) {
+    return (D + 31) / 32 * 32;
+}
 static const uint16_t *bf16_row(Head h, size_t i) {
     return (const uint16_t *)h.data + i * h.stride;
 }
@@ -30,35 +38,35 @@ static __mmask16 first_of_16(size_t n) {
 
 // ---- packing n rows of a head of size D, from row `first` on; what lies beyond them becomes 0 ----
 
-// out [row, MAX_PAIRS]: pairs of neighbouring values of a row.
+// out [row, pair_stride]: pairs of neighbouring values of a row.
 static void pack_rows(Pair *out, Head h, size_t first, size_t n, size_t D) {
-    for (size_t i = 0; i < n; i++, out += MAX_PAIRS)
+    for (size_t i = 0; i < n; i++, out += pair_stride(D))
         for (size_t d = 0; d < D; d += 32)
             _mm512_storeu_si512(out + d / 2,
                                 _mm512_maskz_loadu_epi16(first_of_32(D - d), bf16_row(h, first + i) + d));
 }
 
-// out [pair, TILE]: the same with the rows side by side, up to the next whole vector of them; `rows` is room for
-// TILE · MAX_PAIRS pairs.
+// out [pair, TILE]: the same with the rows side by side, up to the next whole vector of them; `rows` is room
+// for TILE · MAX_PAIRS pairs.
 static void pack_columns(Pair *out, Pair *rows, Head h, size_t first, size_t n, size_t D) {
-    size_t lanes = whole_lanes(n);
+    size_t lanes = whole_lanes(n), stride = pair_stride(D);
     pack_rows(rows, h, first, n, D);
-    memset(rows + n * MAX_PAIRS, 0, (lanes - n) * MAX_PAIRS * sizeof *rows);
+    memset(rows + n * stride, 0, (lanes - n) * stride * sizeof *rows);
     for (size_t i = 0; i < lanes; i += 4)
         for (size_t p = 0; p < pair_count(D); p += 4) {
             __m128 r[4];
-            for (size_t k = 0; k < 4; k++) r[k] = _mm_load_ps((float *)(rows + (i + k) * MAX_PAIRS + p));
+            for (size_t k = 0; k < 4; k++) r[k] = _mm_load_ps((float *)(rows + (i + k) * stride + p));
             _MM_TRANSPOSE4_PS(r[0], r[1], r[2], r[3]);
             for (size_t k = 0; k < 4; k++) _mm_store_ps((float *)(out + (p + k) * TILE + i), r[k]);
         }
 }
 
-// out [pair of rows, ATTENTION_MAX_D]: pairs of the same value of two neighbouring rows.
+// out [pair of rows, value_stride]: pairs of the same value of two neighbouring rows.
 static void pack_pairs(Pair *out, Head h, size_t first, size_t n, size_t D) {
     const __m512i low = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7,
                                          38, 6, 37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0),
                   high = _mm512_add_epi16(low, _mm512_set1_epi16(16));
-    for (size_t i = 0; i < n; i += 2, out += ATTENTION_MAX_D)
+    for (size_t i = 0; i < n; i += 2, out += value_stride(D))
         for (size_t d = 0; d < D; d += 32) {
             __mmask32 mask = first_of_32(D - d);
             __m512i a = _mm512_maskz_loadu_epi16(mask, bf16_row(h, first + i) + d),
@@ -132,11 +140,11 @@ static void forward_block(ForwardTile *t, const ForwardTask *a, Block b) {
     const size_t D = a->D, width = whole_lanes(D), lanes = whole_lanes(a->queries);
     pack_rows(t->k, a->k, b.j0, b.keys, D);
     pack_pairs(t->v, a->v, b.j0, b.keys, D);
-    pair_product(t->s + b.first, TILE, (PairFactor){t->k, MAX_PAIRS, 1}, t->q + b.first, TILE, b.keys,
+    pair_product(t->s + b.first, TILE, (PairFactor){t->k, pair_stride(D), 1}, t->q + b.first, TILE, b.keys,
                  lanes - b.first, pair_count(D), false);
     hide_keys(t->s, a, b, lanes, -UNSEEN, -INFINITY);
     for (size_t i = b.first; i < lanes; i += LANES) weights_forward(t, a, b, i);
-    pair_product(t->o + b.first * width, width, (PairFactor){t->p + b.first, 1, TILE}, t->v, ATTENTION_MAX_D,
+    pair_product(t->o + b.first * width, width, (PairFactor){t->p + b.first, 1, TILE}, t->v, value_stride(D),
                  a->queries - b.first, width, pair_count(b.keys), true);
 }
 
@@ -211,18 +219,18 @@ static void backward_step(BackwardTile *t, const BackwardTask *a, Step s) {
     pack_rows(t->dout, a->dout, s.i0, s.queries, D);
     pack_pairs(t->q_pairs, a->q, s.i0, s.queries, D);
     pack_pairs(t->dout_pairs, a->dout, s.i0, s.queries, D);
-    pair_product(t->s, TILE, (PairFactor){t->q, MAX_PAIRS, 1}, t->k_columns, TILE, s.queries, keys,
+    pair_product(t->s, TILE, (PairFactor){t->q, pair_stride(D), 1}, t->k_columns, TILE, s.queries, keys,
                  pair_count(D), false);
-    pair_product(t->dp, TILE, (PairFactor){t->dout, MAX_PAIRS, 1}, t->v_columns, TILE, s.queries, keys,
+    pair_product(t->dp, TILE, (PairFactor){t->dout, pair_stride(D), 1}, t->v_columns, TILE, s.queries, keys,
                  pair_count(D), false);
     weights_backward(t, a, s);
-    pair_product(t->dv, width, (PairFactor){t->p, 1, TILE}, t->dout_pairs, ATTENTION_MAX_D, s.keys, width,
+    pair_product(t->dv, width, (PairFactor){t->p, 1, TILE}, t->dout_pairs, value_stride(D), s.keys, width,
                  pairs, true);
-    pair_product(t->dk, width, (PairFactor){t->ds_pairs, 1, TILE}, t->q_pairs, ATTENTION_MAX_D, s.keys, width,
+    pair_product(t->dk, width, (PairFactor){t->ds_pairs, 1, TILE}, t->q_pairs, value_stride(D), s.keys, width,
                  pairs, true);
     wait_for(a->before, passed);
     pair_product(a->dq_sum + s.i0 * a->dq_sum_stride, a->dq_sum_stride,
-                 (PairFactor){(const Pair *)(const void *)t->ds, TILE_PAIRS, 1}, t->k_pairs, ATTENTION_MAX_D,
+                 (PairFactor){(const Pair *)(const void *)t->ds, TILE_PAIRS, 1}, t->k_pairs, value_stride(D),
                  s.queries, width, pair_count(s.keys), s.j0 > 0);
     for (size_t i = s.i0; s.last && i < s.i0 + s.queries; i++)
         store_bf16(a->dq, i, a->dq_sum + i * a->dq_sum_stride, 1, D);

@@ -60,8 +60,8 @@ static inline __m512i pairs_of(__m512 low, __m512 high) {
     return _mm512_permutexvar_epi16(order, (__m512i)_mm512_cvtne2ps_pbh(high, low));
 }
 
-// 2ˣ: 2^⌊x⌋ times a least-maximum polynomial of the rest (error 8e-8). Of −infinity the rest is 0 by definition of
-// the instruction, and the result 0.
+// 2ˣ: 2^⌊x⌋ times a least-maximum polynomial of the rest (error 8e-8). Of −infinity the rest is 0 by
+// definition of the instruction, and the result 0.
 static inline __m512 exp2_lanes(__m512 x) {
     __m512 r = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
     __m512 p = _mm512_set1_ps(0.0018777841f);
