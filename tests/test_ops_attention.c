@@ -45,13 +45,15 @@ typedef struct Problem {
     bool causal;
 } Problem;
 
-static double score(const Problem *p, size_t b, size_t h, size_t i, size_t j) {
-    const Sizes *s = &p->s;
-    const double *q = p->q + ((b * s->Tq + i) * s->H + h) * s->D;
-    const double *k = p->k + ((b * s->Tk + j) * s->K + h / (s->H / s->K)) * s->D;
-    double dot = 0;
-    for (size_t d = 0; d < s->D; d++) dot += q[d] * k[d];
-    return dot * p->scale;
+// Where the rows of sequence b's key head for query head h begin in k or v; they lie K · D values apart.
+static const double *key_head(const double *x, const Sizes *s, size_t b, size_t h) {
+    return x + (b * s->Tk * s->K + h / (s->H / s->K)) * s->D;
+}
+
+static double dot(const double *x, const double *y, size_t n) {
+    double sum[2] = {0};
+    for (size_t d = 0; d + 1 < n; d += 2) sum[0] += x[d] * y[d], sum[1] += x[d + 1] * y[d + 1];
+    return sum[0] + sum[1] + (n % 2 ? x[n - 1] * y[n - 1] : 0);
 }
 
 // The weights of query i over its keys, and log Σ exp. A query that sees no key weighs all keys of its past
@@ -59,9 +61,11 @@ static double score(const Problem *p, size_t b, size_t h, size_t i, size_t j) {
 static double weights(double *w, const Problem *p, size_t b, size_t h, size_t i) {
     size_t reach = p->causal ? i + p->s.Tk - p->s.Tq + 1 : p->s.Tk, visible = 0;
     size_t first = p->starts ? (size_t)p->starts[b * p->s.Tk + i] : 0;
+    const double *q = p->q + ((b * p->s.Tq + i) * p->s.H + h) * p->s.D, *k = key_head(p->k, &p->s, b, h);
     double largest = -INFINITY, sum = 0;
     for (size_t j = first; j < reach; j++) {
-        w[j] = !p->mask || p->mask[b * p->s.Tk + j] != 0 ? score(p, b, h, i, j) : -INFINITY;
+        bool shown = !p->mask || p->mask[b * p->s.Tk + j] != 0;
+        w[j] = shown ? dot(q, k + j * p->s.K * p->s.D, p->s.D) * p->scale : -INFINITY;
         visible += w[j] > -INFINITY;
         largest = fmax(largest, w[j]);
     }
@@ -94,10 +98,9 @@ static double attend_row(double *o, double *w, const Problem *p, size_t b, size_
     const Sizes *s = &p->s;
     double lse = weights(w, p, b, h, i);
     for (size_t d = 0; d < s->D; d++) o[d] = 0;
-    for (size_t j = 0; j < s->Tk; j++) {
-        const double *v = p->v + ((b * s->Tk + j) * s->K + h / (s->H / s->K)) * s->D;
+    const double *v = key_head(p->v, s, b, h);
+    for (size_t j = 0; j < s->Tk; j++, v += s->K * s->D)
         for (size_t d = 0; w[j] != 0 && d < s->D; d++) o[d] += w[j] * v[d];
-    }
     return lse;
 }
 
@@ -223,12 +226,13 @@ static const Sizes longer[] = {{1, 1, 2, 1, 1, 2},    {2, 1, 100, 3, 1, 32}, {2,
                                {1, 65, 66, 2, 1, 96}, {3, 1, 130, 4, 4, 64}, {1, 1, 300, 9, 3, 7},
                                {1, 2, 129, 2, 1, 256}};
 
-// Each mask in F32 and BF16; by turns packed, and strided without lse.
+// Each mask in F32 and BF16, large ones by turns in one of them; by turns packed, and strided without lse.
 static void check_forward(Sizes s, bool causal, size_t starts) {
     for (size_t mask = 0; mask < MASK_KINDS; mask++)
         for (int bf16 = 0; bf16 <= 1; bf16++) {
             OpCase c = forward_case(s, causal, mask, starts, mask % 2 ? 1 : 3);
-            if ((mask + starts + s.Tq + causal + (size_t)bf16) % 2) {
+            if (s.Tq * s.Tk > 1000 && (mask + causal + starts) % 2 == (size_t)bf16) continue;
+            if ((mask / 2 + s.Tq + (size_t)bf16) % 2) {
                 c.args[0].gap = 3, c.args[2].gap = 2 * s.H * s.D, c.args[3].gap = 5,
                 c.args[4].gap = s.K * s.D;
                 c.args[1].ndim = 0;
@@ -362,7 +366,7 @@ static void test_backward_tiles(void **state) {
     check_backward(backward_case((Sizes){1, 80, 80, 1, 1, 6}, false, MASK_LEFT, STARTS_NONE, true));
     check_backward(backward_case((Sizes){1, 130, 130, 1, 1, 4}, true, MASK_LEFT, STARTS_NONE, false));
     check_backward(backward_case((Sizes){2, 70, 70, 2, 2, 4}, true, MASK_ALL_HIDDEN, STARTS_NONE, false));
-    check_backward(backward_case((Sizes){1, 200, 200, 4, 2, 4}, true, MASK_NONE, STARTS_NONE, false));
+    check_backward(backward_case((Sizes){1, 200, 200, 2, 1, 4}, true, MASK_NONE, STARTS_NONE, false));
 }
 
 static void test_backward_samples(void **state) {
@@ -372,10 +376,10 @@ static void test_backward_samples(void **state) {
         for (size_t starts = STARTS_ZERO; starts < STARTS_KINDS; starts++)
             for (size_t mask = i ? starts % 2 : 0; mask < MASK_KINDS; mask += i ? 2 : 1)
                 check_backward(backward_case(sizes[i], true, mask, starts, mask % 2));
-    for (size_t starts = STARTS_ZERO; starts < STARTS_KINDS; starts++) {
-        check_backward(backward_case((Sizes){1, 131, 131, 3, 1, 4}, true, MASK_HOLES, starts, false));
-        check_backward(backward_case((Sizes){2, 200, 200, 1, 1, 2}, true, MASK_NONE, starts, true));
-    }
+    for (size_t starts = STARTS_ZERO; starts < STARTS_KINDS; starts++)
+        check_backward(starts % 2
+                           ? backward_case((Sizes){1, 131, 131, 3, 1, 4}, true, MASK_HOLES, starts, false)
+                           : backward_case((Sizes){2, 200, 200, 1, 1, 2}, true, MASK_NONE, starts, true));
 }
 
 static int all_tests(void) {

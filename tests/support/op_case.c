@@ -208,7 +208,7 @@ static bool is_output(const Arg *a) {
 }
 
 // At most this many entries of a gradient are differentiated: the ends and evenly spread ones between.
-#define DIFFERENTIATED 30
+#define DIFFERENTIATED 24
 static size_t gradient_step(const OpCase *c, const Arg *a) {
     return a->gradient_of && c->loss && arg_count(a) > DIFFERENTIATED ? arg_count(a) / DIFFERENTIATED + 1 : 1;
 }
