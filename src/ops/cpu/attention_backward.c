@@ -78,6 +78,13 @@ static void backward_keys(BackwardTask a, size_t group, size_t apart, size_t j0,
     }
 }
 
+static void any_backward_keys(BackwardTask a, size_t group, size_t apart, size_t j0, size_t keys) {
+    if (BF16_PRODUCTS && a.q.dtype == DTYPE_BF16)
+        KERNEL(attention_backward_bf16)(a, group, apart, j0, keys);
+    else
+        backward_keys(a, group, apart, j0, keys);
+}
+
 static size_t sample_end(const int *starts, size_t T, Tile t) {
     size_t end = starts ? t.first + t.length : T;
     while (end < T && (size_t)starts[end] == t.sample) end++;
@@ -141,43 +148,63 @@ static void sum_dq_in(BackwardTask *a, const Slots *slots, size_t g) {
     a->dq_sum_apart = slots->memory ? a->T * width : a->D;
 }
 
+typedef struct Operands {
+    Tensor dq, dk, dv, delta, dout, q, k, v, lse, mask, starts;
+    float scale;
+    bool causal;
+} Operands;
+
+// The whole sequence b, key head `head`.
+static BackwardTask task_of(const Operands *x, const Slots *slots, size_t b, size_t head) {
+    size_t T = x->q.shape[1], H = x->q.shape[2], K = x->k.shape[2], h = head * (H / K);
+    BackwardTask a = {.dq = head_of(x->dq, b, h),
+                      .dout = head_of(x->dout, b, h),
+                      .q = head_of(x->q, b, h),
+                      .dk = head_of(x->dk, b, head),
+                      .dv = head_of(x->dv, b, head),
+                      .k = head_of(x->k, b, head),
+                      .v = head_of(x->v, b, head),
+                      .mask = sequence(x->mask, b),
+                      .lse = floats(x->lse) + (b * H + h) * T,
+                      .delta = floats(x->delta) + (b * H + h) * T,
+                      .T = T,
+                      .D = x->q.shape[3],
+                      .scale = x->scale,
+                      .causal = x->causal};
+    sum_dq_in(&a, slots, b * K + head);
+    return a;
+}
+
+// Tiles of keys that begin in a window of TILE positions.
+static void backward_window(const Operands *x, const Slots *slots, Progress *progress, Progress *finished,
+                            size_t task) {
+    size_t T = x->q.shape[1], K = x->k.shape[2], group = x->q.shape[2] / K, windows = tile_count(T);
+    size_t g = task / windows, first = task % windows * TILE;
+    const BackwardTask a = task_of(x, slots, g / K, g % K);
+    const int *s = sequence(x->starts, g / K);
+    if (slots->memory && g >= slots->count) wait_for(&finished[g - slots->count], windows);
+    for (Tile t = tile_from(s, T, first); t.first < min_size(first + TILE, T);
+         t = tile_from(s, T, t.first + t.length))
+        any_backward_keys(of_sample(&a, s, t, progress + g * windows), group, T, t.first - t.sample,
+                          t.length);
+    atomic_fetch_add(&finished[g], 1);
+}
+
 void KERNEL(attention_backward)(Backend *be, Tensor dq, Tensor dk, Tensor dv, Tensor delta, Tensor dout,
                                 Tensor q, Tensor k, Tensor v, Tensor o, Tensor lse, Tensor mask,
                                 Tensor starts, float scale, bool causal) {
-    size_t B = q.shape[0], T = q.shape[1], H = q.shape[2], D = q.shape[3], K = k.shape[2], group = H / K,
-           windows = tile_count(T);
-    // 8 bytes where k has TILE · D values: the stack has room
-    Progress progress[B * K * windows], finished[B * K], next;
-    Slots slots = take_slots(be, dq, B * K, group, windows);
+    size_t B = q.shape[0], T = q.shape[1], H = q.shape[2], D = q.shape[3], K = k.shape[2],
+           windows = tile_count(T), tasks = B * K * windows;
+    Progress progress[tasks], finished[B * K],
+        next; // 8 bytes where k has TILE · D values: the stack has room
+    const Operands x = {dq, dk, dv, delta, dout, q, k, v, lse, mask, starts, scale, causal};
+    const Slots slots = take_slots(be, dq, B * K, H / K, windows);
     check_starts(starts);
     all_row_dots(be, delta, dout, o);
-    for (size_t i = 0; i < B * K * windows; i++) atomic_init(&progress[i], 0);
+    for (size_t i = 0; i < tasks; i++) atomic_init(&progress[i], 0);
     for (size_t i = 0; i < B * K; i++) atomic_init(&finished[i], 0);
     atomic_init(&next, 0);
 #pragma omp parallel num_threads(threads_for(be, B *H *T *T *D / 4))
-    for (size_t task; (task = atomic_fetch_add(&next, 1)) < B * K * windows;) {
-        size_t g = task / windows, b = g / K, head = g % K, h = head * group, first = task % windows * TILE;
-        BackwardTask a = {.dq = head_of(dq, b, h),
-                          .dout = head_of(dout, b, h),
-                          .q = head_of(q, b, h),
-                          .dk = head_of(dk, b, head),
-                          .dv = head_of(dv, b, head),
-                          .k = head_of(k, b, head),
-                          .v = head_of(v, b, head),
-                          .mask = sequence(mask, b),
-                          .lse = floats(lse) + (b * H + h) * T,
-                          .delta = floats(delta) + (b * H + h) * T,
-                          .T = T,
-                          .D = D,
-                          .scale = scale,
-                          .causal = causal};
-        const int *s = sequence(starts, b);
-        sum_dq_in(&a, &slots, g);
-        if (slots.memory && g >= slots.count) wait_for(&finished[g - slots.count], windows);
-        for (Tile t = tile_from(s, T, first); t.first < min_size(first + TILE, T);
-             t = tile_from(s, T, t.first + t.length))
-            (BF16_PRODUCTS && q.dtype == DTYPE_BF16 ? KERNEL(attention_backward_bf16) : backward_keys)(
-                of_sample(&a, s, t, progress + g * windows), group, T, t.first - t.sample, t.length);
-        atomic_fetch_add(&finished[g], 1);
-    }
+    for (size_t task; (task = atomic_fetch_add(&next, 1)) < tasks;)
+        backward_window(&x, &slots, progress, finished, task);
 }
