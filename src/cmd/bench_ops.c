@@ -183,10 +183,14 @@ static void measure_memory(Backend *be, const Flags *f) {
     measure_bytes(
         be, f, "adamw with a BF16 copy, clearing", run_adamw, true, 8.5 * bytes,
         (Tensor[OPERANDS]){VALUES, VALUES, VALUES, operand(be, DTYPE_BF16, SHAPE(n)), VALUES, HYPER, CLIP});
-    measure_bytes(
-        be, f, "cross_entropy, F32", run_cross_entropy, false, 2.0 * (double)(rows * V) * sizeof(float),
-        (Tensor[OPERANDS]){operand(be, DTYPE_F32, SHAPE(rows)), operand(be, DTYPE_F32, SHAPE(rows, V)),
-                           operand(be, DTYPE_I32, SHAPE(rows))});
+    for (int bf16 = 0; bf16 <= 1; bf16++) {
+        const Dtype dtype = bf16 ? DTYPE_BF16 : DTYPE_F32;
+        measure_bytes(be, f, bf16 ? "cross_entropy, BF16" : "cross_entropy, F32", run_cross_entropy, false,
+                      2.0 * (double)(rows * V * dtype_size(dtype)),
+                      (Tensor[OPERANDS]){operand(be, DTYPE_F32, SHAPE(rows)),
+                                         operand(be, dtype, SHAPE(rows, V)),
+                                         operand(be, DTYPE_I32, SHAPE(rows))});
+    }
 #undef VALUES
 #undef HYPER
 #undef CLIP

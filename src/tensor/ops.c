@@ -360,7 +360,8 @@ void pixel_shuffle_backward(Backend *be, Tensor dx, Tensor dy, size_t S) {
 // ---- loss ----
 
 void cross_entropy(Backend *be, Tensor losses, Tensor logits, Tensor targets, float dscale) {
-    CHECK_F32(losses), CHECK_F32(logits), CHECK_I32(targets);
+    CHECK_F32(losses), CHECK_I32(targets);
+    CHECK_PLAIN(logits, logits.dtype == DTYPE_BF16 ? DTYPE_BF16 : DTYPE_F32);
     CHECK_COUNT(losses, tensor_rows(logits)), CHECK_COUNT(targets, tensor_rows(logits));
     if (tensor_count(logits)) RUN(cross_entropy, 2, (losses, logits, targets), dscale);
 }

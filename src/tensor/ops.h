@@ -112,8 +112,8 @@ void pixel_shuffle_backward(Backend *be, Tensor dx, Tensor dy, size_t S); // ass
 
 // ---- loss ----
 // losses[m] = log Σ exp(logits[m]) − logits[m, targets[m]], and logits becomes its own gradient times dscale:
-// (softmax − onehot) · dscale. logits [M, V] in place, targets [M] I32 in [0, V), losses [M] assigned.
-// With dscale 0 the logits stay as they are (validation).
+// (softmax − onehot) · dscale. logits [M, V] F32 or BF16 in place, targets [M] I32 in [0, V), losses [M]
+// assigned. With dscale 0 the logits stay as they are (validation).
 void cross_entropy(Backend *be, Tensor losses, Tensor logits, Tensor targets, float dscale);
 // total [1] = Σ x (in double, in a fixed order) · scale; assigned. x [n].
 void sum(Backend *be, Tensor total, Tensor x, float scale);
