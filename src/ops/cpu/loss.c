@@ -4,6 +4,8 @@
 #include "ops/cpu/kernels.h"
 #include "ops/cpu/vecmath.h"
 
+#include <omp.h>
+
 static float row_max(const float *x, size_t n) {
     float largest = x[0];
 #pragma omp simd reduction(max : largest)
@@ -51,41 +53,27 @@ static void store_bf16(uint16_t *y, const float *x, size_t n) {
     for (size_t i = 0; i < n; i++) y[i] = bf16_from_f32(x[i]);
 }
 
-// The same on BF16, whose exponentials are computed twice because there is nowhere to keep them exactly.
-static float cross_entropy_row_bf16(uint16_t *row, size_t V, size_t target, float dscale) {
-    float x[PIECE], largest = -INFINITY, logit = f32_from_bf16(row[target]);
-    double sum = 0;
-    for (size_t i = 0; i < pieces(V); i++) {
-        load_bf16(x, row + i * PIECE, piece_length(V, i));
-        float most = row_max(x, piece_length(V, i));
-        largest = most > largest ? most : largest;
-    }
-    for (size_t i = 0; i < pieces(V); i++) {
-        load_bf16(x, row + i * PIECE, piece_length(V, i));
-        sum += sum_exp(x, largest, piece_length(V, i), false);
-    }
-    float factor = dscale / (float)sum;
-    for (size_t i = 0, at = 0; dscale != 0 && i < pieces(V); i++, at += PIECE) {
-        size_t n = piece_length(V, i);
-        load_bf16(x, row + at, n);
-#pragma omp simd
-        for (size_t k = 0; k < n; k++) x[k] = exp_f32(x[k] - largest) * factor;
-        if (target >= at && target - at < n) x[target - at] -= dscale;
-        store_bf16(row + at, x, n);
-    }
-    return logf((float)sum) - (logit - largest);
+// A row of BF16 goes through floats that are this thread's alone.
+static float cross_entropy_row_bf16(uint16_t *row, float *x, size_t V, size_t target, float dscale) {
+    load_bf16(x, row, V);
+    float loss = cross_entropy_row(x, V, target, dscale);
+    if (dscale != 0) store_bf16(row, x, V);
+    return loss;
 }
 
 void KERNEL(cross_entropy)(Backend *be, Tensor losses, Tensor logits, Tensor targets, float dscale) {
     size_t M = tensor_rows(logits), V = tensor_cols(logits);
-#pragma omp parallel for num_threads(threads_for(be, 4 * M * V))
+    int threads = threads_for(be, 4 * M * V);
+    bool bf16 = logits.dtype == DTYPE_BF16;
+    float *rows = bf16 ? cpu_scratch(be, (size_t)threads * V * sizeof(float)) : NULL;
+#pragma omp parallel for num_threads(threads)
     for (size_t m = 0; m < M; m++) {
         int target = ints(targets)[m];
         CHECK(target >= 0 && (size_t)target < V, "row %zu has target %d of %zu", m, target, V);
         floats(losses)[m] =
-            logits.dtype == DTYPE_BF16
-                ? cross_entropy_row_bf16((uint16_t *)logits.data + m * V, V, (size_t)target, dscale)
-                : cross_entropy_row(floats(logits) + m * V, V, (size_t)target, dscale);
+            bf16 ? cross_entropy_row_bf16((uint16_t *)logits.data + m * V,
+                                          rows + (size_t)omp_get_thread_num() * V, V, (size_t)target, dscale)
+                 : cross_entropy_row(floats(logits) + m * V, V, (size_t)target, dscale);
     }
 }
 
