@@ -351,7 +351,7 @@ static void test_backward(void **state) {
     (void)state;
     static const Sizes sizes[] = {{1, 1, 1, 1, 1, 2},   {2, 3, 3, 2, 1, 4},   {2, 9, 9, 3, 1, 6},
                                   {2, 17, 17, 4, 2, 8}, {1, 5, 5, 2, 1, 255}, {1, 7, 7, 1, 1, 13},
-                                  {1, 6, 6, 1, 1, 33}};
+                                  {1, 6, 6, 1, 1, 33},  {3, 17, 17, 3, 3, 4}};
     for (size_t i = 0; i < COUNT(sizes); i++)
         for (int causal = 0; causal <= 1; causal++)
             for (size_t mask = 0; mask < MASK_KINDS; mask++)
