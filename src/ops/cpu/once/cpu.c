@@ -150,8 +150,12 @@ bool backend_cpu_create(Backend **be, size_t threads, Error *err) {
     CpuState *state = mem_zeroed(1, sizeof *state);
     *state = (CpuState){.threads = (int)threads, .level = cpu_level_names[level]};
     *be = mem_zeroed(1, sizeof **be);
-    **be = (Backend){
-        .name = "cpu", .alignment = 64, .ops = levels[level].ops, .device = &device, .state = state};
+    **be = (Backend){.name = "cpu",
+                     .bf16 = level == CPU_AVX512_BF16,
+                     .alignment = 64,
+                     .ops = levels[level].ops,
+                     .device = &device,
+                     .state = state};
     char library[64];
     gemm_describe(library, sizeof library);
     snprintf((*be)->detail, sizeof(*be)->detail, "%s, %zu thread%s, %s", levels[level].title, threads,
