@@ -309,6 +309,13 @@ void op_case_check(OpCase c) {
     for (size_t i = 0; i < CASE_ARGS; i++) free(s[i].value), free(s[i].before), free(s[i].after);
 }
 
+void op_case_check_bf16(OpCase c, unsigned args) {
+    for (unsigned i = 0; i < CASE_ARGS; i++)
+        if (args >> i & 1) c.args[i].dtype = DTYPE_BF16;
+    c.limit_bf16 = 0.51;
+    op_case_check(c);
+}
+
 // ---- levels ----
 
 static bool level_works(const char *level) {

@@ -64,7 +64,10 @@ struct OpCase {
 #define ARG_SHAPE(...) .ndim = (int)(sizeof((size_t[]){__VA_ARGS__}) / sizeof(size_t)), .shape = {__VA_ARGS__}
 
 size_t arg_count(const Arg *a); // values of an argument
-void op_case_check(OpCase c);   // fails the test with the first thing that is wrong
+// The same with the arguments of these bits (1 << index) in BF16, whose limit is half an epsilon, one
+// rounding.
+void op_case_check_bf16(OpCase c, unsigned args);
+void op_case_check(OpCase c); // fails the test with the first thing that is wrong
 
 // Calls run() in a process of its own for each level of instructions the machine has, with VLM_CPU_LEVEL set,
 // or once when the variable is set already. The exit status for main: 0 when all went well.
