@@ -182,6 +182,7 @@ static void measure_memory(Backend *be, const Flags *f) {
     const size_t n = f->values;
     const double bytes = (double)n * sizeof(float);
 #define VALUES operand(be, DTYPE_F32, SHAPE(n))
+#define HALVES operand(be, DTYPE_BF16, SHAPE(n))
 #define HYPER  operand(be, DTYPE_F32, SHAPE(3)), operand(be, DTYPE_F32, SHAPE(2)) // and clip
     if (wanted(f, "triad"))
         measure_bytes(be, f, "triad", run_triad, false, 3 * bytes,
@@ -193,10 +194,13 @@ static void measure_memory(Backend *be, const Flags *f) {
         measure_bytes(be, f, "adamw", run_adamw, false, 7 * bytes,
                       (Tensor[OPERANDS]){VALUES, VALUES, VALUES, TENSOR_NONE, VALUES, HYPER});
     if (wanted(f, "adamw with a BF16 copy, clearing"))
-        measure_bytes(
-            be, f, "adamw with a BF16 copy, clearing", run_adamw, true, 8.5 * bytes,
-            (Tensor[OPERANDS]){VALUES, VALUES, VALUES, operand(be, DTYPE_BF16, SHAPE(n)), VALUES, HYPER});
+        measure_bytes(be, f, "adamw with a BF16 copy, clearing", run_adamw, true, 8.5 * bytes,
+                      (Tensor[OPERANDS]){VALUES, VALUES, VALUES, HALVES, VALUES, HYPER});
+    if (wanted(f, "adamw with BF16 moments"))
+        measure_bytes(be, f, "adamw with BF16 moments", run_adamw, false, 5 * bytes,
+                      (Tensor[OPERANDS]){VALUES, HALVES, HALVES, TENSOR_NONE, VALUES, HYPER});
 #undef VALUES
+#undef HALVES
 #undef HYPER
 }
 
