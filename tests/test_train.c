@@ -242,7 +242,7 @@ static void test_frozen_group_has_no_memory(void **state) {
     const bool trained[GROUP_TRAINED] = {true, false, true};
     size_t planned;
     Error err;
-    assert_true(optimizer_measure(&planned, be, &frozen.config.vlm, trained, &err));
+    assert_true(optimizer_measure(&planned, be, &frozen.config.vlm, trained, DTYPE_F32, &err));
     assert_int_equal(planned, frozen.trainer.optimizer.arena.size);
     assert_true(frozen.model.params.gradients.size < all.model.params.gradients.size);
     assert_true(planned < all.trainer.optimizer.arena.size);
