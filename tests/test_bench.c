@@ -217,6 +217,17 @@ static void limits_and_tables(void **state) {
     free(line);
 }
 
+static void operators_are_measured(void **state) {
+    (void)state;
+    json_t *row = run_json("bench ops --only squares --values 5000 --seconds 0 --json");
+    assert_string_equal(json_string_value(json_object_get(row, "name")), "sum_of_squares");
+    assert_string_equal(json_string_value(json_object_get(row, "unit")), "GB/s");
+    assert_true(number(row, "seconds") > 0 && number(row, "rate") > 0);
+    json_decref(row);
+    program_expect("bench ops --only triad --values 5000 --seconds 0", 0, "GB/s", "");
+    program_expect("bench ops --values 1", 2, "", "values");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(packing_gives_the_figures_of_nanovlm),
@@ -225,6 +236,7 @@ int main(void) {
         cmocka_unit_test(wrong_command_lines_are_refused),
         cmocka_unit_test(stages_count_what_the_samples_hold),
         cmocka_unit_test(limits_and_tables),
+        cmocka_unit_test(operators_are_measured),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

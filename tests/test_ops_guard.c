@@ -119,6 +119,15 @@ static void more_queries_than_keys(Fixture *f) {
            k = tensor_reshape(tensor_head(f->x, 3), SHAPE(1, 3, 1, 6));
     attention_forward(f->be, q, TENSOR_NONE, q, k, k, TENSOR_NONE, TENSOR_NONE, 1, true);
 }
+static void attention_of_two_dtypes(Fixture *f) {
+    Tensor x = tensor_reshape(f->x, SHAPE(1, 4, 1, 6)), half = x;
+    half.dtype = DTYPE_BF16;
+    attention_forward(f->be, x, TENSOR_NONE, half, x, x, TENSOR_NONE, TENSOR_NONE, 1, true);
+}
+static void attention_without_scale(Fixture *f) {
+    Tensor x = tensor_reshape(f->x, SHAPE(1, 4, 1, 6));
+    attention_forward(f->be, x, TENSOR_NONE, x, x, x, TENSOR_NONE, TENSOR_NONE, 0, true);
+}
 // Attention over 4 positions with these starts, whose memory is y's.
 static void attend_from(Fixture *f, const int32_t starts[4], bool causal) {
     Tensor x = tensor_reshape(f->x, SHAPE(1, 4, 1, 6)), list = f->y;
@@ -173,6 +182,8 @@ static void test_wrong_calls_abort(void **state) {
     assert_true(aborts(half_of_a_pair));
     assert_true(aborts(no_square));
     assert_true(aborts(more_queries_than_keys));
+    assert_true(aborts(attention_of_two_dtypes));
+    assert_true(aborts(attention_without_scale));
     assert_true(aborts(samples_unless_causal));
     assert_true(aborts(start_in_another_sample));
     assert_true(aborts(start_in_the_future));

@@ -3,6 +3,7 @@
 #include "support/golden.h"
 #include "support/op_case.h"
 
+#include "base/half.h"
 #include "base/memory.h"
 #include "ops/cpu/cpu.h"
 #include "ops/cpu/vecmath.h"
@@ -210,6 +211,51 @@ static void test_adamw(void **state) {
     }
 }
 
+// BF16 moments: within one step of BF16 of the exact ones.
+static void test_adamw_bf16(void **state) {
+    (void)state;
+    static const size_t sizes[] = {1, 7, 511, 513, 20000};
+    for (size_t i = 0; i < COUNT(sizes); i++) {
+        size_t n = sizes[i];
+        OpCase c = {.op = "adamw",
+                    .run = run_adamw,
+                    .prepare = prepare_adamw,
+                    .reference = ref_adamw,
+                    .limit = 4,
+                    .limit_bf16 = 1.01,
+                    .args = {F32_ARG(p, ROLE_ACCUMULATED, n), BF16_ARG(m, ROLE_ACCUMULATED, n),
+                             BF16_ARG(v, ROLE_ACCUMULATED, n), NO_ARG(rounded, ROLE_ASSIGNED),
+                             F32_ARG(grad, ROLE_ACCUMULATED, n), F32_ARG(hyper, ROLE_IN, 3),
+                             F32_ARG(clip, ROLE_IN, 2)}};
+        c.args[2].low = 0;
+        op_case_check(c);
+    }
+}
+
+// Without gradients BF16 moments decay as fast as exact ones, though a step is less than half of what BF16
+// tells.
+static void test_bf16_moments_decay(void **state) {
+    (void)state;
+    enum { N = 4096, STEPS = 200 };
+    static float p[N], grad[N], hyper[3] = {1, 0, 1}, clip[2] = {0, 1};
+    static uint16_t m[N], v[N];
+    Backend *be = new_backend();
+    double mean = 0, expected = 1;
+    for (size_t i = 0; i < N; i++) v[i] = bf16_from_f32(1);
+    for (int step = 0; step < STEPS; step++, expected *= (float)0.999) {
+        hyper[0] = 1 - 1e-6f * (float)step;
+        adamw(be, tensor_at(p, DTYPE_F32, SHAPE(N)), tensor_at(m, DTYPE_BF16, SHAPE(N)),
+              tensor_at(v, DTYPE_BF16, SHAPE(N)), TENSOR_NONE, tensor_at(grad, DTYPE_F32, SHAPE(N)),
+              tensor_at(hyper, DTYPE_F32, SHAPE(3)), tensor_at(clip, DTYPE_F32, SHAPE(2)), 0.9, 0.999, 1e-8f,
+              false);
+    }
+    for (size_t i = 0; i < N; i++) mean += f32_from_bf16(v[i]) / N;
+    // A step's rounding has a deviation of at most half of 2^-8; five of the deviation of the mean.
+    expect_within("mean of decayed BF16 moments", fabs(mean - expected), 5 * 0x1p-9 * sqrt(STEPS) / sqrt(N),
+                  "mean %g, expected %g", mean, expected);
+    backend_destroy(be);
+}
+
 // The exponential all kernels share: every 769th float from where it underflows to where it overflows.
 static void test_exp(void **state) {
     (void)state;
@@ -237,9 +283,14 @@ static void test_exp(void **state) {
 
 static int all_tests(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_cross_entropy), cmocka_unit_test(test_cross_entropy_far_out),
-        cmocka_unit_test(test_sums),          cmocka_unit_test(test_clip_factor),
-        cmocka_unit_test(test_adamw),         cmocka_unit_test(test_exp),
+        cmocka_unit_test(test_cross_entropy),
+        cmocka_unit_test(test_cross_entropy_far_out),
+        cmocka_unit_test(test_sums),
+        cmocka_unit_test(test_clip_factor),
+        cmocka_unit_test(test_adamw),
+        cmocka_unit_test(test_adamw_bf16),
+        cmocka_unit_test(test_bf16_moments_decay),
+        cmocka_unit_test(test_exp),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     print_worst_shares();

@@ -82,8 +82,11 @@ static double seconds_of_call(Backend *be, const Measured *m, double enough) {
     return fastest;
 }
 
+static bool wanted(const Flags *f, const char *name) {
+    return !f->only || strstr(name, f->only);
+}
+
 static void measure(Backend *be, const Measured *m, const Flags *f) {
-    if (!strstr(m->name, f->only ? f->only : "")) return;
     double seconds = seconds_of_call(be, m, f->seconds.value), rate = bench_rate(m->work * 1e-9, seconds);
     if (f->json)
         bench_print_json(json_pack("{s:s, s:f, s:f, s:s}", "name", m->name, "seconds", seconds, "rate", rate,
@@ -116,24 +119,30 @@ typedef struct AttentionSize {
     bool causal;
 } AttentionSize;
 
-// What a query may see counts, not what is computed and then masked.
-static void measure_attention(Backend *be, const Flags *f, AttentionSize s, Dtype dtype) {
-    Measured m = {.run = run_forward, .flag = s.causal};
+static void set_attention_values(Backend *be, Measured *m, AttentionSize s, Dtype dtype) {
     for (size_t i = 0; i < 10; i++) {
         size_t heads = i == 3 || i == 4 || i == 6 || i == 7 ? s.K : s.H;
-        m.t[i] = i == 1 || i == 8 ? operand(be, DTYPE_F32, SHAPE(s.B, s.H, s.T))
-                                  : operand(be, dtype, SHAPE(s.B, s.T, heads, s.D));
-        if (i == 2 || i == 3 || i == 4 || i == 9) set_values(be, m.t[i]);
+        m->t[i] = i == 1 || i == 8 ? operand(be, DTYPE_F32, SHAPE(s.B, s.H, s.T))
+                                   : operand(be, dtype, SHAPE(s.B, s.T, heads, s.D));
+        if (i == 2 || i == 3 || i == 4 || i == 9) set_values(be, m->t[i]);
     }
+}
+
+// What a query may see counts, not what is computed and then masked.
+static void measure_attention(Backend *be, const Flags *f, AttentionSize s, Dtype dtype) {
+    Measured forward = {.run = run_forward, .flag = s.causal}, backward = {.run = run_backward};
+    snprintf(forward.name, sizeof forward.name, "attention_forward %s, %s", s.name, dtype_name(dtype));
+    snprintf(backward.name, sizeof backward.name, "attention_backward %s, %s", s.name, dtype_name(dtype));
+    if (!wanted(f, forward.name) && !wanted(f, backward.name)) return;
     double seen = (double)(s.B * s.H) * (double)s.T * (s.causal ? (double)(s.T + 1) / 2 : (double)s.T);
-    snprintf(m.name, sizeof m.name, "attention_forward %s, %s", s.name, dtype_name(dtype));
-    m.work = 4 * (double)s.D * seen;
-    run_forward(be, &m); // o and lse, whether it is measured or not
-    measure(be, &m, f);
-    snprintf(m.name, sizeof m.name, "attention_backward %s, %s", s.name, dtype_name(dtype));
-    m.work *= 2.5, m.run = run_backward;
-    measure(be, &m, f);
-    release(be, &m);
+    set_attention_values(be, &forward, s, dtype);
+    memcpy(backward.t, forward.t, sizeof forward.t);
+    forward.work = 4 * (double)s.D * seen, backward.work = 10 * (double)s.D * seen;
+    backward.flag = s.causal;
+    run_forward(be, &forward); // backward needs o and lse
+    if (wanted(f, forward.name)) measure(be, &forward, f);
+    if (wanted(f, backward.name)) measure(be, &backward, f);
+    release(be, &forward);
 }
 
 // ---- where bytes count ----
@@ -170,30 +179,39 @@ static void measure_bytes(Backend *be, const Flags *f, const char *name,
 }
 
 static void measure_memory(Backend *be, const Flags *f) {
-    const size_t n = f->values, rows = 128, V = f->vocabulary;
+    const size_t n = f->values;
     const double bytes = (double)n * sizeof(float);
 #define VALUES operand(be, DTYPE_F32, SHAPE(n))
-#define HYPER  operand(be, DTYPE_F32, SHAPE(3))
-#define CLIP   operand(be, DTYPE_F32, SHAPE(2))
-    measure_bytes(be, f, "triad", run_triad, false, 3 * bytes, (Tensor[OPERANDS]){VALUES, VALUES, VALUES});
-    measure_bytes(be, f, "sum_of_squares", run_squares, false, bytes,
-                  (Tensor[OPERANDS]){operand(be, DTYPE_F32, SHAPE(1)), VALUES});
-    measure_bytes(be, f, "adamw", run_adamw, false, 7 * bytes,
-                  (Tensor[OPERANDS]){VALUES, VALUES, VALUES, TENSOR_NONE, VALUES, HYPER, CLIP});
-    measure_bytes(
-        be, f, "adamw with a BF16 copy, clearing", run_adamw, true, 8.5 * bytes,
-        (Tensor[OPERANDS]){VALUES, VALUES, VALUES, operand(be, DTYPE_BF16, SHAPE(n)), VALUES, HYPER, CLIP});
-    for (int bf16 = 0; bf16 <= 1; bf16++) {
-        const Dtype dtype = bf16 ? DTYPE_BF16 : DTYPE_F32;
-        measure_bytes(be, f, bf16 ? "cross_entropy, BF16" : "cross_entropy, F32", run_cross_entropy, false,
-                      2.0 * (double)(rows * V * dtype_size(dtype)),
+#define HALVES operand(be, DTYPE_BF16, SHAPE(n))
+#define HYPER  operand(be, DTYPE_F32, SHAPE(3)), operand(be, DTYPE_F32, SHAPE(2)) // and clip
+    if (wanted(f, "triad"))
+        measure_bytes(be, f, "triad", run_triad, false, 3 * bytes,
+                      (Tensor[OPERANDS]){VALUES, VALUES, VALUES});
+    if (wanted(f, "sum_of_squares"))
+        measure_bytes(be, f, "sum_of_squares", run_squares, false, bytes,
+                      (Tensor[OPERANDS]){operand(be, DTYPE_F32, SHAPE(1)), VALUES});
+    if (wanted(f, "adamw"))
+        measure_bytes(be, f, "adamw", run_adamw, false, 7 * bytes,
+                      (Tensor[OPERANDS]){VALUES, VALUES, VALUES, TENSOR_NONE, VALUES, HYPER});
+    if (wanted(f, "adamw with a BF16 copy, clearing"))
+        measure_bytes(be, f, "adamw with a BF16 copy, clearing", run_adamw, true, 8.5 * bytes,
+                      (Tensor[OPERANDS]){VALUES, VALUES, VALUES, HALVES, VALUES, HYPER});
+    if (wanted(f, "adamw with BF16 moments"))
+        measure_bytes(be, f, "adamw with BF16 moments", run_adamw, false, 5 * bytes,
+                      (Tensor[OPERANDS]){VALUES, HALVES, HALVES, TENSOR_NONE, VALUES, HYPER});
+#undef VALUES
+#undef HALVES
+#undef HYPER
+}
+
+static void measure_loss(Backend *be, const Flags *f, Dtype dtype) {
+    const size_t rows = 128, V = f->vocabulary;
+    const char *name = dtype == DTYPE_BF16 ? "cross_entropy, BF16" : "cross_entropy, F32";
+    if (wanted(f, name))
+        measure_bytes(be, f, name, run_cross_entropy, false, 2.0 * (double)(rows * V * dtype_size(dtype)),
                       (Tensor[OPERANDS]){operand(be, DTYPE_F32, SHAPE(rows)),
                                          operand(be, dtype, SHAPE(rows, V)),
                                          operand(be, DTYPE_I32, SHAPE(rows))});
-    }
-#undef VALUES
-#undef HYPER
-#undef CLIP
 }
 
 static bool measure_all(const Flags *f, Error *err) {
@@ -204,6 +222,8 @@ static bool measure_all(const Flags *f, Error *err) {
     if (!backend_cpu_create(&be, f->threads, err)) return false;
     if (!f->json) printf("%s\n", be->detail);
     measure_memory(be, f);
+    measure_loss(be, f, DTYPE_F32);
+    measure_loss(be, f, DTYPE_BF16);
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         measure_attention(be, f, sizes[i], DTYPE_F32);
         measure_attention(be, f, sizes[i], DTYPE_BF16);

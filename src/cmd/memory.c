@@ -26,7 +26,7 @@ static bool print_memory(Backend *be, const Config *c, Error *err) {
     VlmMemory m;
     size_t moments;
     if (!vlm_measure(&m, be, &c->vlm, &plan, err) ||
-        !optimizer_measure(&moments, be, &c->vlm, plan.trained, err))
+        !optimizer_measure(&moments, be, &c->vlm, plan.trained, optimizer_moments(&c->options), err))
         return false;
     printf("batch of %zu x %zu tokens, at most %zu tiles of %zu pixels\n", plan.max_batch, plan.max_positions,
            plan.max_tiles, c->vlm.vit_img_size);

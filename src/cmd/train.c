@@ -164,7 +164,7 @@ static bool open_model(Job *j, Error *err) {
     };
     trainer_trained_groups(plan.trained, &c->train);
     if (!vlm_create(&j->model, j->be, &c->vlm, &plan, err) ||
-        !trainer_create(&j->trainer, &j->model, &c->train, err))
+        !trainer_create(&j->trainer, &j->model, &c->train, optimizer_moments(&c->options), err))
         return false;
     if (!first_weights(j, err)) return false;
     log_info("backend: %s, %s, dtype %s", j->be->name, j->be->detail, dtype_name(plan.dtype));

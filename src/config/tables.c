@@ -143,6 +143,8 @@ static const Field option_fields[] = {
       "samples over max_sample_length or lm_max_length: left out, or cut at their end"),
     F_CHOICE(init, "nanovlm", "nanovlm|scaled",
       "initial weights: N(0, 0.02), or scaled for training from scratch"),
+    F_CHOICE(moments, "f32", "f32|bf16",
+      "AdamW's moments: exact, or in half the memory, rounded by chance"),
     F_CHOICE(interpolate_positions, "none", "none|bicubic|bilinear",
       "how positions of weights made for another vit_img_size are carried over; none: an error"),
     F(run_name, STRING, NULL, ANY, "name of the run; none: made from the configuration"),

@@ -400,7 +400,8 @@ void clip_factor(Backend *be, Tensor clip, Tensor squares, float max_norm) {
 
 void adamw(Backend *be, Tensor p, Tensor m, Tensor v, Tensor rounded, Tensor grad, Tensor hyper, Tensor clip,
            double beta1, double beta2, float eps, bool clear) {
-    CHECK_F32(p), CHECK_F32(m), CHECK_F32(v), CHECK_F32(grad), CHECK_F32(hyper), CHECK_F32(clip);
+    CHECK_F32(p), CHECK_F32(grad), CHECK_F32(hyper), CHECK_F32(clip);
+    CHECK_PLAIN(m, m.dtype == DTYPE_BF16 ? DTYPE_BF16 : DTYPE_F32), CHECK_PLAIN(v, m.dtype);
     CHECK_COUNT(m, tensor_count(p)), CHECK_COUNT(v, tensor_count(p)), CHECK_COUNT(grad, tensor_count(p));
     CHECK_COUNT(hyper, 3), CHECK_COUNT(clip, 2);
     if (tensor_exists(rounded)) CHECK_PLAIN(rounded, DTYPE_BF16), CHECK_COUNT(rounded, tensor_count(p));

@@ -132,7 +132,9 @@ void clip_factor(Backend *be, Tensor clip, Tensor squares, float max_norm);
 // p *= hyper[0]; m += (g − m)(1 − beta1); v = beta2·v + (1 − beta2)·g²; p −= hyper[1] · m / (sqrt(v)/hyper[2]
 // + eps). hyper [3] F32 = {1 − lr·weight_decay, lr/(1 − beta1ᵗ), sqrt(1 − beta2ᵗ)}, computed on the host in
 // double; it and clip lie on the device so that a step can be captured as one graph. p, m, v updated.
-// rounded (opt) BF16 = p; assigned. grad becomes 0 with clear, otherwise it is only read. The betas are
-// double because 1 − beta is taken in double and then rounded: 1 − 0.999f is off by 1e-5.
+// m and v are F32, or both BF16; then they are rounded up or down by a chance that is the same for the same
+// arguments, so that their means are right. rounded (opt) BF16 = p; assigned. grad becomes 0 with clear,
+// otherwise it is only read. The betas are double because 1 − beta is taken in double and then rounded: 1 −
+// 0.999f is off by 1e-5.
 void adamw(Backend *be, Tensor p, Tensor m, Tensor v, Tensor rounded, Tensor grad, Tensor hyper, Tensor clip,
            double beta1, double beta2, float eps, bool clear);

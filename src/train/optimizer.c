@@ -4,6 +4,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 // Planned gradients show in the shape, also while nothing is allocated yet.
 static bool is_trained(const Param *p) {
@@ -15,8 +16,8 @@ static void take_all(Optimizer *o) {
     for (size_t i = 0; i < o->params->count; i++) {
         const Param *p = &o->params->items[i];
         if (!is_trained(p)) continue;
-        o->m[i] = arena_take(&o->arena, DTYPE_F32, p->ndim, p->shape);
-        o->v[i] = arena_take(&o->arena, DTYPE_F32, p->ndim, p->shape);
+        o->m[i] = arena_take(&o->arena, o->moments, p->ndim, p->shape);
+        o->v[i] = arena_take(&o->arena, o->moments, p->ndim, p->shape);
         n_trained++;
     }
     o->squares = arena_take(&o->arena, DTYPE_F32, SHAPE(n_trained));
@@ -25,8 +26,12 @@ static void take_all(Optimizer *o) {
         o->hyper[g] = arena_take(&o->arena, DTYPE_F32, SHAPE(HYPER_COUNT));
 }
 
-void optimizer_plan(Optimizer *o, Backend *be, Params *params) {
-    *o = (Optimizer){.be = be, .params = params, .arena = arena_measure(be, "optimizer")};
+Dtype optimizer_moments(const TrainOptions *options) {
+    return strcmp(options->moments, "bf16") ? DTYPE_F32 : DTYPE_BF16;
+}
+
+void optimizer_plan(Optimizer *o, Backend *be, Params *params, Dtype moments) {
+    *o = (Optimizer){.be = be, .params = params, .moments = moments, .arena = arena_measure(be, "optimizer")};
     o->m = mem_zeroed(params->count, sizeof *o->m);
     o->v = mem_zeroed(params->count, sizeof *o->v);
     take_all(o);
@@ -51,12 +56,12 @@ void optimizer_free(Optimizer *o) {
 }
 
 bool optimizer_measure(size_t *bytes, Backend *be, const VLMConfig *config, const bool trained[GROUP_TRAINED],
-                       Error *err) {
+                       Dtype moments, Error *err) {
     if (!vlm_config_check(config, err)) return false;
     Params params;
     Optimizer o;
     params_plan(&params, be, config, trained);
-    optimizer_plan(&o, be, &params);
+    optimizer_plan(&o, be, &params, moments);
     *bytes = o.arena.used;
     optimizer_free(&o);
     params_free(&params);

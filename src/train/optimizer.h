@@ -13,6 +13,7 @@ enum { HYPER_COUNT = 3 }; // values of adamw's `hyper` (tensor/ops.h)
 typedef struct Optimizer {
     Backend *be;
     Params *params; // borrowed
+    Dtype moments;  // F32 or BF16
     Arena arena;    // everything below
     Tensor *m, *v;  // [params->count]: first and second moments; absent for frozen groups and buffers
     Tensor squares; // [trained parameters]: sums of squares of the gradients, one entry a parameter
@@ -24,13 +25,14 @@ typedef struct Optimizer {
 
 // Lays the moments out over an arena that only measures (o->arena.used bytes) for the parameters that have a
 // gradient; params is planned, perhaps not yet allocated.
-void optimizer_plan(Optimizer *o, Backend *be, Params *params);
+void optimizer_plan(Optimizer *o, Backend *be, Params *params, Dtype moments);
+Dtype optimizer_moments(const TrainOptions *options); // --moments
 bool optimizer_allocate(Optimizer *o, Error *err); // zeroed moments; on failure optimizer_free is still due
 void optimizer_free(Optimizer *o);
 // Bytes the plan takes for a configuration, without getting anything. Fails for one that vlm_config_check
 // refuses.
 bool optimizer_measure(size_t *bytes, Backend *be, const VLMConfig *config, const bool trained[GROUP_TRAINED],
-                       Error *err);
+                       Dtype moments, Error *err);
 
 // The L2 norm over the gradients of all trained groups and the factor that brings it down to max_norm (≤ 0:
 // none); both stay on the device, the gradients as they are.

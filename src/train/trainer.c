@@ -17,10 +17,10 @@ void trainer_trained_groups(bool trained[GROUP_TRAINED], const TrainConfig *conf
     for (int g = 0; g < GROUP_TRAINED; g++) trained[g] = peak_learning_rate(config, g) > 0;
 }
 
-bool trainer_create(Trainer *t, Vlm *model, const TrainConfig *config, Error *err) {
+bool trainer_create(Trainer *t, Vlm *model, const TrainConfig *config, Dtype moments, Error *err) {
     CHECK(model->plan.training, "the model was not created for training");
     *t = (Trainer){.model = model, .config = config};
-    optimizer_plan(&t->optimizer, model->be, &model->params);
+    optimizer_plan(&t->optimizer, model->be, &model->params, moments);
     if (optimizer_allocate(&t->optimizer, err)) return true;
     trainer_free(t);
     return false;

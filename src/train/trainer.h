@@ -19,8 +19,9 @@ typedef struct Trainer {
 // Groups with a learning rate above 0; the others are frozen and have no gradients (for VlmPlan.trained).
 void trainer_trained_groups(bool trained[GROUP_TRAINED], const TrainConfig *config);
 
-// Gets the optimizer's memory. model was created for training with the groups of trainer_trained_groups.
-bool trainer_create(Trainer *t, Vlm *model, const TrainConfig *config, Error *err);
+// Gets the optimizer's memory, its moments of this dtype. model was created for training with the groups of
+// trainer_trained_groups.
+bool trainer_create(Trainer *t, Vlm *model, const TrainConfig *config, Dtype moments, Error *err);
 void trainer_free(Trainer *t);
 
 // Forward and backward of one micro-batch; adds the gradient of loss / gradient_accumulation_steps. *loss is

@@ -64,7 +64,7 @@ static void open_model(TrainCase *c, int32_t image_token_id) {
     Error err;
     char *start = golden_path("train/start");
     if (!vlm_create(&c->model, c->be, &c->config.vlm, &plan, &err) ||
-        !trainer_create(&c->trainer, &c->model, &c->config.train, &err) ||
+        !trainer_create(&c->trainer, &c->model, &c->config.train, DTYPE_F32, &err) ||
         !checkpoint_load_weights(&c->model, start, &err))
         fail_msg("%s", err.text);
     free(start);
