@@ -116,7 +116,8 @@ static bool create_model(ForwardRun *r, const ForwardFlags *f, Error *err) {
         !backend_cpu_create(&r->be, f->threads, err) || !vlm_create(&r->model, r->be, &r->config, &plan, err))
         return false;
     if (!r->decoder_alone) return checkpoint_load_weights(&r->model, f->checkpoint, err);
-    return backbone_load(&r->backbone, &r->model.params, r->be, &r->config, &(SourceRules){0}, err);
+    const SourceRules more_vocabulary = {true, "none", 0}; // rows for the extra tokens, which are cut off
+    return backbone_load(&r->backbone, &r->model.params, r->be, &r->config, &more_vocabulary, err);
 }
 
 // ---- what goes in ----
