@@ -113,7 +113,7 @@ def compare_type(name, path, folder):
     model.close()
     exact = logits_of(load(in_f32(path, os.path.join(folder, "exact.gguf"))), prompts)
     compared(f"llama.cpp, logits, {name}: ours against its F32", worst(ours, exact), F32_LIMIT)
-    yardstick = worst(theirs, exact)
+    yardstick = worst(exact, theirs)
     compared(f"llama.cpp, logits, {name}: ours against its own {name}", worst(ours, theirs), yardstick + F32_LIMIT)
 
 
