@@ -68,6 +68,21 @@ static void test_reference_models(void **state) {
     free(out);
 }
 
+// A random Llama and llama.cpp's logits of it; tests/golden/interop/make_llama.py made both.
+static void test_llama_cpp(void **state) {
+    (void)state;
+    const char *reference = "tests/golden/interop/llama.safetensors";
+    char *out = program_temporary("forward.safetensors");
+    char *line =
+        mem_printf("forward --checkpoint tests/golden/interop/tiny.gguf --inputs %s --out %s --threads 1",
+                   reference, out);
+    program_expect(line, 0, "", "");
+    compare_file(out, reference, "logits", "logits", forward_limit);
+    unlink(out);
+    free(line);
+    free(out);
+}
+
 static bool no_values(void *context, size_t i, void *dst) {
     const SafetensorsSpec *specs = context;
     size_t n = 1;
@@ -120,6 +135,7 @@ static void test_wrong_flags(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_reference_models),
+        cmocka_unit_test(test_llama_cpp),
         cmocka_unit_test(test_wrong_inputs),
         cmocka_unit_test(test_wrong_flags),
     };

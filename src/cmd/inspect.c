@@ -1,4 +1,5 @@
-// `vlm inspect PATH [--flags]`: what is in a file or folder of weights, rows or tokens, without running anything.
+// `vlm inspect PATH [--flags]`: what is in a file or folder of weights, rows or tokens, without running
+// anything.
 #include "cmd/inspect.h"
 #include "base/file.h"
 #include "base/log.h"
@@ -87,7 +88,8 @@ int cmd_inspect(int argc, char **argv) {
     int status = EXIT_USAGE;
     if (!flags_parse(&set, 1, argc, argv, &paths, &err)) {
     } else if (paths.count != 1) {
-        error_set(&err, "vlm inspect takes one file, folder or Hub name, then flags; %zu were given", paths.count);
+        error_set(&err, "vlm inspect takes one file, folder or Hub name, then flags; %zu were given",
+                  paths.count);
     } else {
         status = inspect(paths.items[0], &f, &err) ? EXIT_DONE : EXIT_FAILED;
     }
