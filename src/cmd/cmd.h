@@ -21,6 +21,8 @@ int cmd_synth(int argc, char **argv);
 int cmd_data(int argc, char **argv);
 int cmd_memory(int argc, char **argv);
 int cmd_bench(int argc, char **argv);
+int cmd_forward(int argc, char **argv);
+int cmd_inspect(int argc, char **argv);
 int cmd_config(int argc, char **argv);
 int cmd_version(int argc, char **argv);
 int cmd_help(int argc, char **argv);

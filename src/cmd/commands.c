@@ -10,6 +10,8 @@ const Command commands[] = {
     {"data", cmd_data, "look at a data set before training: what is in it, what is dropped, rows as a page"},
     {"memory", cmd_memory, "what training with a configuration takes, without running"},
     {"bench", cmd_bench, "measure a part of the program; `vlm bench` lists the parts"},
+    {"forward", cmd_forward, "run a model on tokens and tiles from a file, write its logits"},
+    {"inspect", cmd_inspect, "what is in a file or folder of weights, rows or tokens"},
     {"config", cmd_config, "print the configuration that flags, presets and files give"},
     {"version", cmd_version, "version, libraries and instruction level"},
     {"help", cmd_help, "this list, or `vlm help COMMAND`"},

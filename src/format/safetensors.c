@@ -236,6 +236,10 @@ const char *safetensors_metadata(const Safetensors *st, const char *key) {
     return json_string_value(json_object_get(json_object_get(st->header, METADATA), key));
 }
 
+const json_t *safetensors_all_metadata(const Safetensors *st) {
+    return json_object_get(st->header, METADATA);
+}
+
 bool safetensors_read_f32(float *out, const SafetensorsEntry *e, size_t first, size_t count, Error *err) {
     if (!convert_is_float(e->dtype))
         return error_set(err, "tensor %s: dtype %s, expected F32, BF16, F16 or F64", e->name,

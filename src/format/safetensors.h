@@ -29,6 +29,7 @@ size_t safetensors_count(const Safetensors *st);
 const SafetensorsEntry *safetensors_entry(const Safetensors *st, size_t i); // in the order of the header
 const SafetensorsEntry *safetensors_find(const Safetensors *st, const char *name); // NULL when absent
 const char *safetensors_metadata(const Safetensors *st, const char *key);          // NULL when absent
+const struct json_t *safetensors_all_metadata(const Safetensors *st); // an object of texts; borrowed; or NULL
 const char *safetensors_path(const Safetensors *st);
 // Converts count values to float (F32, BF16, F16, F64 entries). Anything else is an error.
 bool safetensors_to_f32(float *out, const SafetensorsEntry *e, Error *err);

@@ -1,0 +1,37 @@
+"""What the scripts of this folder share: running vlm, and one line a comparison that scripts/interop.sh collects."""
+import os
+import subprocess
+import tempfile
+
+import torch
+from safetensors.torch import load_file, save_file
+
+failed = []
+
+
+def compared(name, difference, limit):
+    """Prints the comparison; a difference that is no number fails like one above the limit."""
+    ok = difference <= limit
+    print(f"RESULT\t{name}\t{difference:.2e}\t{limit:.1e}\t{'ok' if ok else 'FAILED'}", flush=True)
+    if not ok:
+        failed.append(name)
+
+
+def skipped(name, why):
+    print(f"RESULT\t{name}\t-\t-\tskipped: {why}", flush=True)
+
+
+def relative(x, reference):
+    """The norm of the difference over the norm of the reference, in double."""
+    x, reference = (torch.as_tensor(t).double().flatten() for t in (x, reference))
+    return ((x - reference).norm() / reference.norm()).item()
+
+
+def forward(vlm, checkpoint, inputs, *flags):
+    """The logits of `vlm forward` for {"input_ids": …, "images": …}."""
+    with tempfile.TemporaryDirectory() as folder:
+        given, out = os.path.join(folder, "in.safetensors"), os.path.join(folder, "out.safetensors")
+        save_file({name: t.contiguous() for name, t in inputs.items()}, given)
+        subprocess.run([vlm, "forward", "--checkpoint", str(checkpoint), "--inputs", given, "--out", out, *flags],
+                       check=True, stderr=subprocess.DEVNULL)
+        return load_file(out)["logits"]
