@@ -225,7 +225,9 @@ static void test_interrupted(void **state) {
         free_words(&a);
         expect_said("saved ");
         Arguments again = said_line();
-        add_words(&again, "--max_training_steps 2 --run_name again");
+        snprintf(name, sizeof name, "--run_name again_%d", signals[i]);
+        add_words(&again, "--max_training_steps 2");
+        add_words(&again, name);
         run(again, EXIT_DONE);
     }
 }
@@ -331,9 +333,10 @@ static void test_starts_from_backbones(void **state) {
     free(y);
     safetensors_close(saved);
     safetensors_close(file);
-    char *more = mem_printf("--resume_from_vlm_checkpoint true --lm_vocab_size 600 --vit_img_size 32 "
-                            "--max_img_size 32 --mp_image_token_length 16 --vlm_checkpoint_path %s",
-                            in_run("backbones", "step_1"));
+    char *more = mem_printf(
+        "--resume_from_vlm_checkpoint true --resume_weights_only --lm_vocab_size 600 --vit_img_size 32 "
+        "--max_img_size 32 --mp_image_token_length 16 --vlm_checkpoint_path %s",
+        in_run("backbones", "step_1"));
     run(backbone_arguments("larger_refused", more), EXIT_FAILED);
     expect_said("--interpolate_positions bicubic");
     char *longer = mem_printf("%s --interpolate_positions bicubic", more);

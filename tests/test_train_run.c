@@ -59,21 +59,25 @@ typedef struct Fixture {
 static void fixture_open(Fixture *f, const char *variant) {
     *f = (Fixture){.folder = "/tmp/vlm_train_XXXXXX"};
     assert_non_null(mkdtemp(f->folder));
+    stop_on_signals(); // before the backend's threads, which must block them too
     if (!backend_cpu_create(&f->be, 0, &f->err)) fail_msg("%s", f->err.text);
     train_case_open(&f->c, f->be, variant);
     free(f->c.config.vlm.vlm_checkpoint_path);
     f->c.config.vlm.vlm_checkpoint_path = mem_strdup(f->folder);
+    f->c.config.options.save_in_background = false; // tests fill the disk for some saves and not for others
     f->training = (ListSource){.batches = f->c.micro, .count = f->c.n_micro};
     f->validation = (ListSource){.batches = f->c.validation, .count = f->c.n_validation};
-    stop_on_signals();
     stop_gently();
 }
 
 static bool run(Fixture *f) {
     const BatchSource training = {.next = list_next, .restart = list_restart, .state = &f->training};
     const BatchSource validation = {.next = list_next, .restart = list_restart, .state = &f->validation};
-    const RunPlan plan = {&f->c.config, &f->c.trainer, training,
-                          f->validation.batches ? validation : (BatchSource){0}, "run"};
+    const RunPlan plan = {.config = &f->c.config,
+                          .trainer = &f->c.trainer,
+                          .training = training,
+                          .validation = f->validation.batches ? validation : (BatchSource){0},
+                          .run_name = "run"};
     return train_run(&plan, &f->result, &f->err);
 }
 

@@ -147,6 +147,14 @@ static const Field option_fields[] = {
     F(log_interval, SIZE, "10", RANGE(1, MAX_COUNT), "updates between progress lines"),
     F(max_tiles, SIZE, "0", RANGE(0, MAX_TOKENS), "tiles of a batch; 0: as many as its tokens allow"),
     F(max_minutes, NUMBER, "0", RANGE(0, INFINITY), "save and stop after so many minutes; 0: no limit"),
+    F_CHOICE(resume, "none", "none|auto",
+      "auto: go on from the newest complete checkpoint of the run if there is one, else begin"),
+    F(resume_weights_only, BOOL, "false", ANY,
+      "a resume takes only the weights; step, moments and place in the data begin anew"),
+    F(keep_checkpoints, SIZE, "0", RANGE(0, MAX_COUNT),
+      "newest checkpoints of the run that are kept, and the best; 0: all"),
+    F(save_in_background, BOOL, "true", ANY,
+      "checkpoints are written from a copy in memory while training goes on"),
 };
 #undef STRUCT
 // clang-format on
