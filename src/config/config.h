@@ -71,6 +71,9 @@ typedef struct TrainOptions {
     bool resume_weights_only;
     size_t keep_checkpoints; // newest ones; 0: all
     bool save_in_background;
+    size_t max_skipped_steps; // in a row
+    Number skip_spikes;       // z-score; 0: never
+    bool detect_anomaly;
     // none | bicubic | bilinear: how positions of weights made for another vit_img_size are carried over
     char *interpolate_positions;
 } TrainOptions;

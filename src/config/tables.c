@@ -155,6 +155,11 @@ static const Field option_fields[] = {
       "newest checkpoints of the run that are kept, and the best; 0: all"),
     F(save_in_background, BOOL, "true", ANY,
       "checkpoints are written from a copy in memory while training goes on"),
+    F(max_skipped_steps, SIZE, "10", RANGE(0, MAX_COUNT),
+      "updates in a row that may be skipped because loss or gradient are not finite"),
+    F(skip_spikes, NUMBER, "0", RANGE(0, INFINITY),
+      "skip updates whose loss or gradient norm lies so many standard deviations above the last ones; 0: never"),
+    F(detect_anomaly, BOOL, "false", ANY, "name the first operator that makes a NaN; slow"),
 };
 #undef STRUCT
 // clang-format on

@@ -127,6 +127,8 @@ static const char *const free_fields[] = {
     "resume",
     "resume_weights_only",
     "keep_checkpoints",
+    "max_skipped_steps",
+    "detect_anomaly",
     "save_in_background"};
 
 // Of VLMConfig: read by the data alone, so that the model stays what it is.

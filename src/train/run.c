@@ -3,6 +3,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "train/anomaly.h"
 #include "train/pace.h"
 #include "train/resume.h"
 #include "train/saver.h"
@@ -30,6 +31,8 @@ typedef struct Run {
     double seconds_before; // of this run, in the processes before this one
     uint64_t saved;        // updates done at the last attempt to save
     bool saved_best;       // the save under way is of the best validation loss
+    Anomaly anomaly;       // with detect_anomaly
+    float last_loss;       // the last one that was not finite
     bool broken;           // loss or gradient were not finite: the weights are not worth saving
 } Run;
 
@@ -186,18 +189,60 @@ static void show_progress(Run *r, double loss) {
         pace_tokens_per_second(&r->pace), 100 * pace_waiting_share(&r->pace), left_text);
 }
 
+static void update(Run *r) {
+    const double score = r->plan->config->options.skip_spikes.value;
+    const double limit = score > 0 ? spike_limit(&r->state.norms, score) : INFINITY;
+    r->trainer->norm_limit = isfinite(limit) ? (float)limit : 0;
+    trainer_update(r->trainer);
+}
+
+// Counts and logs an update that was skipped; too many in a row because of values that are not finite end the
+// run. Weights and moments are those before the first of them.
+static bool check_update(Run *r, Error *err) {
+    const Trainer *t = r->trainer;
+    RunState *s = &r->state;
+    const bool is_bad = !isfinite(t->grad_norm) || !isfinite(r->last_loss);
+    const double loss = r->last_loss;
+    r->last_loss = 0;
+    s->skipped_in_a_row = is_bad ? s->skipped_in_a_row + 1 : 0;
+    if (!t->skipped) return true;
+    s->skipped++;
+    run_log_number(&r->log, "skipped_steps", (double)s->skipped);
+    log_warning(
+        "step %llu: skipped, with batches up to number %llu of epoch %llu: norm of the gradient %g%s%s",
+        (unsigned long long)current_step(r), (unsigned long long)s->epoch.micro_batches,
+        (unsigned long long)s->epoch.number + 1, (double)t->grad_norm, r->anomaly.text[0] ? "; " : "",
+        r->anomaly.text);
+    r->anomaly.text[0] = '\0';
+    if (s->skipped_in_a_row <= r->plan->config->options.max_skipped_steps) return true;
+    return isfinite(loss) ? not_finite(r, current_step(r), "norm of the gradient", t->grad_norm, err)
+                          : not_finite(r, current_step(r), "loss", loss, err);
+}
+
+// Marks values that stand out, and takes them into the windows.
+static void mark_spikes(Run *r, double loss) {
+    const double marked = 4; // standard deviations
+    const double loss_score = spike_score(&r->state.losses, loss),
+                 norm_score = spike_score(&r->state.norms, r->trainer->grad_norm);
+    if (isfinite(loss_score) && loss_score > marked) run_log_number(&r->log, "loss_spike", loss_score);
+    if (isfinite(norm_score) && norm_score > marked) run_log_number(&r->log, "grad_norm_spike", norm_score);
+    spike_add(&r->state.losses, loss);
+    spike_add(&r->state.norms, r->trainer->grad_norm);
+}
+
 // Everything that is due after an update, in nanoVLM's order.
 static bool after_update(Run *r, double batch_loss, Error *err) {
     static const char *const lr_names[GROUP_TRAINED] = {"lr_mp", "lr_vision_backbone",
                                                         "lr_language_backbone"};
     const uint64_t step = current_step(r);
     const Trainer *t = r->trainer;
-    if (!isfinite(t->grad_norm)) return not_finite(r, step, "norm of the gradient", t->grad_norm, err);
+    if (!check_update(r, err)) return false;
     r->state.epoch.updates++;
     collect(r, false);
     pace_update(&r->pace);
     run_log_number(&r->log, "batch_loss", batch_loss);
     run_log_number(&r->log, "grad_norm", t->grad_norm);
+    mark_spikes(r, batch_loss);
     for (int g = 0; g < GROUP_TRAINED; g++)
         if (t->lr[g] > 0) run_log_number(&r->log, lr_names[g], t->lr[g]);
     const bool is_save_due = r->config->eval_in_epochs && is_due(step, r->config->eval_interval);
@@ -219,15 +264,25 @@ static double count_tokens(const Batch *b) {
 }
 
 // The loss joins the epoch's mean; a batch without any target has none and is only reported.
-static bool take_loss(Run *r, float loss, Error *err) {
+static void take_loss(Run *r, float loss) {
     if (r->trainer->model->n_targets == 0) {
         log_warning("step %llu: a batch has no target at all and gives no gradient",
                     (unsigned long long)r->trainer->updates);
-        return true;
+        return;
     }
-    if (!isfinite(loss)) return not_finite(r, r->trainer->updates, "loss", loss, err);
+    const double limit = r->plan->config->options.skip_spikes.value;
+    if (!isfinite(loss)) {
+        r->trainer->is_spoiled = true;
+        r->last_loss = loss;
+        log_warning("step %llu: the loss of batch %llu of epoch %llu is %g%s%s",
+                    (unsigned long long)r->trainer->updates,
+                    (unsigned long long)r->state.epoch.micro_batches + 1,
+                    (unsigned long long)r->state.epoch.number + 1, (double)loss,
+                    r->anomaly.text[0] ? ": " : "", r->anomaly.text);
+        return;
+    }
+    if (limit > 0 && spike_score(&r->state.losses, loss) > limit) r->trainer->is_spoiled = true;
     r->state.epoch.loss_sum += loss;
-    return true;
 }
 
 static bool micro_batch(Run *r, const Batch *batch, double waited, Error *err) {
@@ -235,9 +290,9 @@ static bool micro_batch(Run *r, const Batch *batch, double waited, Error *err) {
     float loss;
     if (!trainer_micro_step(r->trainer, batch, &loss, err)) return false;
     const double computed = clock_seconds();
-    if (!take_loss(r, loss, err)) return false;
+    take_loss(r, loss);
     const bool is_update = r->trainer->accumulated == r->config->gradient_accumulation_steps;
-    if (is_update) trainer_update(r->trainer);
+    if (is_update) update(r);
     const double end = clock_seconds();
     Statistics *statistics = &r->state.statistics;
     r->state.epoch.micro_batches++;
@@ -347,6 +402,7 @@ bool train_run(const RunPlan *plan, RunResult *result, Error *err) {
     const Config *config = plan->config;
     *result = (RunResult){.end = RUN_FAILED, .best_val_loss = INFINITY};
     Run r = {.plan = plan, .config = &config->train, .trainer = plan->trainer, .result = result};
+    if (config->options.detect_anomaly) anomaly_attach(&r.anomaly, plan->trainer->model->be);
     bool ok = begin(&r, err);
     if (ok) {
         ok = train_epochs(&r, err);
@@ -359,6 +415,7 @@ bool train_run(const RunPlan *plan, RunResult *result, Error *err) {
         run_log_close(&r.log);
     }
     result->seconds = r.seconds_before + clock_seconds() - r.started;
+    anomaly_detach(&r.anomaly);
     saver_close(&r.saver);
     vec_free(&r.place);
     free(r.folder);

@@ -10,7 +10,7 @@
 
 // ---- the fields ----
 
-typedef enum Kind { COUNT, REAL, TEXT } Kind;
+typedef enum Kind { COUNT, REAL, TEXT, REALS } Kind;
 
 typedef struct Entry {
     const char *name;
@@ -34,6 +34,12 @@ static const Entry entries[] = {
     ENTRY("optimizer_steps_mp", COUNT, steps[GROUP_MP]),
     ENTRY("optimizer_steps_vision", COUNT, steps[GROUP_VISION]),
     ENTRY("optimizer_steps_language", COUNT, steps[GROUP_LANGUAGE]),
+    ENTRY("skipped", COUNT, skipped),
+    ENTRY("skipped_in_a_row", COUNT, skipped_in_a_row),
+    ENTRY("losses", REALS, losses.values),
+    ENTRY("losses_count", COUNT, losses.count),
+    ENTRY("norms", REALS, norms.values),
+    ENTRY("norms_count", COUNT, norms.count),
     ENTRY("log_size", COUNT, log_size),
     ENTRY("seconds", REAL, seconds),
     ENTRY("best_val_loss", REAL, best_val_loss),
@@ -60,6 +66,12 @@ static json_t *value_of(const RunState *s, const Entry *e) {
     const char *at = (const char *)s + e->offset;
     if (e->kind == TEXT) return json_string(at);
     if (e->kind == COUNT) return json_integer((json_int_t) * (const uint64_t *)at);
+    if (e->kind == REALS) {
+        json_t *list = json_array();
+        for (size_t i = 0; i < e->size / sizeof(double); i++)
+            json_array_append_new(list, json_real(((const double *)at)[i]));
+        return list;
+    }
     const double number = *(const double *)at; // JSON knows no infinity: the best loss before there is one
     return isfinite(number) ? json_real(number) : json_null();
 }
@@ -80,6 +92,13 @@ static bool take_value(RunState *s, const Entry *e, const json_t *value) {
     case TEXT:
         if (!json_is_string(value) || json_string_length(value) >= e->size) return false;
         strcpy(at, json_string_value(value));
+        return true;
+    case REALS:
+        if (json_array_size(value) != e->size / sizeof(double)) return false;
+        for (size_t i = 0; i < e->size / sizeof(double); i++) {
+            if (!json_is_real(json_array_get(value, i))) return false;
+            ((double *)at)[i] = json_real_value(json_array_get(value, i));
+        }
         return true;
     case COUNT:
         if (!json_is_integer(value) || json_integer_value(value) < 0) return false;

@@ -1,6 +1,7 @@
 // The numbers of a run that a resume needs beside weights, moments and the place in the data: trainer.json of
 // a checkpoint.
 #pragma once
+#include "train/spikes.h"
 #include "train/statistics.h"
 #include "train/trainer.h"
 
@@ -19,9 +20,11 @@ typedef struct RunState {
     uint64_t log_size; // bytes of log.jsonl at this moment
     Epoch epoch;
     Statistics statistics;
-    double seconds;           // of training so far
-    double best_val_loss;     // INFINITY: none
-    char best_checkpoint[32]; // name within the run's folder; empty: none
+    uint64_t skipped, skipped_in_a_row; // updates
+    SpikeWindow losses, norms;          // of the updates
+    double seconds;                     // of training so far
+    double best_val_loss;               // INFINITY: none
+    char best_checkpoint[32];           // name within the run's folder; empty: none
     char run_name[256];
 } RunState;
 

@@ -2,6 +2,7 @@
 #include "base/check.h"
 #include "train/schedule.h"
 
+#include <math.h>
 #include <string.h>
 
 static double peak_learning_rate(const TrainConfig *c, int group) {
@@ -49,8 +50,10 @@ void trainer_update(Trainer *t) {
                                                 t->config->max_training_steps)
                        : 0.0;
     optimizer_clip(&t->optimizer, (float)t->config->max_grad_norm.value);
-    optimizer_update(&t->optimizer, t->lr, t->received);
     t->grad_norm = optimizer_gradient_norm(&t->optimizer);
+    t->skipped =
+        t->is_spoiled || !isfinite(t->grad_norm) || (t->norm_limit > 0 && t->grad_norm > t->norm_limit);
+    if (!t->skipped) optimizer_update(&t->optimizer, t->lr, t->received);
     trainer_drop_accumulation(t);
     t->updates++;
 }
@@ -59,6 +62,7 @@ void trainer_drop_accumulation(Trainer *t) {
     params_zero_gradients(&t->model->params, t->model->be);
     memset(t->received, 0, sizeof t->received);
     t->accumulated = 0;
+    t->is_spoiled = false;
 }
 
 bool trainer_evaluate(Trainer *t, const Batch *batch, float *loss, Error *err) {
