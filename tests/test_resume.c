@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -188,11 +189,99 @@ static void test_killed_at_random(void **state) {
         char *line =
             train_line(name, runs % 2 ? "--resume auto --save_in_background false" : "--resume auto");
         for (useconds_t longest = 250000; !is_through(line, (useconds_t)rand_r(&seed) % longest); kills++)
-            longest += 10000; // so that slow machines come to an end too
+            longest += longest / 4; // so that slow machines come to an end too
         expect_same_run(name, "whole");
         free(line);
     }
     print_message("%zu kills in %zu runs\n", kills, runs);
+}
+
+// ---- signals ----
+
+static void wait_for_lines(const char *run, size_t wanted) {
+    for (int i = 0; i < 3000; i++) {
+        Error err;
+        char *text = NULL;
+        size_t size, lines = 0;
+        if (file_exists(in_run(run, "log.jsonl")) && file_read(&text, &size, in_run(run, "log.jsonl"), &err))
+            for (size_t k = 0; k < size; k++) lines += text[k] == '\n';
+        free(text);
+        if (lines >= wanted) return;
+        usleep(5000);
+    }
+    fail_msg("the run logs nothing: %s", read_text(in_folder("stderr.txt")));
+}
+
+// A signal between two steps costs nothing: the next process goes on to the same bits.
+static void test_stopped_by_signals(void **state) {
+    (void)state;
+    static const int signals[] = {SIGTERM, SIGUSR1};
+    for (size_t i = 0; i < 2; i++) {
+        char name[32];
+        snprintf(name, sizeof name, "stopped_%d", signals[i]);
+        char *line = train_line(name, "--resume auto");
+        const pid_t child = start(line);
+        wait_for_lines(name, 2);
+        kill(child, signals[i]);
+        expect_status(child, 128 + signals[i]);
+        expect_said("saved ");
+        expect_status(start(line), EXIT_DONE);
+        expect_same_run(name, "whole");
+        free(line);
+    }
+}
+
+static void write_program(const char *name, const char *text) {
+    Error err;
+    char *script = mem_printf("#!/bin/sh\n%s\n", text);
+    if (!file_write_text(in_folder(name), script, strlen(script), &err)) fail_msg("%s", err.text);
+    chmod(in_folder(name), 0755);
+    free(script);
+}
+
+// The example for Slurm, with this program in place of vlm and a scontrol that only takes notes.
+static pid_t start_job(void) {
+    char *words = train_line("job", ""),
+         *line = mem_printf("exec bash scripts/train.sbatch %s", strchr(words, ' ') + 1);
+    free(words);
+    fflush(NULL);
+    const pid_t child = fork();
+    if (child == 0) {
+        char *path = mem_printf("%s:%s", folder, getenv("PATH"));
+        setenv("PATH", path, 1);
+        setenv("SLURM_JOB_ID", "42", 1);
+        const int file = open(in_folder("stderr.txt"), O_WRONLY | O_CREAT | O_TRUNC, 0666);
+        if (file < 0 || dup2(file, STDERR_FILENO) < 0 || dup2(file, STDOUT_FILENO) < 0) _exit(99);
+        execl("/bin/sh", "sh", "-c", line, (char *)NULL);
+        _exit(98);
+    }
+    assert_true(child > 0);
+    free(line);
+    return child;
+}
+
+static void test_job_queues_itself_again(void **state) {
+    (void)state;
+    char self[256] = "", *program;
+    assert_true(readlink("/proc/self/exe", self, sizeof self - 1) > 0);
+    program = mem_printf("exec '%s' --command \"$@\"", self);
+    write_program("vlm", program);
+    free(program);
+    program = mem_printf("echo \"$@\" >> %s/requeued", folder);
+    write_program("scontrol", program);
+    free(program);
+    const pid_t job = start_job();
+    wait_for_lines("job", 3);
+    kill(job, SIGUSR1);
+    expect_status(job, 0);
+    char *text = read_text(in_folder("requeued"));
+    assert_string_equal(text, "requeue 42\n");
+    free(text);
+    expect_status(start_job(), EXIT_DONE);
+    text = read_text(in_folder("requeued"));
+    assert_string_equal(text, "requeue 42\n"); // not again
+    free(text);
+    expect_same_run("job", "whole");
 }
 
 // A half-made folder, and one whose files are not all there, are passed over.
@@ -319,9 +408,10 @@ static int remove_data(void **state) {
 int main(int argc, char **argv) {
     if (argc > 2 && !strcmp(argv[1], "--command")) return run_command(argc - 2, argv + 2);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_killed_at_random),       cmocka_unit_test(test_finds_the_newest_complete_one),
-        cmocka_unit_test(test_what_may_change_freely), cmocka_unit_test(test_what_changes_the_bits),
-        cmocka_unit_test(test_what_is_refused),        cmocka_unit_test(test_weights_only),
+        cmocka_unit_test(test_killed_at_random),        cmocka_unit_test(test_stopped_by_signals),
+        cmocka_unit_test(test_job_queues_itself_again), cmocka_unit_test(test_finds_the_newest_complete_one),
+        cmocka_unit_test(test_what_may_change_freely),  cmocka_unit_test(test_what_changes_the_bits),
+        cmocka_unit_test(test_what_is_refused),         cmocka_unit_test(test_weights_only),
         cmocka_unit_test(test_damaged_state),
     };
     return cmocka_run_group_tests(tests, make_data, remove_data);

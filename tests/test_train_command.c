@@ -212,8 +212,8 @@ static Arguments said_line(void) {
 
 static void test_interrupted(void **state) {
     (void)state;
-    static const int signals[] = {SIGINT, SIGTERM};
-    for (int i = 0; i < 2; i++) {
+    static const int signals[] = {SIGINT, SIGTERM, SIGUSR1};
+    for (int i = 0; i < 3; i++) {
         char name[32];
         snprintf(name, sizeof name, "signal_%d", signals[i]);
         Arguments a =

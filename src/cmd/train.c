@@ -1,6 +1,6 @@
 // `vlm train`: from a configuration and a data set to checkpoints (nanoVLM, train.py). Exit status 0: done,
-// also when max_minutes ended it; 130 or 143: stopped by SIGINT or SIGTERM with the work saved; 1: failed,
-// also when only the last save did; 2: wrong flags.
+// also when max_minutes ended it; 130, 143 or 138: stopped by SIGINT, SIGTERM or SIGUSR1 with the work
+// saved, to be started again; 1: failed, also when only the last save did; 2: wrong flags.
 #include "base/file.h"
 #include "base/log.h"
 #include "base/memory.h"

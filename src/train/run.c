@@ -102,13 +102,13 @@ static bool not_finite(Run *r, uint64_t step, const char *what, double value, Er
 
 // ---- validation and checkpoints ----
 
-// Mean of the batches' losses. *loss stays NaN when there was no batch with a target or a signal cut it
-// short.
+// Mean of the batches' losses. *loss stays NaN when there was no batch with a target. A signal does not cut
+// it short: the run that goes on would lack the number.
 static bool validate(Run *r, double *loss, Error *err) {
     const BatchSource *source = &r->plan->validation;
     double sum = 0;
     size_t n = 0, read = 0;
-    while (read < MAX_VALIDATION_BATCHES && !stop_signal()) {
+    while (read < MAX_VALIDATION_BATCHES) {
         const Batch *batch;
         float value;
         if (progress_is_terminal())
@@ -121,10 +121,10 @@ static bool validate(Run *r, double *loss, Error *err) {
         if (r->trainer->model->n_targets > 0) sum += value, n++;
     }
     if (!isfinite(sum)) return not_finite(r, current_step(r), "validation loss", sum, err);
-    if (read == 0 && !stop_signal())
+    if (read == 0)
         log_warning("no validation: val_size %zu gives no whole batch%s", r->config->val_size,
                     r->plan->config->options.val_dataset_path ? " of val_dataset_path" : "");
-    *loss = n > 0 && !stop_signal() ? sum / (double)n : NAN;
+    *loss = n > 0 ? sum / (double)n : NAN;
     return source->restart(source->state, 0, err);
 }
 

@@ -17,7 +17,7 @@ typedef struct RunPlan {
 typedef enum RunEnd {
     RUN_COMPLETE, // max_training_steps updates
     RUN_OUT_OF_TIME,
-    RUN_SIGNALLED, // Ctrl-C or SIGTERM (train/stop.h)
+    RUN_SIGNALLED, // Ctrl-C, SIGTERM or SIGUSR1 (train/stop.h)
     RUN_FAILED,
 } RunEnd;
 
