@@ -78,7 +78,8 @@ static pid_t start(Arguments *a) {
     assert_true(child >= 0);
     if (child > 0) return child;
     const int file = open(log, O_WRONLY | O_CREAT | O_TRUNC, 0666);
-    if (file < 0 || dup2(file, STDERR_FILENO) < 0) _exit(99);
+    const int output = open(in_folder("stdout.txt"), O_WRONLY | O_CREAT | O_TRUNC, 0666);
+    if (file < 0 || dup2(file, STDERR_FILENO) < 0 || output < 0 || dup2(output, STDOUT_FILENO) < 0) _exit(99);
     execv("/proc/self/exe", argv);
     _exit(98);
 }
@@ -254,6 +255,28 @@ static void test_signals_while_computing(void **state) {
         expect_status(wait_for(child), 130);
         free_words(&a);
     }
+}
+
+// Everything is opened and timed, nothing written.
+static void test_dry_run(void **state) {
+    (void)state;
+    run(train_arguments("planned", "--dry_run"), EXIT_DONE);
+    assert_false(file_exists(in_run("planned", "log.jsonl")) ||
+                 file_exists(in_folder("checkpoints/planned")));
+    char *text = read_text(in_folder("stdout.txt"));
+    static const char *const said[] = {"834496, 834496 of them trained",
+                                       "2 batches of 2 x 128 positions",
+                                       "tokens of an update",
+                                       "time of an update",
+                                       "a checkpoint",
+                                       "free in"};
+    for (size_t i = 0; i < sizeof said / sizeof *said; i++)
+        if (!strstr(text, said[i])) fail_msg("\"%s\" is not in: %s", said[i], text);
+    free(text);
+    run(train_arguments("planned", "--dry_run --vlm_checkpoint_path /dev/null/nowhere"), EXIT_FAILED);
+    expect_said("can't be written there");
+    run(train_arguments("planned", "--dry_run --train_dataset_path /nowhere"), EXIT_FAILED);
+    expect_said("/nowhere");
 }
 
 static void test_wrong_flags(void **state) {
@@ -454,6 +477,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_interrupted),
         cmocka_unit_test(test_second_signal_ends_at_once),
         cmocka_unit_test(test_signals_while_computing),
+        cmocka_unit_test(test_dry_run),
         cmocka_unit_test(test_wrong_flags),
         cmocka_unit_test(test_says_what_is_left_out),
         cmocka_unit_test(test_starts_from_backbones),

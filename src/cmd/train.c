@@ -7,6 +7,7 @@
 #include "cmd/backbones.h"
 #include "cmd/cmd.h"
 #include "cmd/continue_line.h"
+#include "cmd/train_plan.h"
 #include "model/checkpoint.h"
 #include "ops/cpu/cpu.h"
 #include "train/resume.h"
@@ -261,6 +262,11 @@ static int exit_status(const RunResult *r) {
     return r->end == RUN_SIGNALLED ? 128 + stop_signal() : EXIT_DONE;
 }
 
+static int print_plan(Job *j, Error *err) {
+    const BatchSource training = batch_source_of_loader(j->training);
+    return train_plan_print(&j->config, &j->trainer, &training, err) ? EXIT_DONE : EXIT_FAILED;
+}
+
 static int train(Job *j, int argc, char **argv, Error *err) {
     char date[32];
     const time_t now = time(NULL);
@@ -298,7 +304,9 @@ int cmd_train(int argc, char **argv) {
         stop_on_signals();
         bool ok = open_backend(&job, &err) && open_tokenizer(&job, &err) && open_loaders(&job, &err) &&
                   open_model(&job, &err);
-        status = ok ? train(&job, argc, argv, &err) : EXIT_FAILED;
+        status = !ok                          ? EXIT_FAILED
+                 : job.config.options.dry_run ? print_plan(&job, &err)
+                                              : train(&job, argc, argv, &err);
     }
     if (err.text[0]) log_error("%s", err.text);
     job_close(&job);

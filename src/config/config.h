@@ -74,6 +74,7 @@ typedef struct TrainOptions {
     size_t max_skipped_steps; // in a row
     Number skip_spikes;       // z-score; 0: never
     bool detect_anomaly;
+    bool dry_run;
     // none | bicubic | bilinear: how positions of weights made for another vit_img_size are carried over
     char *interpolate_positions;
 } TrainOptions;

@@ -159,6 +159,7 @@ static const Field option_fields[] = {
       "updates in a row that may be skipped because loss or gradient are not finite"),
     F(skip_spikes, NUMBER, "0", RANGE(0, INFINITY),
       "skip updates whose loss or gradient norm lies so many standard deviations above the last ones; 0: never"),
+    F(dry_run, BOOL, "false", ANY, "everything but training: prints parameters, memory, disk and expected time"),
     F(detect_anomaly, BOOL, "false", ANY, "name the first operator that makes a NaN; slow"),
 };
 #undef STRUCT

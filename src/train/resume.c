@@ -129,6 +129,7 @@ static const char *const free_fields[] = {
     "keep_checkpoints",
     "max_skipped_steps",
     "detect_anomaly",
+    "dry_run",
     "save_in_background"};
 
 // Of VLMConfig: read by the data alone, so that the model stays what it is.
