@@ -78,7 +78,8 @@ static pid_t start(Arguments *a) {
     assert_true(child >= 0);
     if (child > 0) return child;
     const int file = open(log, O_WRONLY | O_CREAT | O_TRUNC, 0666);
-    if (file < 0 || dup2(file, STDERR_FILENO) < 0) _exit(99);
+    const int output = open(in_folder("stdout.txt"), O_WRONLY | O_CREAT | O_TRUNC, 0666);
+    if (file < 0 || dup2(file, STDERR_FILENO) < 0 || output < 0 || dup2(output, STDOUT_FILENO) < 0) _exit(99);
     execv("/proc/self/exe", argv);
     _exit(98);
 }
@@ -212,8 +213,8 @@ static Arguments said_line(void) {
 
 static void test_interrupted(void **state) {
     (void)state;
-    static const int signals[] = {SIGINT, SIGTERM};
-    for (int i = 0; i < 2; i++) {
+    static const int signals[] = {SIGINT, SIGTERM, SIGUSR1};
+    for (int i = 0; i < 3; i++) {
         char name[32];
         snprintf(name, sizeof name, "signal_%d", signals[i]);
         Arguments a =
@@ -225,7 +226,9 @@ static void test_interrupted(void **state) {
         free_words(&a);
         expect_said("saved ");
         Arguments again = said_line();
-        add_words(&again, "--max_training_steps 2 --run_name again");
+        snprintf(name, sizeof name, "--run_name again_%d", signals[i]);
+        add_words(&again, "--max_training_steps 2");
+        add_words(&again, name);
         run(again, EXIT_DONE);
     }
 }
@@ -252,6 +255,28 @@ static void test_signals_while_computing(void **state) {
         expect_status(wait_for(child), 130);
         free_words(&a);
     }
+}
+
+// Everything is opened and timed, nothing written.
+static void test_dry_run(void **state) {
+    (void)state;
+    run(train_arguments("planned", "--dry_run"), EXIT_DONE);
+    assert_false(file_exists(in_run("planned", "log.jsonl")) ||
+                 file_exists(in_folder("checkpoints/planned")));
+    char *text = read_text(in_folder("stdout.txt"));
+    static const char *const said[] = {"834496, 834496 of them trained",
+                                       "2 batches of 2 x 128 positions",
+                                       "tokens of an update",
+                                       "time of an update",
+                                       "a checkpoint",
+                                       "free in"};
+    for (size_t i = 0; i < sizeof said / sizeof *said; i++)
+        if (!strstr(text, said[i])) fail_msg("\"%s\" is not in: %s", said[i], text);
+    free(text);
+    run(train_arguments("planned", "--dry_run --vlm_checkpoint_path /dev/null/nowhere"), EXIT_FAILED);
+    expect_said("can't be written there");
+    run(train_arguments("planned", "--dry_run --train_dataset_path /nowhere"), EXIT_FAILED);
+    expect_said("/nowhere");
 }
 
 static void test_wrong_flags(void **state) {
@@ -331,9 +356,10 @@ static void test_starts_from_backbones(void **state) {
     free(y);
     safetensors_close(saved);
     safetensors_close(file);
-    char *more = mem_printf("--resume_from_vlm_checkpoint true --lm_vocab_size 600 --vit_img_size 32 "
-                            "--max_img_size 32 --mp_image_token_length 16 --vlm_checkpoint_path %s",
-                            in_run("backbones", "step_1"));
+    char *more = mem_printf(
+        "--resume_from_vlm_checkpoint true --resume_weights_only --lm_vocab_size 600 --vit_img_size 32 "
+        "--max_img_size 32 --mp_image_token_length 16 --vlm_checkpoint_path %s",
+        in_run("backbones", "step_1"));
     run(backbone_arguments("larger_refused", more), EXIT_FAILED);
     expect_said("--interpolate_positions bicubic");
     char *longer = mem_printf("%s --interpolate_positions bicubic", more);
@@ -451,6 +477,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_interrupted),
         cmocka_unit_test(test_second_signal_ends_at_once),
         cmocka_unit_test(test_signals_while_computing),
+        cmocka_unit_test(test_dry_run),
         cmocka_unit_test(test_wrong_flags),
         cmocka_unit_test(test_says_what_is_left_out),
         cmocka_unit_test(test_starts_from_backbones),

@@ -7,8 +7,10 @@
 #include "model/checkpoint.h"
 #include "ops/cpu/cpu.h"
 #include "support/train_case.h"
+#include "train/anomaly.h"
 #include "train/run.h"
 #include "train/run_log.h"
+#include "train/spikes.h"
 #include "train/stop.h"
 
 #include <ftw.h>
@@ -59,21 +61,25 @@ typedef struct Fixture {
 static void fixture_open(Fixture *f, const char *variant) {
     *f = (Fixture){.folder = "/tmp/vlm_train_XXXXXX"};
     assert_non_null(mkdtemp(f->folder));
+    stop_on_signals(); // before the backend's threads, which must block them too
     if (!backend_cpu_create(&f->be, 0, &f->err)) fail_msg("%s", f->err.text);
     train_case_open(&f->c, f->be, variant);
     free(f->c.config.vlm.vlm_checkpoint_path);
     f->c.config.vlm.vlm_checkpoint_path = mem_strdup(f->folder);
+    f->c.config.options.save_in_background = false; // tests fill the disk for some saves and not for others
     f->training = (ListSource){.batches = f->c.micro, .count = f->c.n_micro};
     f->validation = (ListSource){.batches = f->c.validation, .count = f->c.n_validation};
-    stop_on_signals();
     stop_gently();
 }
 
 static bool run(Fixture *f) {
     const BatchSource training = {.next = list_next, .restart = list_restart, .state = &f->training};
     const BatchSource validation = {.next = list_next, .restart = list_restart, .state = &f->validation};
-    const RunPlan plan = {&f->c.config, &f->c.trainer, training,
-                          f->validation.batches ? validation : (BatchSource){0}, "run"};
+    const RunPlan plan = {.config = &f->c.config,
+                          .trainer = &f->c.trainer,
+                          .training = training,
+                          .validation = f->validation.batches ? validation : (BatchSource){0},
+                          .run_name = "run"};
     return train_run(&plan, &f->result, &f->err);
 }
 
@@ -321,12 +327,127 @@ static void test_loss_is_not_finite(void **state) {
     Fixture f;
     fixture_open(&f, "three_groups");
     f.c.micro[5].images[0] = NAN; // second micro-batch of step 2
+    f.c.config.options.max_skipped_steps = 0;
     assert_false(run(&f));
     assert_int_equal(f.result.end, RUN_FAILED);
     assert_non_null(strstr(f.err.text, "step 2: the loss is"));
     assert_non_null(strstr(f.err.text, in_run(&f, "step_0")));
     assert_false(has_checkpoint(&f, 1) || has_checkpoint(&f, 2));
     fixture_close(&f);
+}
+
+// Skipped: the run goes on, and the step has left no trace in the weights.
+static void test_step_is_skipped(void **state) {
+    (void)state;
+    Fixture f;
+    fixture_open(&f, "three_groups");
+    const float kept = f.c.micro[5].images[0];
+    f.c.micro[5].images[0] = NAN;
+    f.c.config.train.max_training_steps = 3;
+    f.c.config.train.eval_interval = 100;
+    f.validation.batches = NULL;
+    assert_true(run(&f));
+    json_t *lines = read_log(&f);
+    assert_null(json_object_get(json_array_get(lines, 1), "skipped_steps"));
+    assert_true(number(json_array_get(lines, 2), "skipped_steps") == 1);
+    assert_true(json_is_null(json_object_get(json_array_get(lines, 2), "batch_loss")));
+    json_decref(lines);
+    assert_int_equal(f.c.trainer.optimizer.steps[GROUP_LANGUAGE], 2);
+
+    TrainCase c; // two steps by hand
+    train_case_open(&c, f.be, "three_groups");
+    c.config.train.max_training_steps = 3;
+    c.micro[5].images[0] = kept;
+    for (size_t i = 0; i < 4; i++) {
+        float loss;
+        assert_true(trainer_micro_step(&c.trainer, &c.micro[i], &loss, &f.err));
+        if (i % 2 == 1) trainer_update(&c.trainer);
+    }
+    for (size_t i = 0; i < c.model.params.count; i++) {
+        float *a = tensor_values(f.be, f.c.model.params.items[i].w),
+              *b = tensor_values(f.be, c.model.params.items[i].w);
+        assert_memory_equal(a, b, tensor_bytes(c.model.params.items[i].w));
+        free(a);
+        free(b);
+    }
+    train_case_close(&c);
+    fixture_close(&f);
+}
+
+// ---- an operator that makes a NaN ----
+
+static const char *spoiled_op;
+static int spoiled_calls;
+
+static void spoil(Backend *be, const OpCall *call) {
+    if (strcmp(call->name, spoiled_op) != 0 || spoiled_calls++ != 3) return;
+    const float value = NAN;
+    be->device->upload(be, STREAM_COMPUTE, call->tensors[0].data, &value, sizeof value);
+}
+
+static void test_operator_is_named(void **state) {
+    (void)state;
+    static const char *const ops[] = {"rms_norm_forward", "gelu_backward", "linear_forward"};
+    for (size_t i = 0; i < sizeof ops / sizeof *ops; i++) {
+        Fixture f;
+        fixture_open(&f, "three_groups");
+        f.c.config.train.max_training_steps = 4;
+        f.c.config.train.eval_interval = 100;
+        f.validation.batches = NULL;
+        spoiled_op = ops[i], spoiled_calls = 0;
+        f.be->op_leave = spoil;
+        Anomaly a;
+        anomaly_attach(&a, f.be); // as detect_anomaly does
+        assert_true(run(&f));
+        if (strncmp(a.text, ops[i], strlen(ops[i])) != 0) fail_msg("%s instead of %s", a.text, ops[i]);
+        assert_non_null(strstr(a.text, "made the first NaN, in its output 1 of shape"));
+        anomaly_detach(&a);
+        assert_true(f.be->op_leave == spoil);
+        json_t *lines = read_log(&f), *line;
+        size_t k, n_skipped = 0;
+        json_array_foreach(lines, k, line) n_skipped += json_object_get(line, "skipped_steps") != NULL;
+        assert_int_equal(n_skipped, 1);
+        json_decref(lines);
+        fixture_close(&f);
+    }
+}
+
+// ---- values that stand out ----
+
+static void test_spikes(void **state) {
+    (void)state;
+    SpikeWindow w = {0};
+    for (int i = 0; i < SPIKE_WARM_UP - 1; i++) spike_add(&w, i % 2);
+    assert_true(spike_score(&w, 100) == 0 && isinf(spike_limit(&w, 3)));
+    spike_add(&w, 1);
+    spike_add(&w, NAN); // left out
+    assert_int_equal(w.count, SPIKE_WARM_UP);
+    assert_true(fabs(spike_score(&w, 3.0) - 5) < 1e-12); // mean and deviation are 1/2
+    assert_true(fabs(spike_limit(&w, 5) - 3) < 1e-12);
+    for (int i = 0; i < SPIKE_WINDOW; i++) spike_add(&w, 7);
+    assert_true(spike_score(&w, 100) == 0); // all equal
+}
+
+// A gradient above the limit gives no step, and the update counts.
+static void test_spike_is_skipped(void **state) {
+    (void)state;
+    for (int skip = 0; skip < 2; skip++) {
+        Fixture f;
+        fixture_open(&f, "three_groups");
+        f.c.config.train.max_training_steps = 1;
+        f.c.config.train.eval_interval = 100;
+        f.c.config.options.skip_spikes = (Number){skip ? 1e-3 : 0, false};
+        f.validation.batches = NULL;
+        assert_true(run(&f));
+        assert_false(f.c.trainer.skipped); // no window yet
+        f.c.trainer.norm_limit = skip ? 1e-6f : 0;
+        float loss;
+        assert_true(trainer_micro_step(&f.c.trainer, &f.c.micro[2], &loss, &f.err));
+        trainer_update(&f.c.trainer);
+        assert_int_equal(f.c.trainer.skipped, skip);
+        assert_int_equal(f.c.trainer.optimizer.steps[GROUP_LANGUAGE], 2 - skip);
+        fixture_close(&f);
+    }
 }
 
 static void test_validation_loss_is_not_finite(void **state) {
@@ -482,6 +603,10 @@ int main(void) {
         cmocka_unit_test(test_too_few_batches),
         cmocka_unit_test(test_run_exists_already),
         cmocka_unit_test(test_loss_is_not_finite),
+        cmocka_unit_test(test_step_is_skipped),
+        cmocka_unit_test(test_operator_is_named),
+        cmocka_unit_test(test_spikes),
+        cmocka_unit_test(test_spike_is_skipped),
         cmocka_unit_test(test_validation_loss_is_not_finite),
         cmocka_unit_test(test_batch_without_targets),
         cmocka_unit_test(test_signal),

@@ -34,7 +34,10 @@ static bool print_memory(Backend *be, const Config *c, Error *err) {
     print_row("gradients", m.gradients);
     print_row("optimizer moments", moments);
     print_row("activations, at most", m.activations);
-    print_row("total", m.parameters + m.gradients + moments + m.activations);
+    // parameters with their moments again, which checkpoints are written from
+    const size_t copy = c->options.save_in_background ? m.parameters + moments : 0;
+    print_row("copy for checkpoints", copy);
+    print_row("total", m.parameters + m.gradients + moments + m.activations + copy);
     return true;
 }
 

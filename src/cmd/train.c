@@ -1,15 +1,18 @@
 // `vlm train`: from a configuration and a data set to checkpoints (nanoVLM, train.py). Exit status 0: done,
-// also when max_minutes ended it; 130 or 143: stopped by SIGINT or SIGTERM with the work saved; 1: failed,
-// also when only the last save did; 2: wrong flags.
+// also when max_minutes ended it; 130, 143 or 138: stopped by SIGINT, SIGTERM or SIGUSR1 with the work
+// saved, to be started again; 1: failed, also when only the last save did; 2: wrong flags.
 #include "base/file.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "cmd/backbones.h"
 #include "cmd/cmd.h"
 #include "cmd/continue_line.h"
+#include "cmd/train_plan.h"
 #include "model/checkpoint.h"
 #include "ops/cpu/cpu.h"
+#include "train/resume.h"
 #include "train/run.h"
+#include "train/saver.h"
 #include "train/stop.h"
 
 #include <stdio.h>
@@ -21,6 +24,8 @@
 typedef struct Job {
     Config config;
     Backbones backbones; // with vlm_load_backbone_weights
+    char *resume_from;   // checkpoint with the trainer's state; NULL: none
+    bool resume_is_exact, goes_on;
     Tokenizer *tokenizer;
     Loader *training, *validation;
     Backend *be;
@@ -36,14 +41,16 @@ static void job_close(Job *j) {
     loader_close(j->training);
     tokenizer_free(j->tokenizer);
     backbones_close(&j->backbones);
+    free(j->resume_from);
     config_free(&j->config);
 }
 
 // ---- configuration ----
 
-// A run that starts from a checkpoint takes the model's configuration from there; flags still go first.
-static bool read_checkpoint_config(Config *c, int argc, char **argv, Error *err) {
-    char *path = path_join(c->vlm.vlm_checkpoint_path, "config.json");
+// A run that starts from a checkpoint takes its configuration from there; flags still go first.
+static bool read_checkpoint_config(Config *c, const char *folder, const char *file, int argc, char **argv,
+                                   Error *err) {
+    char *path = path_join(folder, file);
     char **extended = mem_zeroed((size_t)argc + 3, sizeof *extended);
     memcpy(extended, argv, (size_t)argc * sizeof *argv);
     extended[argc] = "--config";
@@ -52,7 +59,6 @@ static bool read_checkpoint_config(Config *c, int argc, char **argv, Error *err)
     config_init(c);
     bool ok = config_parse(c, (FieldSet){0}, argc + 2, extended, err);
     if (!ok) error_prefix(err, "--resume_from_vlm_checkpoint");
-    c->vlm.vlm_load_backbone_weights = false;
     free(extended);
     free(path);
     return ok;
@@ -66,13 +72,73 @@ static bool refuse_unsupported(const VLMConfig *c, Error *err) {
     return true;
 }
 
+// The last `levels` names of a path taken off; caller frees.
+static char *above(const char *path, int levels) {
+    char *copy = mem_strdup(path);
+    while (levels-- > 0) {
+        size_t n = strlen(copy);
+        while (n > 1 && copy[n - 1] == '/') copy[--n] = '\0';
+        char *slash = strrchr(copy, '/');
+        char *shorter = slash ? mem_strndup(copy, slash > copy ? (size_t)(slash - copy) : 1)
+                              : mem_strdup(strcmp(copy, ".") && strcmp(copy, "..") ? "." : "..");
+        free(copy);
+        copy = shorter;
+    }
+    return copy;
+}
+
+// Looks for the state to go on from. With `auto` and a run's name only there.
+static void find_state(Job *j) {
+    const Config *c = &j->config;
+    const bool is_auto = !strcmp(c->options.resume, "auto");
+    if (c->options.resume_weights_only || !(is_auto || c->train.resume_from_vlm_checkpoint)) return;
+    if (is_auto && c->options.run_name) {
+        char *run = path_join(c->vlm.vlm_checkpoint_path, c->options.run_name);
+        j->resume_from = resume_find(run);
+        j->goes_on = true;
+        free(run);
+    }
+    if (!j->goes_on) j->resume_from = resume_find(c->vlm.vlm_checkpoint_path);
+    if (!j->resume_from && c->train.resume_from_vlm_checkpoint && !is_auto)
+        log_info(
+            "%s holds no trainer's state: only the weights are taken, step, moments and place in the data "
+            "begin anew",
+            c->vlm.vlm_checkpoint_path);
+}
+
+static void set_text(char **field, char *text) {
+    free(*field);
+    *field = text;
+}
+
+// The run goes on in its own folder, or under another name in a folder beside it.
+static bool read_state_config(Job *j, int argc, char **argv, Error *err) {
+    Config *c = &j->config;
+    char *run = above(j->resume_from, 1);
+    const char *slash = strrchr(run, '/'), *name = slash ? slash + 1 : run;
+    const bool ok = read_checkpoint_config(c, j->resume_from, "run.json", argc, argv, err) &&
+                    resume_compare(&j->resume_is_exact, c, j->resume_from, err);
+    if (ok && (!has_flag(argc, argv, "run_name") || !c->options.run_name))
+        set_text(&c->options.run_name, mem_strdup(name));
+    if (ok) set_text(&c->vlm.vlm_checkpoint_path, above(run, 1));
+    j->goes_on = ok && !strcmp(c->options.run_name, name);
+    free(run);
+    return ok;
+}
+
 static bool read_config(Job *j, int argc, char **argv, Error *err) {
     Config *c = &j->config;
     if (!config_parse(c, (FieldSet){0}, argc, argv, err)) return false;
-    if (c->train.resume_from_vlm_checkpoint && !has_flag(argc, argv, "config") &&
-        !read_checkpoint_config(c, argc, argv, err))
-        return false;
-    if (c->train.resume_from_vlm_checkpoint) c->vlm.vlm_load_backbone_weights = false;
+    find_state(j);
+    const bool from_weights = !j->resume_from && c->train.resume_from_vlm_checkpoint;
+    if (j->resume_from && !read_state_config(j, argc, argv, err)) return false;
+    if (from_weights && !has_flag(argc, argv, "config")) {
+        char *folder = mem_strdup(c->vlm.vlm_checkpoint_path);
+        const bool ok = read_checkpoint_config(c, folder, "config.json", argc, argv, err);
+        free(folder);
+        if (!ok) return false;
+    }
+    if (j->resume_from || from_weights) c->vlm.vlm_load_backbone_weights = false;
     if (c->vlm.vlm_load_backbone_weights && !backbones_open(&j->backbones, c, argc, argv, err)) return false;
     return train_config_check(c, err) && refuse_unsupported(&c->vlm, err);
 }
@@ -124,14 +190,17 @@ static void log_memory(const Job *j) {
     const double parts[] = {(double)(j->model.params.values.size + j->model.params.products.size),
                             (double)j->model.params.gradients.size, (double)j->trainer.optimizer.arena.size,
                             (double)j->model.activations.size};
-    log_info("memory: %.1f MiB parameters, %.1f gradients, %.1f optimizer, %.1f activations; %.1f MiB in all",
-             parts[0] / mib, parts[1] / mib, parts[2] / mib, parts[3] / mib,
-             (parts[0] + parts[1] + parts[2] + parts[3]) / mib);
+    const double copy = j->config.options.save_in_background ? (double)saver_bytes(&j->model.params) : 0;
+    log_info("memory: %.1f MiB parameters, %.1f gradients, %.1f optimizer, %.1f activations, %.1f copy for "
+             "checkpoints; %.1f MiB in all",
+             parts[0] / mib, parts[1] / mib, parts[2] / mib, parts[3] / mib, copy / mib,
+             (parts[0] + parts[1] + parts[2] + parts[3] + copy) / mib);
 }
 
 static bool first_weights(Job *j, Error *err) {
     const Config *c = &j->config;
     const TrainOptions *o = &c->options;
+    if (j->resume_from) return true; // the run brings them with its state
     if (c->train.resume_from_vlm_checkpoint)
         return checkpoint_load_changed(&j->model, c->vlm.vlm_checkpoint_path, o->interpolate_positions,
                                        o->seed, err);
@@ -179,14 +248,14 @@ static void report(const Job *j, const RunResult *r, int argc, char **argv) {
     const uint64_t updates = j->trainer.updates;
     const double samples =
         (double)(j->config.train.batch_size * j->config.train.gradient_accumulation_steps * updates);
-    if (updates > 0)
+    if (updates > 0 && r->epochs > 0)
         log_info("average time: %.2f s an epoch, %.3f s an update, %.4f s a sample",
                  r->seconds / (double)r->epochs, r->seconds / (double)updates, r->seconds / samples);
     if (r->best_checkpoint) log_info("best: %s, validation loss %.4f", r->best_checkpoint, r->best_val_loss);
     if (r->last_checkpoint) log_info("last: %s", r->last_checkpoint);
     if (r->end == RUN_COMPLETE || !r->last_checkpoint) return;
     char *line = continue_line(r->last_checkpoint, argc, argv);
-    log_info("to go on from these weights (step, moments and data position begin anew):\n  %s", line);
+    log_info("to go on from there, bit for bit:\n  %s", line);
     free(line);
 }
 
@@ -195,14 +264,25 @@ static int exit_status(const RunResult *r) {
     return r->end == RUN_SIGNALLED ? 128 + stop_signal() : EXIT_DONE;
 }
 
+static int print_plan(Job *j, Error *err) {
+    const BatchSource training = batch_source_of_loader(j->training);
+    return train_plan_print(&j->config, &j->trainer, &training, err) ? EXIT_DONE : EXIT_FAILED;
+}
+
 static int train(Job *j, int argc, char **argv, Error *err) {
     char date[32];
     const time_t now = time(NULL);
     strftime(date, sizeof date, "%m%d-%H%M%S", localtime(&now));
     const char *given = j->config.options.run_name;
     char *name = given ? mem_strdup(given) : run_name(&j->config, 1, date);
-    const RunPlan plan = {&j->config, &j->trainer, batch_source_of_loader(j->training),
-                          batch_source_of_loader(j->validation), name};
+    const RunPlan plan = {&j->config,
+                          &j->trainer,
+                          batch_source_of_loader(j->training),
+                          batch_source_of_loader(j->validation),
+                          name,
+                          j->resume_from,
+                          j->resume_is_exact,
+                          j->goes_on};
     RunResult result;
     log_info("run %s: %zu updates of %zu x %zu sequences", name, j->config.train.max_training_steps,
              j->config.train.gradient_accumulation_steps, j->config.train.batch_size);
@@ -226,7 +306,9 @@ int cmd_train(int argc, char **argv) {
         stop_on_signals();
         bool ok = open_backend(&job, &err) && open_tokenizer(&job, &err) && open_loaders(&job, &err) &&
                   open_model(&job, &err);
-        status = ok ? train(&job, argc, argv, &err) : EXIT_FAILED;
+        status = !ok                          ? EXIT_FAILED
+                 : job.config.options.dry_run ? print_plan(&job, &err)
+                                              : train(&job, argc, argv, &err);
     }
     if (err.text[0]) log_error("%s", err.text);
     job_close(&job);

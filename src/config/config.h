@@ -69,6 +69,14 @@ typedef struct TrainOptions {
     size_t log_interval;    // update steps between plain progress lines
     size_t max_tiles;       // tiles a batch may hold; 0: as many as its tokens allow
     Number max_minutes;     // stop (and save) after this many minutes; 0: no limit
+    char *resume;           // none | auto
+    bool resume_weights_only;
+    size_t keep_checkpoints; // newest ones; 0: all
+    bool save_in_background;
+    size_t max_skipped_steps; // in a row
+    Number skip_spikes;       // z-score; 0: never
+    bool detect_anomaly;
+    bool dry_run;
     // none | bicubic | bilinear: how positions of weights made for another vit_img_size are carried over
     char *interpolate_positions;
 } TrainOptions;

@@ -151,6 +151,20 @@ static const Field option_fields[] = {
     F(log_interval, SIZE, "10", RANGE(1, MAX_COUNT), "updates between progress lines"),
     F(max_tiles, SIZE, "0", RANGE(0, MAX_TOKENS), "tiles of a batch; 0: as many as its tokens allow"),
     F(max_minutes, NUMBER, "0", RANGE(0, INFINITY), "save and stop after so many minutes; 0: no limit"),
+    F_CHOICE(resume, "none", "none|auto",
+      "auto: go on from the newest complete checkpoint of the run if there is one, else begin"),
+    F(resume_weights_only, BOOL, "false", ANY,
+      "a resume takes only the weights; step, moments and place in the data begin anew"),
+    F(keep_checkpoints, SIZE, "0", RANGE(0, MAX_COUNT),
+      "newest checkpoints of the run that are kept, and the best; 0: all"),
+    F(save_in_background, BOOL, "true", ANY,
+      "checkpoints are written from a copy in memory while training goes on"),
+    F(max_skipped_steps, SIZE, "10", RANGE(0, MAX_COUNT),
+      "updates in a row that may be skipped because loss or gradient are not finite"),
+    F(skip_spikes, NUMBER, "0", RANGE(0, INFINITY),
+      "skip updates whose loss or gradient norm lies so many standard deviations above the last ones; 0: never"),
+    F(dry_run, BOOL, "false", ANY, "everything but training: prints parameters, memory, disk and expected time"),
+    F(detect_anomaly, BOOL, "false", ANY, "name the first operator that makes a NaN; slow"),
 };
 #undef STRUCT
 // clang-format on

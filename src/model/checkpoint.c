@@ -4,13 +4,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <fnmatch.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 static const char *const file_names[] = {"config.json", "model.safetensors"};
-enum { N_FILES = 2 };
 
 static bool require(char **path, const char *folder, int file, Error *err) {
     *path = path_join(folder, file_names[file]);
@@ -21,22 +21,34 @@ static bool require(char **path, const char *folder, int file, Error *err) {
     return false;
 }
 
-// Removes a folder of ours: the two files, what their writing may have left, and the folder itself.
-static void remove_folder(const char *folder) {
-    for (int i = 0; i < N_FILES; i++) {
-        char *path = path_join(folder, file_names[i]), *half = mem_printf("%s.tmp", path);
-        unlink(path);
-        unlink(half);
-        free(half);
+// The files a checkpoint may hold, and what their writing may have left.
+static bool is_ours(const char *name) {
+    static const char *const patterns[] = {"config.json", "model.safetensors", "run.json", "trainer.json",
+                                           "state-rank*.safetensors"};
+    for (size_t i = 0; i < sizeof patterns / sizeof *patterns; i++) {
+        char half[64];
+        snprintf(half, sizeof half, "%s.tmp", patterns[i]);
+        if (fnmatch(patterns[i], name, 0) == 0 || fnmatch(half, name, 0) == 0) return true;
+    }
+    return false;
+}
+
+void checkpoint_remove(const char *folder) {
+    FileList list;
+    if (!file_list(&list, folder, NULL)) return;
+    for (size_t i = 0; i < list.count; i++) {
+        char *path = path_join(folder, list.names[i]);
+        if (is_ours(list.names[i])) unlink(path);
         free(path);
     }
+    file_list_free(&list);
     rmdir(folder);
 }
 
-static bool write_files(const Vlm *m, const char *folder, Error *err) {
+static bool write_model(void *model, const char *folder, Error *err) {
+    const Vlm *m = model;
     char *config = path_join(folder, file_names[0]), *weights = path_join(folder, file_names[1]);
-    bool ok = file_make_folders(folder, err) && vlm_config_save(m->config, config, err) &&
-              params_save(&m->params, m->be, weights, err) && file_sync_folder(folder, err);
+    bool ok = vlm_config_save(m->config, config, err) && params_save(&m->params, m->be, weights, err);
     free(config);
     free(weights);
     return ok;
@@ -51,15 +63,16 @@ static bool move_into_place(const char *fresh, const char *folder, Error *err) {
         ok = rename(fresh, folder) == 0;
     }
     if (!ok) error_set(err, "%s: cannot be moved into place: %s", folder, strerror(errno));
-    remove_folder(fresh); // the old one after an exchange, the half-made one after a failure
+    checkpoint_remove(fresh); // the old one after an exchange, the half-made one after a failure
     return ok;
 }
 
-bool checkpoint_save(const Vlm *m, const char *folder, Error *err) {
+bool checkpoint_write(const char *folder, bool (*write)(void *context, const char *folder, Error *err),
+                      void *context, Error *err) {
     char *fresh = mem_printf("%s.tmp", folder);
-    remove_folder(fresh); // of a run that was killed here
-    bool ok = write_files(m, fresh, err);
-    if (!ok) remove_folder(fresh);
+    checkpoint_remove(fresh); // of a run that was killed here
+    bool ok = file_make_folders(fresh, err) && write(context, fresh, err) && file_sync_folder(fresh, err);
+    if (!ok) checkpoint_remove(fresh);
     ok = ok && move_into_place(fresh, folder, err);
     if (ok) {
         char *parent = mem_printf("%s/..", folder);
@@ -68,6 +81,10 @@ bool checkpoint_save(const Vlm *m, const char *folder, Error *err) {
     }
     free(fresh);
     return ok;
+}
+
+bool checkpoint_save(const Vlm *m, const char *folder, Error *err) {
+    return checkpoint_write(folder, write_model, (void *)m, err);
 }
 
 bool checkpoint_load_weights(Vlm *m, const char *folder, Error *err) {

@@ -1,4 +1,5 @@
-// A model folder as nanoVLM saves it: config.json and model.safetensors.
+// A model folder as nanoVLM saves it: config.json and model.safetensors. The trainer puts its own files
+// beside them (train/saver.h).
 #pragma once
 #include "model/vlm.h"
 
@@ -6,6 +7,12 @@
 // leaves the old folder or the whole new one. On failure the old one stands and nothing of the new one is
 // left.
 bool checkpoint_save(const Vlm *m, const char *folder, Error *err);
+// The same with other contents: `write` puts the files into the folder it is given. Files of other names than
+// a checkpoint's are not removed after a failure.
+bool checkpoint_write(const char *folder, bool (*write)(void *context, const char *folder, Error *err),
+                      void *context, Error *err);
+void checkpoint_remove(
+    const char *folder); // a checkpoint's files and, when nothing else is in it, the folder
 // Only the weights, into a model of the same configuration.
 bool checkpoint_load_weights(Vlm *m, const char *folder, Error *err);
 // Into a model with more vocabulary or another grid of patches (params_load_changed).

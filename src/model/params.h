@@ -107,3 +107,6 @@ bool params_load(Params *p, Backend *be, const char *path, Error *err);
 bool params_load_changed(Params *p, Backend *be, const char *path, const char *interpolate, uint64_t seed,
                          Error *err);
 bool params_save(const Params *p, Backend *be, const char *path, Error *err);
+// The same with values from elsewhere: fill copies those of parameter i to dst.
+bool params_save_from(const Params *p, const char *path, bool (*fill)(void *context, size_t i, void *dst),
+                      void *context, Error *err);

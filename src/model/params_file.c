@@ -73,7 +73,8 @@ static bool download_param(void *context, size_t i, void *dst) {
     return true;
 }
 
-bool params_save(const Params *p, Backend *be, const char *path, Error *err) {
+bool params_save_from(const Params *p, const char *path, bool (*fill)(void *context, size_t i, void *dst),
+                      void *context, Error *err) {
     SafetensorsSpec *specs = mem_zeroed(p->count, sizeof *specs);
     for (size_t i = 0; i < p->count; i++) {
         const Param *q = &p->items[i];
@@ -81,8 +82,12 @@ bool params_save(const Params *p, Backend *be, const char *path, Error *err) {
         for (int d = 0; d < q->ndim; d++) specs[i].shape[d] = q->shape[d];
     }
     const char *const tie[1][2] = {{embedding_name, head_name}};
-    Saving s = {p, be};
-    bool ok = safetensors_write(path, specs, p->count, tie, p->tied ? 1 : 0, download_param, &s, err);
+    bool ok = safetensors_write(path, specs, p->count, tie, p->tied ? 1 : 0, fill, context, err);
     free(specs);
     return ok;
+}
+
+bool params_save(const Params *p, Backend *be, const char *path, Error *err) {
+    Saving s = {p, be};
+    return params_save_from(p, path, download_param, &s, err);
 }

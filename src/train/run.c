@@ -3,22 +3,18 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/memory.h"
-#include "model/checkpoint.h"
+#include "train/anomaly.h"
 #include "train/pace.h"
-#include "train/statistics.h"
+#include "train/resume.h"
+#include "train/saver.h"
 #include "train/stop.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum { MAX_VALIDATION_BATCHES = 65 };
-
-typedef struct Epoch {
-    uint64_t number; // from 0
-    uint64_t micro_batches, updates;
-    double loss_sum, tokens, started;
-} Epoch;
 
 typedef struct Run {
     const RunPlan *plan;
@@ -27,12 +23,17 @@ typedef struct Run {
     RunResult *result;
     char *folder;
     RunLog log;
-    Statistics statistics;
+    RunState state; // epoch and statistics always; the rest is brought up to date for a checkpoint
+    Saver saver;
+    CharVec place;
     Pace pace;
-    Epoch epoch;
-    double started;
-    uint64_t saved; // updates done at the last attempt to save
-    bool broken;    // loss or gradient were not finite: the weights are not worth saving
+    double started, epoch_started;
+    double seconds_before; // of this run, in the processes before this one
+    uint64_t saved;        // updates done at the last attempt to save
+    bool saved_best;       // the save under way is of the best validation loss
+    Anomaly anomaly;       // with detect_anomaly
+    float last_loss;       // the last one that was not finite
+    bool broken;           // loss or gradient were not finite: the weights are not worth saving
 } Run;
 
 // Number of the last update in logs, checkpoints and the schedule.
@@ -62,8 +63,35 @@ static bool is_over(Run *r) {
     return true;
 }
 
+static void remember(char **slot, const char *path) {
+    free(*slot);
+    *slot = mem_strdup(path);
+}
+
+// Takes note of a save that came to its end; wait: and waits for it.
+static void collect(Run *r, bool wait) {
+    Error err;
+    char *path;
+    bool ok;
+    if (!saver_collect(&r->saver, wait, &path, &ok, &err)) return;
+    r->result->save_failed = !ok;
+    if (ok) {
+        remember(&r->result->last_checkpoint, path);
+        if (r->saved_best) {
+            remember(&r->result->best_checkpoint, path);
+            snprintf(r->state.best_checkpoint, sizeof r->state.best_checkpoint, "%s", strrchr(path, '/') + 1);
+        }
+        log_info("saved %s", path);
+    } else {
+        log_error("%s (%s stands; saving is tried again when it is due next)", err.text,
+                  r->result->last_checkpoint ? r->result->last_checkpoint : "no earlier checkpoint");
+    }
+    free(path);
+}
+
 // The error of a run that has gone astray; what its weights hold is not saved any more.
 static bool not_finite(Run *r, uint64_t step, const char *what, double value, Error *err) {
+    collect(r, true);
     const char *last = r->result->last_checkpoint;
     r->broken = true;
     return error_set(err,
@@ -74,13 +102,13 @@ static bool not_finite(Run *r, uint64_t step, const char *what, double value, Er
 
 // ---- validation and checkpoints ----
 
-// Mean of the batches' losses. *loss stays NaN when there was no batch with a target or a signal cut it
-// short.
+// Mean of the batches' losses. *loss stays NaN when there was no batch with a target. A signal does not cut
+// it short: the run that goes on would lack the number.
 static bool validate(Run *r, double *loss, Error *err) {
     const BatchSource *source = &r->plan->validation;
     double sum = 0;
     size_t n = 0, read = 0;
-    while (read < MAX_VALIDATION_BATCHES && !stop_signal()) {
+    while (read < MAX_VALIDATION_BATCHES) {
         const Batch *batch;
         float value;
         if (progress_is_terminal())
@@ -93,47 +121,53 @@ static bool validate(Run *r, double *loss, Error *err) {
         if (r->trainer->model->n_targets > 0) sum += value, n++;
     }
     if (!isfinite(sum)) return not_finite(r, current_step(r), "validation loss", sum, err);
-    if (read == 0 && !stop_signal())
+    if (read == 0)
         log_warning("no validation: val_size %zu gives no whole batch%s", r->config->val_size,
                     r->plan->config->options.val_dataset_path ? " of val_dataset_path" : "");
-    *loss = n > 0 && !stop_signal() ? sum / (double)n : NAN;
+    *loss = n > 0 ? sum / (double)n : NAN;
     return source->restart(source->state, 0, err);
 }
 
-static void remember(char **slot, const char *path) {
-    free(*slot);
-    *slot = mem_strdup(path);
+// The numbers as they stand now, and the place in the data.
+static void update_state(Run *r) {
+    RunState *s = &r->state;
+    s->updates = r->trainer->updates;
+    memcpy(s->steps, r->trainer->optimizer.steps, sizeof s->steps);
+    s->world_size = 1;
+    s->log_size = r->log.size;
+    s->epoch.seconds = clock_seconds() - r->epoch_started;
+    s->seconds = r->seconds_before + clock_seconds() - r->started;
+    s->best_val_loss = r->result->best_val_loss;
+    snprintf(s->run_name, sizeof s->run_name, "%s", r->plan->run_name);
+    vec_clear(&r->place);
+    if (r->plan->training.save) r->plan->training.save(r->plan->training.state, &r->place);
 }
 
-// Saves the state after the last update; true when it now stands on the disk.
-static bool save(Run *r) {
-    Error err;
-    char *path = mem_printf("%s/step_%llu", r->folder, (unsigned long long)current_step(r));
-    const bool ok = checkpoint_save(r->trainer->model, path, &err);
+// Begins to save the state after the last update.
+static void save(Run *r, bool is_best) {
+    char name[32];
+    snprintf(name, sizeof name, "step_%llu", (unsigned long long)current_step(r));
+    char *path = path_join(r->folder, name);
+    collect(r, true);
+    update_state(r);
+    RunState state = r->state; // r->state learns of a new best checkpoint once it stands
+    if (is_best) memcpy(state.best_checkpoint, name, sizeof name);
     r->saved = r->trainer->updates;
-    r->result->save_failed = !ok;
-    if (ok) {
-        remember(&r->result->last_checkpoint, path);
-        log_info("saved %s", path);
-    } else {
-        log_error("%s (%s stands; saving is tried again when it is due next)", err.text,
-                  r->result->last_checkpoint ? r->result->last_checkpoint : "no earlier checkpoint");
-    }
+    r->saved_best = is_best;
+    saver_begin(&r->saver, path, &state, &r->place);
+    collect(r, false);
     free(path);
-    return ok;
 }
 
-static bool validate_and_save(Run *r, Error *err) {
+// *is_best: the validation loss is the lowest of the run.
+static bool validate_and_log(Run *r, bool *is_best, Error *err) {
     double loss = NAN;
     if (r->plan->validation.next && !validate(r, &loss, err)) return false;
-    const bool saved = save(r);
     if (isnan(loss)) return true;
     run_log_number(&r->log, "val_loss", loss);
     log_info("step %llu: validation loss %.4f", (unsigned long long)current_step(r), loss);
-    if (loss < r->result->best_val_loss) {
-        r->result->best_val_loss = loss;
-        if (saved) remember(&r->result->best_checkpoint, r->result->last_checkpoint);
-    }
+    *is_best = loss < r->result->best_val_loss;
+    if (*is_best) r->result->best_val_loss = loss;
     return true;
 }
 
@@ -155,23 +189,68 @@ static void show_progress(Run *r, double loss) {
         pace_tokens_per_second(&r->pace), 100 * pace_waiting_share(&r->pace), left_text);
 }
 
+static void update(Run *r) {
+    const double score = r->plan->config->options.skip_spikes.value;
+    const double limit = score > 0 ? spike_limit(&r->state.norms, score) : INFINITY;
+    r->trainer->norm_limit = isfinite(limit) ? (float)limit : 0;
+    trainer_update(r->trainer);
+}
+
+// Counts and logs an update that was skipped; too many in a row because of values that are not finite end the
+// run. Weights and moments are those before the first of them.
+static bool check_update(Run *r, Error *err) {
+    const Trainer *t = r->trainer;
+    RunState *s = &r->state;
+    const bool is_bad = !isfinite(t->grad_norm) || !isfinite(r->last_loss);
+    const double loss = r->last_loss;
+    r->last_loss = 0;
+    s->skipped_in_a_row = is_bad ? s->skipped_in_a_row + 1 : 0;
+    if (!t->skipped) return true;
+    s->skipped++;
+    run_log_number(&r->log, "skipped_steps", (double)s->skipped);
+    log_warning(
+        "step %llu: skipped, with batches up to number %llu of epoch %llu: norm of the gradient %g%s%s",
+        (unsigned long long)current_step(r), (unsigned long long)s->epoch.micro_batches,
+        (unsigned long long)s->epoch.number + 1, (double)t->grad_norm, r->anomaly.text[0] ? "; " : "",
+        r->anomaly.text);
+    r->anomaly.text[0] = '\0';
+    if (s->skipped_in_a_row <= r->plan->config->options.max_skipped_steps) return true;
+    return isfinite(loss) ? not_finite(r, current_step(r), "norm of the gradient", t->grad_norm, err)
+                          : not_finite(r, current_step(r), "loss", loss, err);
+}
+
+// Marks values that stand out, and takes them into the windows.
+static void mark_spikes(Run *r, double loss) {
+    const double marked = 4; // standard deviations
+    const double loss_score = spike_score(&r->state.losses, loss),
+                 norm_score = spike_score(&r->state.norms, r->trainer->grad_norm);
+    if (isfinite(loss_score) && loss_score > marked) run_log_number(&r->log, "loss_spike", loss_score);
+    if (isfinite(norm_score) && norm_score > marked) run_log_number(&r->log, "grad_norm_spike", norm_score);
+    spike_add(&r->state.losses, loss);
+    spike_add(&r->state.norms, r->trainer->grad_norm);
+}
+
 // Everything that is due after an update, in nanoVLM's order.
 static bool after_update(Run *r, double batch_loss, Error *err) {
     static const char *const lr_names[GROUP_TRAINED] = {"lr_mp", "lr_vision_backbone",
                                                         "lr_language_backbone"};
     const uint64_t step = current_step(r);
     const Trainer *t = r->trainer;
-    if (!isfinite(t->grad_norm)) return not_finite(r, step, "norm of the gradient", t->grad_norm, err);
-    r->epoch.updates++;
+    if (!check_update(r, err)) return false;
+    r->state.epoch.updates++;
+    collect(r, false);
     pace_update(&r->pace);
     run_log_number(&r->log, "batch_loss", batch_loss);
     run_log_number(&r->log, "grad_norm", t->grad_norm);
+    mark_spikes(r, batch_loss);
     for (int g = 0; g < GROUP_TRAINED; g++)
         if (t->lr[g] > 0) run_log_number(&r->log, lr_names[g], t->lr[g]);
-    bool ok = true;
-    if (r->config->eval_in_epochs && is_due(step, r->config->eval_interval)) ok = validate_and_save(r, err);
-    if (is_due(step, r->config->stats_log_interval)) statistics_log(&r->statistics, &r->log);
-    run_log_commit(&r->log, step);
+    const bool is_save_due = r->config->eval_in_epochs && is_due(step, r->config->eval_interval);
+    bool is_best = false;
+    const bool ok = !is_save_due || validate_and_log(r, &is_best, err);
+    if (is_due(step, r->config->stats_log_interval)) statistics_log(&r->state.statistics, &r->log);
+    run_log_commit(&r->log, step); // before saving: a checkpoint's step stands in the log
+    if (ok && is_save_due) save(r, is_best);
     show_progress(r, batch_loss);
     return ok;
 }
@@ -185,15 +264,25 @@ static double count_tokens(const Batch *b) {
 }
 
 // The loss joins the epoch's mean; a batch without any target has none and is only reported.
-static bool take_loss(Run *r, float loss, Error *err) {
+static void take_loss(Run *r, float loss) {
     if (r->trainer->model->n_targets == 0) {
         log_warning("step %llu: a batch has no target at all and gives no gradient",
                     (unsigned long long)r->trainer->updates);
-        return true;
+        return;
     }
-    if (!isfinite(loss)) return not_finite(r, r->trainer->updates, "loss", loss, err);
-    r->epoch.loss_sum += loss;
-    return true;
+    const double limit = r->plan->config->options.skip_spikes.value;
+    if (!isfinite(loss)) {
+        r->trainer->is_spoiled = true;
+        r->last_loss = loss;
+        log_warning("step %llu: the loss of batch %llu of epoch %llu is %g%s%s",
+                    (unsigned long long)r->trainer->updates,
+                    (unsigned long long)r->state.epoch.micro_batches + 1,
+                    (unsigned long long)r->state.epoch.number + 1, (double)loss,
+                    r->anomaly.text[0] ? ": " : "", r->anomaly.text);
+        return;
+    }
+    if (limit > 0 && spike_score(&r->state.losses, loss) > limit) r->trainer->is_spoiled = true;
+    r->state.epoch.loss_sum += loss;
 }
 
 static bool micro_batch(Run *r, const Batch *batch, double waited, Error *err) {
@@ -201,19 +290,20 @@ static bool micro_batch(Run *r, const Batch *batch, double waited, Error *err) {
     float loss;
     if (!trainer_micro_step(r->trainer, batch, &loss, err)) return false;
     const double computed = clock_seconds();
-    if (!take_loss(r, loss, err)) return false;
+    take_loss(r, loss);
     const bool is_update = r->trainer->accumulated == r->config->gradient_accumulation_steps;
-    if (is_update) trainer_update(r->trainer);
+    if (is_update) update(r);
     const double end = clock_seconds();
-    r->epoch.micro_batches++;
-    r->epoch.tokens += tokens;
-    statistics_add(&r->statistics, STATISTIC_TOKENS_PER_SECOND, tokens / (end - start));
-    statistics_add(&r->statistics, STATISTIC_DATA_LOAD_TIME, waited);
-    statistics_add(&r->statistics, STATISTIC_FW_BW_TIME, computed - start);
-    statistics_add(&r->statistics, STATISTIC_POST_PROCESS_TIME, end - computed);
+    Statistics *statistics = &r->state.statistics;
+    r->state.epoch.micro_batches++;
+    r->state.epoch.tokens += tokens;
+    r->state.epoch.is_logged = false;
+    statistics_add(statistics, STATISTIC_TOKENS_PER_SECOND, tokens / (end - start));
+    statistics_add(statistics, STATISTIC_DATA_LOAD_TIME, waited);
+    statistics_add(statistics, STATISTIC_FW_BW_TIME, computed - start);
+    statistics_add(statistics, STATISTIC_POST_PROCESS_TIME, end - computed);
     for (size_t b = 0; b < batch->B; b++)
-        statistics_add(&r->statistics, STATISTIC_IMAGES_PER_SAMPLE,
-                       (double)batch->n_images / (double)batch->B);
+        statistics_add(statistics, STATISTIC_IMAGES_PER_SAMPLE, (double)batch->n_images / (double)batch->B);
     pace_micro_batch(&r->pace, tokens, waited, end - start);
     return !is_update || after_update(r, loss, err);
 }
@@ -222,15 +312,16 @@ static bool micro_batch(Run *r, const Batch *batch, double waited, Error *err) {
 
 // nanoVLM divides the sum of the losses by their number less one, and so does this, but for a single loss.
 static void finish_epoch(Run *r) {
-    const Epoch *e = &r->epoch;
-    if (e->micro_batches == 0 || r->trainer->updates == 0) return;
-    const double seconds = clock_seconds() - e->started;
+    Epoch *e = &r->state.epoch;
+    if (e->micro_batches == 0 || r->trainer->updates == 0 || e->is_logged) return;
+    const double seconds = clock_seconds() - r->epoch_started;
     const double loss = e->loss_sum / (double)(e->micro_batches > 1 ? e->micro_batches - 1 : 1);
     run_log_number(&r->log, "epoch", (double)(e->number + 1));
     run_log_number(&r->log, "epoch_loss", loss);
     run_log_number(&r->log, "epoch_duration", seconds);
     run_log_number(&r->log, "epoch_tokens_per_second", e->tokens / seconds);
     run_log_commit(&r->log, current_step(r));
+    e->is_logged = true;
     log_info("epoch %llu: step %llu/%zu, mean loss %.4f, %.1f s, %.0f tokens/s",
              (unsigned long long)e->number + 1, (unsigned long long)r->trainer->updates,
              r->config->max_training_steps, loss, seconds, e->tokens / seconds);
@@ -246,44 +337,87 @@ static bool train_epoch(Run *r, Error *err) {
         if (!batch) break;
         if (!micro_batch(r, batch, clock_seconds() - asked, err)) return false;
     }
-    finish_epoch(r);
+    const bool is_cut = r->result->end == RUN_SIGNALLED || r->result->end == RUN_OUT_OF_TIME;
+    if (!is_cut) finish_epoch(r); // a cut one ends in the process that goes on with it
     return true;
 }
 
 static bool train_epochs(Run *r, Error *err) {
     const BatchSource *source = &r->plan->training;
-    for (uint64_t number = 0;; number++) {
-        r->epoch = (Epoch){.number = number, .started = clock_seconds()};
+    for (;;) {
+        const uint64_t number = r->state.epoch.number;
         r->result->epochs = number + 1;
         if (!train_epoch(r, err)) return false;
         trainer_drop_accumulation(r->trainer);
         if (is_over(r)) return true;
-        if (r->epoch.updates == 0)
+        if (r->state.epoch.updates == 0)
             return error_set(err,
                              "%s: an epoch has %llu batches, but an update takes gradient_accumulation_steps "
                              "%zu; give more data, fewer accumulation steps or a smaller batch_size",
-                             r->config->train_dataset_path, (unsigned long long)r->epoch.micro_batches,
+                             r->config->train_dataset_path, (unsigned long long)r->state.epoch.micro_batches,
                              r->config->gradient_accumulation_steps);
         if (!source->restart(source->state, number + 1, err)) return false;
+        r->state.epoch = (Epoch){.number = number + 1};
+        r->epoch_started = clock_seconds();
     }
+}
+
+// ---- a whole run ----
+
+static char *beside(const char *path, const char *name) { // in the same folder; caller frees
+    const char *slash = strrchr(path, '/');
+    return slash ? mem_printf("%.*s/%s", (int)(slash - path), path, name) : mem_strdup(name);
+}
+
+static bool load(Run *r, Error *err) {
+    const RunPlan *p = r->plan;
+    if (!resume_load(&r->state, r->trainer, &p->training, p->resume_from, p->resume_is_exact, err))
+        return false;
+    r->saved = r->trainer->updates;
+    r->seconds_before = r->state.seconds;
+    r->epoch_started -= r->state.epoch.seconds;
+    r->result->best_val_loss = r->state.best_val_loss;
+    r->result->last_checkpoint = mem_strdup(p->resume_from);
+    if (r->state.best_checkpoint[0])
+        r->result->best_checkpoint = beside(p->resume_from, r->state.best_checkpoint);
+    log_info("goes on from %s: update %llu of epoch %llu, %s", p->resume_from,
+             (unsigned long long)r->trainer->updates, (unsigned long long)r->state.epoch.number + 1,
+             p->resume_is_exact ? "bit for bit" : "with changed settings");
+    return true;
+}
+
+// Memory, the state to go on from, and the log behind it.
+static bool begin(Run *r, Error *err) {
+    const Config *config = r->plan->config;
+    r->folder = path_join(config->vlm.vlm_checkpoint_path, r->plan->run_name);
+    r->started = r->epoch_started = clock_seconds();
+    r->state.best_val_loss = INFINITY;
+    if (!saver_open(&r->saver, r->trainer, config, err)) return false;
+    if (r->plan->resume_from && !load(r, err)) return false;
+    return r->plan->goes_on ? run_log_reopen(&r->log, r->folder, config, r->state.log_size, err)
+                            : run_log_open(&r->log, r->folder, config, err);
 }
 
 bool train_run(const RunPlan *plan, RunResult *result, Error *err) {
     const Config *config = plan->config;
     *result = (RunResult){.end = RUN_FAILED, .best_val_loss = INFINITY};
     Run r = {.plan = plan, .config = &config->train, .trainer = plan->trainer, .result = result};
-    r.folder = path_join(config->vlm.vlm_checkpoint_path, plan->run_name);
-    r.started = clock_seconds();
-    bool ok = run_log_open(&r.log, r.folder, config, err);
+    if (config->options.detect_anomaly) anomaly_attach(&r.anomaly, plan->trainer->model->be);
+    bool ok = begin(&r, err);
     if (ok) {
         ok = train_epochs(&r, err);
         progress_end();
         if (!ok) result->end = RUN_FAILED;
+        collect(&r, true);
         const bool is_saved = r.saved == r.trainer->updates && !result->save_failed;
-        if (!r.broken && !is_saved) save(&r);
+        if (!r.broken && !is_saved) save(&r, false);
+        collect(&r, true);
         run_log_close(&r.log);
     }
-    result->seconds = clock_seconds() - r.started;
+    result->seconds = r.seconds_before + clock_seconds() - r.started;
+    anomaly_detach(&r.anomaly);
+    saver_close(&r.saver);
+    vec_free(&r.place);
     free(r.folder);
     return ok;
 }

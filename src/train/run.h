@@ -9,12 +9,15 @@ typedef struct RunPlan {
     Trainer *trainer;     // fresh: no update done
     BatchSource training, validation;
     const char *run_name;
+    const char *resume_from; // a complete checkpoint (train/resume.h) to begin behind; NULL: none
+    bool resume_is_exact;    // as resume_compare says
+    bool goes_on; // the run's log may be there already; what the checkpoint does not know is cut off
 } RunPlan;
 
 typedef enum RunEnd {
     RUN_COMPLETE, // max_training_steps updates
     RUN_OUT_OF_TIME,
-    RUN_SIGNALLED, // Ctrl-C or SIGTERM (train/stop.h)
+    RUN_SIGNALLED, // Ctrl-C, SIGTERM or SIGUSR1 (train/stop.h)
     RUN_FAILED,
 } RunEnd;
 
@@ -29,10 +32,11 @@ typedef struct RunResult {
 } RunResult;
 
 // Trains until max_training_steps, max_minutes or a signal; the update step in work is always finished.
-// Checkpoints are <vlm_checkpoint_path>/<run_name>/step_<n>, n counting updates from 0 as nanoVLM does; the
-// state at the end is saved too. A save that fails is reported and tried again when the next is due. Fails
-// (RUN_FAILED) when no more batches can be had or the loss or the gradient is not finite; in the first case
-// the work so far is still saved. max_minutes does not bend the learning rate, which goes by
-// max_training_steps.
+// From a checkpoint it goes on as if it had never stopped: the same bits of losses and weights.
+// Checkpoints (train/saver.h) are <vlm_checkpoint_path>/<run_name>/step_<n>, n counting updates from 0 as
+// nanoVLM does; the state at the end is saved too. A save that fails is reported and tried again when the
+// next is due. Fails (RUN_FAILED) when no more batches can be had or the loss or the gradient is not finite;
+// in the first case the work so far is still saved. max_minutes does not bend the learning rate, which goes
+// by max_training_steps.
 bool train_run(const RunPlan *plan, RunResult *result, Error *err);
 void run_result_free(RunResult *result);

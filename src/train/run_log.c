@@ -12,11 +12,7 @@
 #include <unistd.h>
 
 static bool write_config(const char *folder, const Config *config, Error *err) {
-    static const char *const names[] = {"VLMConfig", "TrainConfig", "TrainOptions"};
-    FieldSet sets[3];
-    config_sets((Config *)config, sets);
-    json_t *all = json_object();
-    for (int i = 0; i < 3; i++) json_object_set_new(all, names[i], fields_to_json(sets[i]));
+    json_t *all = config_to_json(config);
     char *text = pyjson_dump(all, 4), *path = path_join(folder, "config.json");
     bool ok = file_write_text(path, text, strlen(text), err);
     free(path);
@@ -25,17 +21,40 @@ static bool write_config(const char *folder, const Config *config, Error *err) {
     return ok;
 }
 
-bool run_log_open(RunLog *log, const char *folder, const Config *config, Error *err) {
+// The first `keep` bytes stay; a log that lost its end with the power keeps its whole lines.
+static bool cut_log(RunLog *log, size_t keep, Error *err) {
+    char *text = NULL;
+    size_t size = 0;
+    if (file_exists(log->path) && !file_read(&text, &size, log->path, err)) return false;
+    if (size < keep) log_warning("%s: %zu bytes of lines are missing at its end", log->path, keep - size);
+    if (size > keep) size = keep;
+    while (size > 0 && text[size - 1] != '\n') size--;
+    free(text);
+    log->size = size;
+    return true;
+}
+
+bool run_log_reopen(RunLog *log, const char *folder, const Config *config, size_t keep, Error *err) {
     *log = (RunLog){.path = path_join(folder, "log.jsonl"), .file = -1, .line = json_object()};
-    bool ok = true;
-    if (file_exists(log->path))
-        ok = error_set(err, "%s: this run exists already; choose another --run_name or remove the folder",
-                       log->path);
-    ok = ok && file_make_folders(folder, err) && write_config(folder, config, err);
-    if (ok && (log->file = open(log->path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666)) < 0)
+    bool ok = cut_log(log, keep, err) && file_make_folders(folder, err) && write_config(folder, config, err);
+    if (ok && ((log->file = open(log->path, O_WRONLY | O_CREAT | O_CLOEXEC, 0666)) < 0 ||
+               ftruncate(log->file, (off_t)log->size) != 0))
         ok = error_set(err, "%s: cannot be written: %s", log->path, strerror(errno));
     if (!ok) run_log_close(log);
     return ok;
+}
+
+bool run_log_open(RunLog *log, const char *folder, const Config *config, Error *err) {
+    *log = (RunLog){.file = -1};
+    char *path = path_join(folder, "log.jsonl");
+    const bool ok =
+        !file_exists(path) ||
+        error_set(err,
+                  "%s: this run exists already; choose another --run_name, remove the folder, or go "
+                  "on with it by --resume auto",
+                  path);
+    free(path);
+    return ok && run_log_reopen(log, folder, config, 0, err);
 }
 
 void run_log_close(RunLog *log) {

@@ -22,6 +22,8 @@ typedef struct RunLog {
 
 // Makes the folder and writes config.json. A folder that already has a log is an error: two runs do not mix.
 bool run_log_open(RunLog *log, const char *folder, const Config *config, Error *err);
+// Goes on with a log (or begins one): its first `keep` bytes stay, what is behind them is cut off.
+bool run_log_reopen(RunLog *log, const char *folder, const Config *config, size_t keep, Error *err);
 void run_log_close(RunLog *log);
 void run_log_number(RunLog *log, const char *key, double value); // into the open line
 // Writes the open line as step `step` and begins the next. A disk that is full costs the line and one

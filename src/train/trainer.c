@@ -2,6 +2,7 @@
 #include "base/check.h"
 #include "train/schedule.h"
 
+#include <math.h>
 #include <string.h>
 
 static double peak_learning_rate(const TrainConfig *c, int group) {
@@ -45,6 +46,7 @@ bool trainer_micro_step(Trainer *t, const Batch *batch, float *loss, Error *err)
 static void begin_accumulation(Trainer *t) {
     memset(t->received, 0, sizeof t->received);
     t->accumulated = 0;
+    t->is_spoiled = false;
 }
 
 void trainer_update(Trainer *t) {
@@ -54,9 +56,15 @@ void trainer_update(Trainer *t) {
                                                 t->config->max_training_steps)
                        : 0.0;
     optimizer_clip(&t->optimizer, (float)t->config->max_grad_norm.value);
-    optimizer_update(&t->optimizer, t->lr, t->received);
     t->grad_norm = optimizer_gradient_norm(&t->optimizer);
-    begin_accumulation(t); // the update left all gradients at 0
+    t->skipped =
+        t->is_spoiled || !isfinite(t->grad_norm) || (t->norm_limit > 0 && t->grad_norm > t->norm_limit);
+    if (t->skipped) {
+        trainer_drop_accumulation(t);
+    } else {
+        optimizer_update(&t->optimizer, t->lr, t->received);
+        begin_accumulation(t); // the update left all gradients at 0
+    }
     t->updates++;
 }
 

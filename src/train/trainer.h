@@ -10,6 +10,9 @@ typedef struct Trainer {
     Optimizer optimizer;
     size_t accumulated;           // micro-batches in the gradients
     bool received[GROUP_TRAINED]; // groups that these micro-batches gave a gradient
+    bool is_spoiled;              // these micro-batches are not worth an update: the next one is skipped
+    float norm_limit;             // a gradient above it is not either; 0: none
+    bool skipped;                 // the last update was: weights and moments are as before
     uint64_t updates;             // updates done; number n is step n - 1 of logs and checkpoints
     // of the last update
     double lr[GROUP_TRAINED]; // 0 for frozen groups
@@ -27,7 +30,8 @@ void trainer_free(Trainer *t);
 // Forward and backward of one micro-batch; adds the gradient of loss / gradient_accumulation_steps. *loss is
 // the mean over the batch's targets, NaN when it has none.
 bool trainer_micro_step(Trainer *t, const Batch *batch, float *loss, Error *err);
-// Clips, sets the learning rates, steps and zeroes the gradients.
+// Clips, sets the learning rates, steps and zeroes the gradients. When the norm is not finite or above the
+// limit, or the micro-batches are spoiled, there is no step, but the update counts.
 void trainer_update(Trainer *t);
 // Forgets the micro-batches since the last update (nanoVLM: an incomplete accumulation at an epoch's end).
 void trainer_drop_accumulation(Trainer *t);

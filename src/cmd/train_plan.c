@@ -1,0 +1,135 @@
+#include "cmd/train_plan.h"
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/memory.h"
+#include "train/pace.h"
+#include "train/saver.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+static const double mib = 1048576.0;
+
+// ---- time ----
+
+typedef struct Timing {
+    size_t batches;
+    double waited, computed, update; // seconds; the first two of all batches
+    double tokens, targets;
+} Timing;
+
+static void count(Timing *t, const Batch *b) {
+    for (size_t i = 0; i < b->B * b->T; i++) {
+        t->tokens += b->attention_mask ? b->attention_mask[i] : 1;
+        t->targets += b->labels[i] != IGNORE_INDEX;
+    }
+}
+
+static bool time_batches(Timing *t, Trainer *trainer, const BatchSource *source, Error *err) {
+    enum { TIMED = 10 };
+    *t = (Timing){0};
+    while (t->batches < TIMED) {
+        const Batch *batch;
+        float loss;
+        const double asked = clock_seconds();
+        if (!source->next(source->state, &batch, err)) return false;
+        if (!batch) break;
+        const double came = clock_seconds();
+        if (!trainer_micro_step(trainer, batch, &loss, err)) return false;
+        t->waited += came - asked;
+        t->computed += clock_seconds() - came;
+        t->batches++;
+        count(t, batch);
+    }
+    const double start = clock_seconds();
+    trainer_update(trainer);
+    t->update = clock_seconds() - start;
+    return t->batches > 0 || error_set(err, "the training data gives no batch");
+}
+
+static void print_time(const Config *c, const Timing *t) {
+    const double n = (double)t->batches, a = (double)c->train.gradient_accumulation_steps;
+    const double update = a * (t->waited + t->computed) / n + t->update;
+    char whole[32];
+    pace_format_duration(whole, update * (double)c->train.max_training_steps);
+    printf("tokens of an update      %12.0f, %.0f of them targets (mean of %zu batches)\n", a * t->tokens / n,
+           a * t->targets / n, t->batches);
+    printf("time of an update        %12.3f s, %.0f%% of it waiting for data; %.0f tokens/s\n", update,
+           100 * a * t->waited / n / update, a * t->tokens / n / update);
+    printf("%-8zu updates         %12s, without validation and checkpoints\n", c->train.max_training_steps,
+           whole);
+}
+
+// ---- memory and disk ----
+
+static void print_memory(const Config *c, const Trainer *t) {
+    const Vlm *m = t->model;
+    const double copy = c->options.save_in_background ? (double)saver_bytes(&m->params) : 0;
+    printf("memory                   %12.1f MiB\n",
+           ((double)(m->params.values.size + m->params.gradients.size + t->optimizer.arena.size +
+                     m->activations.size) +
+            copy) /
+               mib);
+}
+
+// The folder itself or the nearest one above it that is there; caller frees.
+static char *existing_folder(const char *path) {
+    char *folder = mem_strdup(path), *slash;
+    while (!file_exists(folder)) {
+        slash = strrchr(folder, '/');
+        if (slash == folder)
+            slash[1] = '\0';
+        else if (slash)
+            *slash = '\0';
+        else
+            strcpy(folder, "."); // a name has at least one letter
+    }
+    return folder;
+}
+
+static double checkpoints_kept(const Config *c) {
+    const size_t all = (c->train.max_training_steps - 1) / c->train.eval_interval + 2,
+                 keep = c->options.keep_checkpoints;
+    return (double)(keep > 0 && keep + 2 < all ? keep + 2
+                                               : all); // the best, and the one that is being written
+}
+
+static bool print_disk(const Config *c, const Trainer *t, Error *err) {
+    char *folder = existing_folder(c->vlm.vlm_checkpoint_path);
+    struct statvfs disk;
+    bool ok = access(folder, W_OK) == 0 && statvfs(folder, &disk) == 0;
+    if (ok && !file_is_folder(folder)) ok = false, errno = ENOTDIR;
+    if (!ok) {
+        error_set(err, "%s: checkpoints can't be written there: %s; give another --vlm_checkpoint_path",
+                  folder, strerror(errno));
+    } else {
+        const double one = (double)saver_bytes(&t->model->params), all = one * checkpoints_kept(c),
+                     space = (double)disk.f_bavail * (double)disk.f_frsize;
+        printf("a checkpoint             %12.1f MiB; %.0f at a time take %.1f MiB of %.1f free in %s%s\n",
+               one / mib, checkpoints_kept(c), all / mib, space / mib, folder,
+               all > space ? ": too little, use --keep_checkpoints" : "");
+    }
+    free(folder);
+    return ok;
+}
+
+bool train_plan_print(const Config *c, Trainer *t, const BatchSource *training, Error *err) {
+    Timing timing;
+    const Params *p = &t->model->params;
+    size_t trained = 0, total = 0;
+    if (!time_batches(&timing, t, training, err)) return false;
+    for (int g = 0; g < GROUP_TRAINED; g++) {
+        total += params_total(p, (ParamGroup)g);
+        if (t->model->plan.trained[g]) trained += params_total(p, (ParamGroup)g);
+    }
+    printf("parameters               %12zu, %zu of them trained\n", total, trained);
+    printf("an update                %12zu batches of %zu x %zu positions\n",
+           c->train.gradient_accumulation_steps, c->train.batch_size, c->vlm.lm_max_length);
+    print_memory(c, t);
+    print_time(c, &timing);
+    return print_disk(c, t, err);
+}

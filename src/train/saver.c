@@ -1,0 +1,207 @@
+#include "train/saver.h"
+#include "base/check.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "base/pyjson.h"
+#include "format/safetensors.h"
+#include "model/checkpoint.h"
+#include "train/resume.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+// ---- what is saved ----
+
+static bool is_trained(const Param *p) {
+    return p->d.ndim > 0;
+}
+
+static size_t values_of(const Param *p) {
+    size_t n = 1;
+    for (int d = 0; d < p->ndim; d++) n *= p->shape[d];
+    return n;
+}
+
+size_t saver_bytes(const Params *p) {
+    size_t n = 0;
+    for (size_t i = 0; i < p->count; i++)
+        n += values_of(&p->items[i]) * sizeof(float) * (is_trained(&p->items[i]) ? 3 : 1);
+    return n;
+}
+
+static void add_tensor(Saver *s, const char *prefix, const Param *p, Tensor t) {
+    SavedTensor *saved = &s->tensors[s->n_tensors++];
+    CHECK(t.dtype == DTYPE_F32, "%s is not saved as F32", p->name);
+    snprintf(saved->name, sizeof saved->name, "%s%s", prefix, p->name);
+    saved->tensor = t;
+}
+
+static void list_tensors(Saver *s) {
+    const Params *p = &s->trainer->model->params;
+    const Optimizer *o = &s->trainer->optimizer;
+    s->tensors = mem_zeroed(3 * p->count, sizeof *s->tensors);
+    for (size_t i = 0; i < p->count; i++) add_tensor(s, "", &p->items[i], p->items[i].w);
+    for (size_t i = 0; i < p->count; i++) {
+        if (!is_trained(&p->items[i])) continue;
+        add_tensor(s, "m.", &p->items[i], o->m[i]);
+        add_tensor(s, "v.", &p->items[i], o->v[i]);
+    }
+}
+
+static bool get_memory(Saver *s, Error *err) {
+    const size_t bytes = saver_bytes(&s->trainer->model->params);
+    if (!(s->memory = malloc(bytes)))
+        return error_set(err,
+                         "no memory for the copy that checkpoints are written from, %zu bytes; use "
+                         "--save_in_background false",
+                         bytes);
+    memset(s->memory, 0, bytes); // it is there from now on
+    char *at = s->memory;
+    for (size_t i = 0; i < s->n_tensors; i++) {
+        s->tensors[i].copy = at;
+        at += tensor_bytes(s->tensors[i].tensor);
+    }
+    return true;
+}
+
+bool saver_open(Saver *s, const Trainer *trainer, const Config *config, Error *err) {
+    *s = (Saver){.trainer = trainer, .keep = config->options.keep_checkpoints};
+    json_t *all = config_to_json(config);
+    s->config = pyjson_dump(all, 4);
+    json_decref(all);
+    list_tensors(s);
+    return !config->options.save_in_background || get_memory(s, err);
+}
+
+void saver_close(Saver *s) {
+    char *folder = NULL;
+    bool ok;
+    Error err;
+    if (s->is_busy && saver_collect(s, true, &folder, &ok, &err)) free(folder);
+    vec_free(&s->place);
+    free(s->memory);
+    free(s->tensors);
+    free(s->config);
+    *s = (Saver){0};
+}
+
+// ---- writing ----
+
+static bool fill_tensor(void *saver, size_t i, void *dst) {
+    const Saver *s = saver;
+    const SavedTensor *t = &s->tensors[i];
+    Backend *be = s->trainer->model->be;
+    if (t->copy) {
+        memcpy(dst, t->copy, tensor_bytes(t->tensor));
+    } else {
+        tensor_download(be, STREAM_COMPUTE, dst, t->tensor);
+        backend_sync(be);
+    }
+    return true;
+}
+
+// The moments come after the parameters, the place in the data after the moments.
+static bool fill_state(void *saver, size_t i, void *dst) {
+    const Saver *s = saver;
+    const size_t n_params = s->trainer->model->params.count;
+    if (n_params + i < s->n_tensors) return fill_tensor(saver, n_params + i, dst);
+    memcpy(dst, s->place.items, s->place.count);
+    return true;
+}
+
+static bool write_state(Saver *s, const char *path, Error *err) {
+    const size_t n_params = s->trainer->model->params.count;
+    size_t n = 0;
+    SafetensorsSpec *specs = mem_zeroed(s->n_tensors + 1, sizeof *specs);
+    for (size_t i = n_params; i < s->n_tensors; i++, n++) {
+        const Tensor t = s->tensors[i].tensor;
+        specs[n] = (SafetensorsSpec){.name = s->tensors[i].name, .dtype = DTYPE_F32, .ndim = t.ndim};
+        for (int d = 0; d < t.ndim; d++) specs[n].shape[d] = t.shape[d];
+    }
+    if (s->place.count)
+        specs[n++] =
+            (SafetensorsSpec){.name = "loader", .dtype = DTYPE_U8, .ndim = 1, .shape = {s->place.count}};
+    const bool ok = safetensors_write(path, specs, n, NULL, 0, fill_state, s, err);
+    free(specs);
+    return ok;
+}
+
+static bool write_text(const char *folder, const char *name, const char *text, Error *err) {
+    char *path = path_join(folder, name);
+    const bool ok = file_write_text(path, text, strlen(text), err);
+    free(path);
+    return ok;
+}
+
+static bool write_folder(void *saver, const char *folder, Error *err) {
+    Saver *s = saver;
+    const Vlm *m = s->trainer->model;
+    char *config = path_join(folder, "config.json"), *weights = path_join(folder, "model.safetensors"),
+         *state = path_join(folder, RESUME_STATE_FILE);
+    const bool ok = vlm_config_save(m->config, config, err) &&
+                    params_save_from(&m->params, weights, fill_tensor, s, err) &&
+                    write_state(s, state, err) && write_text(folder, "run.json", s->config, err) &&
+                    write_text(folder, RESUME_TRAINER_FILE, s->state, err);
+    free(state);
+    free(weights);
+    free(config);
+    return ok;
+}
+
+// Removes complete checkpoints but the newest `keep` and the best.
+static void remove_older(const Saver *s) {
+    char *run = mem_printf("%s/..", s->folder);
+    const char *slash = strrchr(s->folder, '/');
+    ResumeSteps steps = resume_steps(run); // newest first
+    for (size_t i = s->keep; i < steps.count; i++) {
+        char name[32];
+        snprintf(name, sizeof name, "step_%llu", (unsigned long long)steps.items[i]);
+        if (!strcmp(name, s->best) || (slash && !strcmp(name, slash + 1))) continue;
+        char *path = path_join(run, name);
+        checkpoint_remove(path);
+        free(path);
+    }
+    vec_free(&steps);
+    free(run);
+}
+
+static void *save(void *saver) {
+    Saver *s = saver;
+    s->ok = checkpoint_write(s->folder, write_folder, s, &s->err);
+    if (s->ok && s->keep > 0) remove_older(s);
+    s->is_done = true;
+    return NULL;
+}
+
+void saver_begin(Saver *s, const char *folder, const RunState *state, CharVec *place) {
+    CHECK(!s->is_busy, "two checkpoints at the same time");
+    vec_free(&s->place);
+    s->place = *place;
+    *place = (CharVec){0};
+    s->folder = mem_strdup(folder);
+    s->state = run_state_text(state);
+    snprintf(s->best, sizeof s->best, "%s", state->best_checkpoint);
+    s->is_busy = true;
+    s->is_done = s->is_threaded = false;
+    if (s->memory) {
+        for (size_t i = 0; i < s->n_tensors; i++)
+            tensor_download(s->trainer->model->be, STREAM_COMPUTE, s->tensors[i].copy, s->tensors[i].tensor);
+        backend_sync(s->trainer->model->be);
+        s->is_threaded = pthread_create(&s->thread, NULL, save, s) == 0;
+    }
+    if (!s->is_threaded) save(s);
+}
+
+bool saver_collect(Saver *s, bool wait, char **folder, bool *ok, Error *err) {
+    if (!s->is_busy || (!wait && !s->is_done)) return false;
+    if (s->is_threaded) pthread_join(s->thread, NULL);
+    *folder = s->folder;
+    *ok = s->ok;
+    *err = s->err;
+    free(s->state);
+    s->folder = s->state = NULL;
+    s->is_busy = false;
+    return true;
+}
