@@ -82,8 +82,7 @@ static void test_linear_forward(void **state) {
             if (variant & 1) c.args[3].ndim = 0;
             c.args[0].gap = variant & 2 ? 5 : 0, c.args[1].gap = variant & 4 ? 3 : 0;
             op_case_check(c);
-            op_case_check_bf16(c, 2 | 4);
-            op_case_check_bf16(c, 1 | 2 | 4);
+            op_case_check_bf16(c, 2 | 4 | (unsigned)variant >> 2); // by turns the result too
         }
 }
 
@@ -103,8 +102,7 @@ static void test_linear_backward(void **state) {
                                  F32_ARG(dy, ROLE_IN, M, O), F32_ARG(w, ROLE_IN, O, C)}};
             c.args[0].gap = variant & 2 ? 5 : 0, c.args[1].gap = variant & 4 ? 3 : 0;
             op_case_check(c);
-            op_case_check_bf16(c, 2 | 4);
-            op_case_check_bf16(c, 1 | 2 | 4);
+            op_case_check_bf16(c, 2 | 4 | (unsigned)variant >> 2); // by turns the result too
             OpCase w = {.op = "linear_backward_weight",
                         .run = run_linear_backward_weight,
                         .reference = ref_linear_weight,
@@ -287,7 +285,7 @@ static void test_activations(void **state) {
                         .args = {F32_ARG(y, ROLE_ASSIGNED, n), F32_ARG(x, ROLE_IN, n)}};
             g.args[1].low = -range, g.args[1].high = range;
             op_case_check(g);
-            op_case_check_bf16(g, 3);
+            if (range > 5) op_case_check_bf16(g, 3);
             g.args[0].shares = 2;
             op_case_check(g);
             OpCase s = {
@@ -298,7 +296,7 @@ static void test_activations(void **state) {
                 .args = {F32_ARG(y, ROLE_ASSIGNED, n), F32_ARG(gate, ROLE_IN, n), F32_ARG(up, ROLE_IN, n)}};
             s.args[1].low = -range, s.args[1].high = range;
             op_case_check(s);
-            op_case_check_bf16(s, 7);
+            if (range > 5) op_case_check_bf16(s, 7);
         }
 }
 
@@ -316,7 +314,7 @@ static void test_activations_backward(void **state) {
             g.args[0].gradient_of = 3;
             g.args[2].low = -range, g.args[2].high = range;
             op_case_check(g);
-            op_case_check_bf16(g, 7);
+            if (range > 5) op_case_check_bf16(g, 7);
             g.args[0].shares = 2;
             op_case_check(g);
             OpCase s = {.op = "swiglu_backward",
@@ -329,7 +327,7 @@ static void test_activations_backward(void **state) {
             s.args[0].gradient_of = 4, s.args[1].gradient_of = 5;
             s.args[3].low = -range, s.args[3].high = range;
             op_case_check(s);
-            op_case_check_bf16(s, 31);
+            if (range > 5) op_case_check_bf16(s, 31);
         }
 }
 

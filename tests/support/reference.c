@@ -82,6 +82,7 @@ void reference_batch_free(Batch *b) {
 
 float *tensor_values(Backend *be, Tensor t) {
     const size_t n = tensor_count(t);
+    assert_true(dtype_size(t.dtype) <= sizeof(float));
     float *values = mem_alloc(n * sizeof *values + 1);
     tensor_download(be, STREAM_COMPUTE, values, t);
     backend_sync(be);
