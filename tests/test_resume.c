@@ -337,6 +337,24 @@ static void test_what_changes_the_bits(void **state) {
     }
 }
 
+// Their rounding is drawn from the number of the update, so it is the same too.
+static void test_moments_in_bf16(void **state) {
+    (void)state;
+    char *again = mem_printf("--resume_from_vlm_checkpoint true --vlm_checkpoint_path "
+                             "%s/checkpoints/half/step_3 --max_training_steps 6",
+                             folder),
+         *half = mem_printf("%s --moments bf16", again), *other = mem_printf("%s --moments f32", again);
+    train("half", "--moments bf16 --max_training_steps 6", EXIT_DONE);
+    train("half_again", half, EXIT_DONE);
+    assert_true(same_file("half_again", "half", "step_5/model.safetensors"));
+    assert_true(same_file("half_again", "half", "step_5/" RESUME_STATE_FILE));
+    train("half_other", other, EXIT_FAILED);
+    expect_said("give the --moments it was saved with");
+    free(again);
+    free(half);
+    free(other);
+}
+
 static void test_what_is_refused(void **state) {
     (void)state;
     char *more = mem_printf("--resume_from_vlm_checkpoint true --vlm_checkpoint_path %s/checkpoints/whole "
@@ -408,10 +426,15 @@ static int remove_data(void **state) {
 int main(int argc, char **argv) {
     if (argc > 2 && !strcmp(argv[1], "--command")) return run_command(argc - 2, argv + 2);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_killed_at_random),        cmocka_unit_test(test_stopped_by_signals),
-        cmocka_unit_test(test_job_queues_itself_again), cmocka_unit_test(test_finds_the_newest_complete_one),
-        cmocka_unit_test(test_what_may_change_freely),  cmocka_unit_test(test_what_changes_the_bits),
-        cmocka_unit_test(test_what_is_refused),         cmocka_unit_test(test_weights_only),
+        cmocka_unit_test(test_killed_at_random),
+        cmocka_unit_test(test_stopped_by_signals),
+        cmocka_unit_test(test_job_queues_itself_again),
+        cmocka_unit_test(test_finds_the_newest_complete_one),
+        cmocka_unit_test(test_what_may_change_freely),
+        cmocka_unit_test(test_what_changes_the_bits),
+        cmocka_unit_test(test_moments_in_bf16),
+        cmocka_unit_test(test_what_is_refused),
+        cmocka_unit_test(test_weights_only),
         cmocka_unit_test(test_damaged_state),
     };
     return cmocka_run_group_tests(tests, make_data, remove_data);

@@ -192,15 +192,15 @@ static bool load_moment(Trainer *t, const Safetensors *st, const char *prefix, c
     char name[96];
     snprintf(name, sizeof name, "%s%s", prefix, p->name);
     const SafetensorsEntry *e = safetensors_find(st, name);
-    if (!e || e->dtype != DTYPE_F32 || e->count != tensor_count(to))
-        return error_set(err, "%s: %s is missing or not F32 with %zu values; use --resume_weights_only",
-                         safetensors_path(st), name, tensor_count(to));
-    float *values = mem_alloc(e->bytes);
-    const bool ok = safetensors_to_f32(values, e, err);
-    if (ok) tensor_upload(t->model->be, STREAM_COMPUTE, to, values);
+    if (!e || e->dtype != to.dtype || e->count != tensor_count(to))
+        return error_set(
+            err,
+            "%s: %s is missing or not %s with %zu values; give the --moments it was saved with, or "
+            "take the weights alone with --resume_weights_only",
+            safetensors_path(st), name, dtype_name(to.dtype), tensor_count(to));
+    tensor_upload(t->model->be, STREAM_COMPUTE, to, e->data);
     backend_sync(t->model->be);
-    free(values);
-    return ok;
+    return true;
 }
 
 // A group that was frozen until now has none yet.

@@ -33,7 +33,6 @@ size_t saver_bytes(const Params *p) {
 
 static void add_tensor(Saver *s, const char *prefix, const Param *p, Tensor t) {
     SavedTensor *saved = &s->tensors[s->n_tensors++];
-    CHECK(t.dtype == DTYPE_F32, "%s is not saved as F32", p->name);
     snprintf(saved->name, sizeof saved->name, "%s%s", prefix, p->name);
     saved->tensor = t;
 }
@@ -117,7 +116,7 @@ static bool write_state(Saver *s, const char *path, Error *err) {
     SafetensorsSpec *specs = mem_zeroed(s->n_tensors + 1, sizeof *specs);
     for (size_t i = n_params; i < s->n_tensors; i++, n++) {
         const Tensor t = s->tensors[i].tensor;
-        specs[n] = (SafetensorsSpec){.name = s->tensors[i].name, .dtype = DTYPE_F32, .ndim = t.ndim};
+        specs[n] = (SafetensorsSpec){.name = s->tensors[i].name, .dtype = t.dtype, .ndim = t.ndim};
         for (int d = 0; d < t.ndim; d++) specs[n].shape[d] = t.shape[d];
     }
     if (s->place.count)
