@@ -29,7 +29,8 @@ void scatter_rows(Backend *be, Tensor y, Tensor x, Tensor rows);
 void zero_rows(Backend *be, Tensor y, Tensor rows);
 
 // ---- linear: y = x wᵀ + b ----
-// y [M, O] strided, x [M, C] strided, w [O, C], b (opt) [O]; assigned.
+// y [M, O] strided, x [M, C] strided, w [O, C] F32, BF16 or Q8_0, b (opt) [O]; assigned. The arithmetic is F32
+// whatever w is kept in.
 void linear_forward(Backend *be, Tensor y, Tensor x, Tensor w, Tensor b);
 // dx [M, C] strided = dy w (+ dx when accumulate); dy [M, O] strided.
 void linear_backward_input(Backend *be, Tensor dx, Tensor dy, Tensor w, bool accumulate);
@@ -89,7 +90,7 @@ void attention_backward(Backend *be, Tensor dq, Tensor dk, Tensor dv, Tensor del
                         bool causal);
 
 // ---- embeddings ----
-// y [M, C] = table[ids], table [V, C], ids [M] I32; assigned.
+// y [M, C] = table[ids], table [V, C] F32, BF16 or Q8_0, ids [M] I32; assigned.
 void embedding_forward(Backend *be, Tensor y, Tensor table, Tensor ids);
 // dtable[ids[m]] += dy[m]; accumulated, in a fixed order.
 void embedding_backward(Backend *be, Tensor dtable, Tensor dy, Tensor ids);

@@ -4,6 +4,7 @@
 #include <string.h>
 
 void KERNEL(linear_forward)(Backend *be, Tensor y, Tensor x, Tensor w, Tensor b) {
+    if (KERNEL(linear_by_rows)(be, y, x, w, b)) return;
     Matrix my = matrix(y), mx = matrix(x), mw = matrix(w);
     bool bias = tensor_exists(b);
     if (bias) { // the product is then added to it
