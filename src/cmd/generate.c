@@ -19,7 +19,7 @@ static const Field generate_fields[] = {
     {"hf_model", FIELD_STRING, AT(hf_model), NULL, 0, 0, NULL,
      "the same as a name on the Hugging Face Hub, found in the local cache"},
     {"lm_tokenizer", FIELD_STRING, AT(lm_tokenizer), NULL, 0, 0, NULL, "tokenizer instead of the model's own"},
-    {"weights", FIELD_STRING, AT(weights), "f32", 0, 0, "f32|bf16|q8_0",
+    {"weights", FIELD_STRING, AT(weights), "f32", 0, 0, WEIGHTS_CHOICES,
      "what weights are kept in; f32 is exact, q8_0 takes about a quarter of it"},
     {"image", FIELD_STRING_REPEATED, AT(image), NULL, 0, 0, NULL, "picture file; may be given several times"},
     {"prompt", FIELD_STRING, AT(prompt), "What is this?", 0, 0, NULL, "the question; -: all of standard input"},
@@ -74,13 +74,13 @@ GenerateOptions generate_options(const GenerateFlags *f, const Session *s, uint6
                              .n_stops = end_of_turn[0] >= 0};
 }
 
-Dtype generate_weights(const GenerateFlags *f) {
+Dtype weights_dtype(const char *choice) {
     static const struct {
         const char *name;
         Dtype dtype;
     } kinds[] = {{"bf16", DTYPE_BF16}, {"q8_0", DTYPE_Q8_0}};
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
-        if (!strcmp(f->weights, kinds[i].name)) return kinds[i].dtype;
+        if (!strcmp(choice, kinds[i].name)) return kinds[i].dtype;
     return DTYPE_F32;
 }
 
@@ -156,7 +156,7 @@ static bool print_answer(Answer *a, const Generation *g, const GenerateFlags *f,
 }
 
 static bool answer_prompt(Session *s, const GenerateFlags *f, const Prompt *prompt, Error *err) {
-    const SessionPlan plan = {1, prompt->ids.count, prompt->n_tiles, f->threads, generate_weights(f)};
+    const SessionPlan plan = {1, prompt->ids.count, prompt->n_tiles, f->threads, weights_dtype(f->weights)};
     Generation g = {0};
     if (prompt->ids.count == 0) return error_set(err, "the prompt is empty");
     bool ok = session_load(s, &plan, err) &&

@@ -18,7 +18,8 @@ typedef struct GenerateFlags {
 
 // What the flags say, as the model takes it. seed_offset: of the generation.
 GenerateOptions generate_options(const GenerateFlags *f, const Session *s, uint64_t seed_offset);
-Dtype generate_weights(const GenerateFlags *f); // of --weights
+#define WEIGHTS_CHOICES "f32|bf16|q8_0"
+Dtype weights_dtype(const char *choice); // of WEIGHTS_CHOICES
 // Positions of a chat or of a batch's sequences: --context, or what the model was made for up to 4096.
 size_t generate_context(const GenerateFlags *f, const Session *s);
 // Most tiles that fit into so many positions; 0 for a decoder alone.

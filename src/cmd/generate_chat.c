@@ -195,7 +195,7 @@ static void talk(Chat *c) {
 
 bool generate_chat(Session *s, const GenerateFlags *f, Error *err) {
     const size_t context = generate_context(f, s);
-    const SessionPlan plan = {1, context, generate_tiles(s, context), f->threads, generate_weights(f)};
+    const SessionPlan plan = {1, context, generate_tiles(s, context), f->threads, weights_dtype(f->weights)};
     Chat c = {.s = s, .f = f, .at_terminal = isatty(STDIN_FILENO)};
     bool ok = true;
     for (size_t i = 0; ok && i < f->image.count; i++) ok = pictures_add(&c.pictures, s, f->image.items[i], err);
