@@ -92,7 +92,7 @@ static void packed_close(Packed *p) {
 
 static void open_model(Vlm *m, const Packed *p, bool documents) {
     Error err;
-    VlmPlan plan = {B, T, MOST_TILES, true, {true, true, true}, IMAGE, documents};
+    VlmPlan plan = {B, T, MOST_TILES, true, {true, true, true}, IMAGE, documents, DTYPE_F32};
     char *folder = golden_path("model/a_base");
     if (!vlm_create(m, p->be, &p->config, &plan, &err)) fail_msg("%s", err.text);
     if (!checkpoint_load_weights(m, folder, &err)) fail_msg("%s", err.text);

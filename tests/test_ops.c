@@ -93,6 +93,7 @@ static void test_add(void **state) {
             if (shares == 1) continue;
             c.args[0].shares = shares;
             op_case_check(c);
+            if (!shares) op_case_check_bf16(c, 4);
         }
 }
 
@@ -129,17 +130,19 @@ static void test_rows_by_index(void **state) {
     static const size_t sizes[][3] = {{1, 1, 1}, {4, 5, 3}, {150, 300, 130}}; // n, M, C
     for (size_t i = 0; i < COUNT(sizes); i++) {
         size_t n = sizes[i][0], M = sizes[i][1], C = sizes[i][2];
-        op_case_check((OpCase){
+        OpCase gather = {
             .op = "gather_rows",
             .run = run_gather_rows,
             .reference = ref_gather,
-            .args = {F32_ARG(y, ROLE_ASSIGNED, n, C), F32_ARG(x, ROLE_IN, M, C), I32_ARG(rows, M, n)}});
-        op_case_check((OpCase){
+            .args = {F32_ARG(y, ROLE_ASSIGNED, n, C), F32_ARG(x, ROLE_IN, M, C), I32_ARG(rows, M, n)}};
+        OpCase scatter = {
             .op = "scatter_rows",
             .run = run_scatter_rows,
             .prepare = prepare_scatter,
             .reference = ref_scatter,
-            .args = {F32_ARG(y, ROLE_ACCUMULATED, M, C), F32_ARG(x, ROLE_IN, n, C), I32_ARG(rows, M, n)}});
+            .args = {F32_ARG(y, ROLE_ACCUMULATED, M, C), F32_ARG(x, ROLE_IN, n, C), I32_ARG(rows, M, n)}};
+        for (unsigned bf16 = 0; bf16 < 4; bf16++) // y, x or both in BF16
+            op_case_check_bf16(gather, bf16), op_case_check_bf16(scatter, bf16);
         op_case_check((OpCase){.op = "zero_rows",
                                .run = run_zero_rows,
                                .prepare = prepare_zero,
@@ -198,12 +201,14 @@ static void test_patchify(void **state) {
         {1, 4, 4, 4}, {2, 9, 14, 4}, {3, 8, 8, 1}, {4, 64, 66, 8}}; // I, Y, X, P
     for (size_t i = 0; i < COUNT(sizes); i++) {
         size_t I = sizes[i][0], Y = sizes[i][1], X = sizes[i][2], P = sizes[i][3];
-        op_case_check((OpCase){.op = "patchify",
-                               .run = run_patchify,
-                               .reference = ref_patchify,
-                               .n = {P},
-                               .args = {F32_ARG(patches, ROLE_ASSIGNED, I * (Y / P) * (X / P), 3 * P * P),
-                                        F32_ARG(images, ROLE_IN, I, 3, Y, X)}});
+        OpCase c = {.op = "patchify",
+                    .run = run_patchify,
+                    .reference = ref_patchify,
+                    .n = {P},
+                    .args = {F32_ARG(patches, ROLE_ASSIGNED, I * (Y / P) * (X / P), 3 * P * P),
+                             F32_ARG(images, ROLE_IN, I, 3, Y, X)}};
+        op_case_check(c);
+        op_case_check_bf16(c, 1);
     }
 }
 
@@ -253,6 +258,8 @@ static void test_position(void **state) {
             if (!cls) f.args[3].ndim = b.args[2].ndim = 0;
             op_case_check(f);
             op_case_check(b);
+            op_case_check_bf16(f, 2);
+            op_case_check_bf16(b, 1);
         }
 }
 
@@ -283,18 +290,20 @@ static void test_pixel_shuffle(void **state) {
         {1, 1, 1, 3}, {2, 4, 2, 5}, {3, 6, 3, 2}, {2, 6, 1, 4}, {5, 8, 4, 70}}; // I, h, S, C
     for (size_t i = 0; i < COUNT(sizes); i++) {
         size_t I = sizes[i][0], h = sizes[i][1], S = sizes[i][2], C = sizes[i][3], cells = (h / S) * (h / S);
-        op_case_check((OpCase){
+        OpCase f = {
             .op = "pixel_shuffle_forward",
             .run = run_pixel_shuffle_forward,
             .reference = ref_shuffle_forward,
             .n = {S, h},
-            .args = {F32_ARG(y, ROLE_ASSIGNED, I, cells, S * S * C), F32_ARG(x, ROLE_IN, I, h * h, C)}});
-        op_case_check((OpCase){
+            .args = {F32_ARG(y, ROLE_ASSIGNED, I, cells, S * S * C), F32_ARG(x, ROLE_IN, I, h * h, C)}};
+        OpCase b = {
             .op = "pixel_shuffle_backward",
             .run = run_pixel_shuffle_backward,
             .reference = ref_shuffle_backward,
             .n = {S, h},
-            .args = {F32_ARG(dx, ROLE_ASSIGNED, I, h * h, C), F32_ARG(dy, ROLE_IN, I, cells, S * S * C)}});
+            .args = {F32_ARG(dx, ROLE_ASSIGNED, I, h * h, C), F32_ARG(dy, ROLE_IN, I, cells, S * S * C)}};
+        op_case_check(f), op_case_check(b);
+        op_case_check_bf16(f, 3), op_case_check_bf16(b, 3);
     }
 }
 

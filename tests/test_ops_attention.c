@@ -45,13 +45,15 @@ typedef struct Problem {
     bool causal;
 } Problem;
 
-static double score(const Problem *p, size_t b, size_t h, size_t i, size_t j) {
-    const Sizes *s = &p->s;
-    const double *q = p->q + ((b * s->Tq + i) * s->H + h) * s->D;
-    const double *k = p->k + ((b * s->Tk + j) * s->K + h / (s->H / s->K)) * s->D;
-    double dot = 0;
-    for (size_t d = 0; d < s->D; d++) dot += q[d] * k[d];
-    return dot * p->scale;
+// Where the rows of sequence b's key head for query head h begin in k or v; they lie K · D values apart.
+static const double *key_head(const double *x, const Sizes *s, size_t b, size_t h) {
+    return x + (b * s->Tk * s->K + h / (s->H / s->K)) * s->D;
+}
+
+static double dot(const double *x, const double *y, size_t n) {
+    double sum[2] = {0};
+    for (size_t d = 0; d + 1 < n; d += 2) sum[0] += x[d] * y[d], sum[1] += x[d + 1] * y[d + 1];
+    return sum[0] + sum[1] + (n % 2 ? x[n - 1] * y[n - 1] : 0);
 }
 
 // The weights of query i over its keys, and log Σ exp. A query that sees no key weighs all keys of its past
@@ -59,9 +61,11 @@ static double score(const Problem *p, size_t b, size_t h, size_t i, size_t j) {
 static double weights(double *w, const Problem *p, size_t b, size_t h, size_t i) {
     size_t reach = p->causal ? i + p->s.Tk - p->s.Tq + 1 : p->s.Tk, visible = 0;
     size_t first = p->starts ? (size_t)p->starts[b * p->s.Tk + i] : 0;
+    const double *q = p->q + ((b * p->s.Tq + i) * p->s.H + h) * p->s.D, *k = key_head(p->k, &p->s, b, h);
     double largest = -INFINITY, sum = 0;
     for (size_t j = first; j < reach; j++) {
-        w[j] = !p->mask || p->mask[b * p->s.Tk + j] != 0 ? score(p, b, h, i, j) : -INFINITY;
+        bool shown = !p->mask || p->mask[b * p->s.Tk + j] != 0;
+        w[j] = shown ? dot(q, k + j * p->s.K * p->s.D, p->s.D) * p->scale : -INFINITY;
         visible += w[j] > -INFINITY;
         largest = fmax(largest, w[j]);
     }
@@ -70,23 +74,48 @@ static double weights(double *w, const Problem *p, size_t b, size_t h, size_t i)
     return visible ? largest + log(sum) : -FLT_MAX;
 }
 
-// o and lse; with dout, only Σ dout o.
-static double attend(const Problem *p, const double *dout) {
+// Sequences [b0, b1), query heads [h0, h1), queries [i0, i1).
+typedef struct Part {
+    size_t b0, b1, h0, h1, i0, i1;
+} Part;
+
+static Part whole(const Sizes *s) {
+    return (Part){0, s->B, 0, s->H, 0, s->Tq};
+}
+
+// Where the entry q[at] counts, or the entry k[at] or v[at].
+static Part part_of_query(const Sizes *s, size_t at) {
+    size_t h = at / s->D % s->H, i = at / s->D / s->H % s->Tq, b = at / s->D / s->H / s->Tq;
+    return (Part){b, b + 1, h, h + 1, i, i + 1};
+}
+static Part part_of_key(const Sizes *s, size_t at, bool causal) {
+    size_t k = at / s->D % s->K, j = at / s->D / s->K % s->Tk, b = at / s->D / s->K / s->Tk, n = s->H / s->K;
+    return (Part){b, b + 1, k * n, (k + 1) * n, causal ? j : 0, s->Tq};
+}
+
+// The row of o of one query, and its lse.
+static double attend_row(double *o, double *w, const Problem *p, size_t b, size_t h, size_t i) {
     const Sizes *s = &p->s;
-    double *w = mem_zeroed(s->Tk, sizeof *w), loss = 0;
-    for (size_t b = 0; b < s->B; b++)
-        for (size_t h = 0; h < s->H; h++)
-            for (size_t i = 0; i < s->Tq; i++) {
-                double lse = weights(w, p, b, h, i);
+    double lse = weights(w, p, b, h, i);
+    for (size_t d = 0; d < s->D; d++) o[d] = 0;
+    const double *v = key_head(p->v, s, b, h);
+    for (size_t j = 0; j < s->Tk; j++, v += s->K * s->D)
+        for (size_t d = 0, n = w[j] != 0 ? s->D : 0; d < n; d++) o[d] += w[j] * v[d];
+    return lse;
+}
+
+// o and lse of a part; with dout, only Σ dout o.
+static double attend(const Problem *p, const double *dout, Part part) {
+    const Sizes *s = &p->s;
+    double *w = mem_zeroed(s->Tk, sizeof *w), o[256], loss = 0;
+    for (size_t b = part.b0; b < part.b1; b++)
+        for (size_t h = part.h0; h < part.h1; h++)
+            for (size_t i = part.i0; i < part.i1; i++) {
+                double lse = attend_row(o, w, p, b, h, i);
+                size_t at = ((b * s->Tq + i) * s->H + h) * s->D;
                 if (p->lse) p->lse[(b * s->H + h) * s->Tq + i] = lse;
-                for (size_t d = 0; d < s->D; d++) {
-                    size_t at = ((b * s->Tq + i) * s->H + h) * s->D + d;
-                    double o = 0;
-                    for (size_t j = 0; j < s->Tk; j++)
-                        o += w[j] * p->v[((b * s->Tk + j) * s->K + h / (s->H / s->K)) * s->D + d];
-                    if (p->o) p->o[at] = o;
-                    if (dout) loss += dout[at] * o;
-                }
+                if (p->o) memcpy(p->o + at, o, s->D * sizeof *o);
+                for (size_t d = 0; dout && d < s->D; d++) loss += dout[at + d] * o[d];
             }
     free(w);
     return loss;
@@ -154,25 +183,33 @@ static void prepare_forward(double **a, const OpCase *c) {
 }
 
 static void ref_forward(double **a, const OpCase *c) {
-    attend(&(Problem){a[0], a[1], a[2], a[3], a[4], a[5], a[6], sizes_of(&c->args[2], &c->args[3]), c->f[0],
-                      c->flag},
-           NULL);
+    Sizes s = sizes_of(&c->args[2], &c->args[3]);
+    attend(&(Problem){a[0], a[1], a[2], a[3], a[4], a[5], a[6], s, c->f[0], c->flag}, NULL, whole(&s));
+}
+
+// The floating-point arguments become BF16; lse and delta stay what they are.
+static OpCase in_bf16(OpCase c) {
+    for (size_t i = 0; i < CASE_ARGS; i++)
+        if (c.args[i].dtype == DTYPE_F32 && c.args[i].ndim == 4) c.args[i].dtype = DTYPE_BF16;
+    if (!c.loss) c.floor = 1;
+    return c;
 }
 
 static OpCase forward_case(Sizes s, bool causal, size_t mask, size_t starts, float range) {
-    OpCase c = {.op = "attention_forward",
-                .run = run_forward,
-                .prepare = prepare_forward,
-                .reference = ref_forward,
-                .n = {mask, starts},
-                .f = {1 / sqrtf((float)s.D)},
-                .flag = causal,
-                .limit = 12 + 6 * range * range,
-                .args = {F32_ARG(o, ROLE_ASSIGNED, s.B, s.Tq, s.H, s.D),
-                         F32_ARG(lse, ROLE_ASSIGNED, s.B, s.H, s.Tq),
-                         F32_ARG(q, ROLE_IN, s.B, s.Tq, s.H, s.D), F32_ARG(k, ROLE_IN, s.B, s.Tk, s.K, s.D),
-                         F32_ARG(v, ROLE_IN, s.B, s.Tk, s.K, s.D), I32_ARG(mask, 2, s.B, s.Tk),
-                         I32_ARG(starts, s.Tk, s.B, s.Tk)}};
+    OpCase c = {
+        .op = "attention_forward",
+        .run = run_forward,
+        .prepare = prepare_forward,
+        .reference = ref_forward,
+        .n = {mask, starts},
+        .f = {1 / sqrtf((float)s.D)},
+        .flag = causal,
+        .limit = 12 + 6 * range * range,
+        .limit_bf16 = 0.5, // half an epsilon by rounding the weights (terms up to 1 may cancel out) and o
+        .args = {F32_ARG(o, ROLE_ASSIGNED, s.B, s.Tq, s.H, s.D), F32_ARG(lse, ROLE_ASSIGNED, s.B, s.H, s.Tq),
+                 F32_ARG(q, ROLE_IN, s.B, s.Tq, s.H, s.D), F32_ARG(k, ROLE_IN, s.B, s.Tk, s.K, s.D),
+                 F32_ARG(v, ROLE_IN, s.B, s.Tk, s.K, s.D), I32_ARG(mask, 2, s.B, s.Tk),
+                 I32_ARG(starts, s.Tk, s.B, s.Tk)}};
     if (mask == MASK_NONE) c.args[5].ndim = 0;
     if (starts == STARTS_NONE) c.args[6].ndim = 0;
     c.args[2].low = c.args[3].low = -range, c.args[2].high = c.args[3].high = range;
@@ -181,22 +218,27 @@ static OpCase forward_case(Sizes s, bool causal, size_t mask, size_t starts, flo
 
 // B, Tq, Tk, H, K, D
 static const Sizes square[] = {{1, 1, 1, 1, 1, 2},      {2, 3, 3, 2, 1, 4},    {2, 17, 17, 3, 1, 6},
-                               {2, 33, 33, 4, 2, 8},    {1, 64, 64, 2, 2, 32}, {2, 65, 65, 3, 1, 16},
-                               {1, 130, 130, 2, 1, 24}, {2, 70, 70, 6, 2, 48}, {1, 129, 129, 1, 1, 64},
-                               {1, 5, 5, 2, 1, 255},    {1, 66, 66, 1, 1, 13}, {1, 6, 6, 1, 1, 33}};
+                               {2, 33, 33, 4, 2, 8},    {1, 64, 64, 2, 2, 32}, {1, 65, 65, 3, 1, 16},
+                               {1, 130, 130, 1, 1, 24}, {1, 70, 70, 6, 2, 40}, {1, 129, 129, 1, 1, 64},
+                               {1, 5, 5, 2, 1, 255},    {2, 63, 63, 1, 1, 13}, {1, 6, 6, 1, 1, 33}};
 static const Sizes longer[] = {{1, 1, 2, 1, 1, 2},    {2, 1, 100, 3, 1, 32}, {2, 1, 64, 6, 2, 16},
                                {1, 3, 70, 2, 1, 8},   {2, 5, 65, 2, 2, 6},   {1, 40, 200, 3, 1, 16},
                                {1, 65, 66, 2, 1, 96}, {3, 1, 130, 4, 4, 64}, {1, 1, 300, 9, 3, 7},
                                {1, 2, 129, 2, 1, 256}};
 
+// Each mask in F32 and BF16, large ones by turns in one of them; by turns packed, and strided without lse.
 static void check_forward(Sizes s, bool causal, size_t starts) {
-    for (size_t mask = 0; mask < MASK_KINDS; mask++) {
-        OpCase c = forward_case(s, causal, mask, starts, mask % 2 ? 1 : 3);
-        op_case_check(c);
-        c.args[0].gap = 3, c.args[2].gap = 2 * s.H * s.D, c.args[3].gap = 5, c.args[4].gap = s.K * s.D;
-        c.args[1].ndim = 0; // no lse
-        op_case_check(c);
-    }
+    for (size_t mask = 0; mask < MASK_KINDS; mask++)
+        for (int bf16 = 0; bf16 <= 1; bf16++) {
+            OpCase c = forward_case(s, causal, mask, starts, mask % 2 ? 1 : 3);
+            if (s.Tq * s.Tk > 1000 && (mask + causal + starts) % 2 == (size_t)bf16) continue;
+            if ((mask / 2 + s.Tq + (size_t)bf16) % 2) {
+                c.args[0].gap = 3, c.args[2].gap = 2 * s.H * s.D, c.args[3].gap = 5,
+                c.args[4].gap = s.K * s.D;
+                c.args[1].ndim = 0;
+            }
+            op_case_check(bf16 ? in_bf16(c) : c);
+        }
 }
 
 static void test_forward(void **state) {
@@ -227,6 +269,7 @@ static void test_large_scores(void **state) {
     OpCase c = forward_case((Sizes){1, 70, 70, 2, 1, 16}, true, MASK_NONE, STARTS_NONE, 3);
     c.f[0] = 20, c.limit = 4000;
     op_case_check(c);
+    op_case_check(in_bf16(c));
 }
 
 // ---- backward: dq, dk, dv, delta, dout, q, k, v, o, lse, mask, starts ----
@@ -253,7 +296,7 @@ static void prepare_backward(double **a, const OpCase *c) {
     Problem p = backward_problem(a, c, true);
     make_mask(a[10], &p.s, c->n[0]);
     make_starts(a[11], &p.s, c->n[1]);
-    attend(&p, NULL);
+    attend(&p, NULL, whole(&p.s));
 }
 
 // delta; the other outputs follow from backward_loss.
@@ -268,7 +311,7 @@ static void ref_backward(double **a, const OpCase *c) {
 
 static double backward_loss(double **a, const OpCase *c) {
     Problem p = backward_problem(a, c, false);
-    return attend(&p, a[4]);
+    return attend(&p, a[4], c->by == 5 ? part_of_query(&p.s, c->at) : part_of_key(&p.s, c->at, c->flag));
 }
 
 static OpCase backward_case(Sizes s, bool causal, size_t mask, size_t starts, bool strided) {
@@ -282,6 +325,7 @@ static OpCase backward_case(Sizes s, bool causal, size_t mask, size_t starts, bo
         .f = {1 / sqrtf((float)s.D)},
         .flag = causal,
         .limit = 30 + 2 * sqrt((double)s.Tq),
+        .limit_bf16 = 1.5, // o, the weights, their gradients and the results are rounded
         .floor = 0.05 + 0.01 * sqrt((double)s.D),
         .args = {
             F32_ARG(dq, ROLE_ASSIGNED, s.B, s.Tq, s.H, s.D), F32_ARG(dk, ROLE_ASSIGNED, s.B, s.Tk, s.K, s.D),
@@ -298,26 +342,31 @@ static OpCase backward_case(Sizes s, bool causal, size_t mask, size_t starts, bo
     return c;
 }
 
+static void check_backward(OpCase c) {
+    op_case_check(c);
+    op_case_check(in_bf16(c));
+}
+
 static void test_backward(void **state) {
     (void)state;
     static const Sizes sizes[] = {{1, 1, 1, 1, 1, 2},   {2, 3, 3, 2, 1, 4},   {2, 9, 9, 3, 1, 6},
                                   {2, 17, 17, 4, 2, 8}, {1, 5, 5, 2, 1, 255}, {1, 7, 7, 1, 1, 13},
-                                  {1, 6, 6, 1, 1, 33}};
+                                  {1, 6, 6, 1, 1, 33},  {3, 17, 17, 3, 3, 4}};
     for (size_t i = 0; i < COUNT(sizes); i++)
         for (int causal = 0; causal <= 1; causal++)
             for (size_t mask = 0; mask < MASK_KINDS; mask++)
-                op_case_check(backward_case(sizes[i], causal, mask, STARTS_NONE, mask % 2));
+                check_backward(backward_case(sizes[i], causal, mask, STARTS_NONE, mask % 2));
 }
 
 // More than one tile of queries and keys.
 static void test_backward_tiles(void **state) {
     (void)state;
-    op_case_check(backward_case((Sizes){1, 64, 64, 1, 1, 16}, false, MASK_NONE, STARTS_NONE, true));
-    op_case_check(backward_case((Sizes){1, 65, 65, 2, 1, 8}, true, MASK_HOLES, STARTS_NONE, false));
-    op_case_check(backward_case((Sizes){1, 80, 80, 1, 1, 6}, false, MASK_LEFT, STARTS_NONE, true));
-    op_case_check(backward_case((Sizes){1, 130, 130, 1, 1, 4}, true, MASK_LEFT, STARTS_NONE, false));
-    op_case_check(backward_case((Sizes){2, 70, 70, 2, 2, 4}, true, MASK_ALL_HIDDEN, STARTS_NONE, false));
-    op_case_check(backward_case((Sizes){1, 200, 200, 4, 2, 4}, true, MASK_NONE, STARTS_NONE, false));
+    check_backward(backward_case((Sizes){1, 64, 64, 1, 1, 16}, false, MASK_NONE, STARTS_NONE, true));
+    check_backward(backward_case((Sizes){1, 65, 65, 2, 1, 8}, true, MASK_HOLES, STARTS_NONE, false));
+    check_backward(backward_case((Sizes){1, 80, 80, 1, 1, 6}, false, MASK_LEFT, STARTS_NONE, true));
+    check_backward(backward_case((Sizes){1, 130, 130, 1, 1, 4}, true, MASK_LEFT, STARTS_NONE, false));
+    check_backward(backward_case((Sizes){2, 70, 70, 2, 2, 4}, true, MASK_ALL_HIDDEN, STARTS_NONE, false));
+    check_backward(backward_case((Sizes){1, 200, 200, 2, 1, 4}, true, MASK_NONE, STARTS_NONE, false));
 }
 
 static void test_backward_samples(void **state) {
@@ -325,12 +374,12 @@ static void test_backward_samples(void **state) {
     static const Sizes sizes[] = {{2, 3, 3, 2, 1, 4}, {2, 17, 17, 4, 2, 8}, {1, 64, 64, 1, 1, 4}};
     for (size_t i = 0; i < COUNT(sizes); i++)
         for (size_t starts = STARTS_ZERO; starts < STARTS_KINDS; starts++)
-            for (size_t mask = 0; mask < MASK_KINDS; mask++)
-                op_case_check(backward_case(sizes[i], true, mask, starts, mask % 2));
-    for (size_t starts = STARTS_ZERO; starts < STARTS_KINDS; starts++) {
-        op_case_check(backward_case((Sizes){1, 131, 131, 3, 1, 4}, true, MASK_HOLES, starts, false));
-        op_case_check(backward_case((Sizes){2, 200, 200, 1, 1, 2}, true, MASK_NONE, starts, true));
-    }
+            for (size_t mask = i ? starts % 2 : 0; mask < MASK_KINDS; mask += i ? 2 : 1)
+                check_backward(backward_case(sizes[i], true, mask, starts, mask % 2));
+    for (size_t starts = STARTS_ZERO; starts < STARTS_KINDS; starts++)
+        check_backward(starts % 2
+                           ? backward_case((Sizes){1, 131, 131, 3, 1, 4}, true, MASK_HOLES, starts, false)
+                           : backward_case((Sizes){2, 200, 200, 1, 1, 2}, true, MASK_NONE, starts, true));
 }
 
 static int all_tests(void) {

@@ -82,6 +82,7 @@ static void test_linear_forward(void **state) {
             if (variant & 1) c.args[3].ndim = 0;
             c.args[0].gap = variant & 2 ? 5 : 0, c.args[1].gap = variant & 4 ? 3 : 0;
             op_case_check(c);
+            op_case_check_bf16(c, 2 | 4 | (unsigned)variant >> 2); // by turns the result too
         }
 }
 
@@ -101,6 +102,7 @@ static void test_linear_backward(void **state) {
                                  F32_ARG(dy, ROLE_IN, M, O), F32_ARG(w, ROLE_IN, O, C)}};
             c.args[0].gap = variant & 2 ? 5 : 0, c.args[1].gap = variant & 4 ? 3 : 0;
             op_case_check(c);
+            op_case_check_bf16(c, 2 | 4 | (unsigned)variant >> 2); // by turns the result too
             OpCase w = {.op = "linear_backward_weight",
                         .run = run_linear_backward_weight,
                         .reference = ref_linear_weight,
@@ -111,6 +113,7 @@ static void test_linear_backward(void **state) {
             if (variant & 1) w.args[1].ndim = 0;
             w.args[2].gap = variant & 2 ? 5 : 0, w.args[3].gap = variant & 4 ? 3 : 0;
             op_case_check(w);
+            op_case_check_bf16(w, 4 | 8);
         }
 }
 
@@ -171,15 +174,18 @@ static void test_norm_forward(void **state) {
                              F32_ARG(rstd, ROLE_ASSIGNED, M), F32_ARG(x, ROLE_IN, M, C),
                              F32_ARG(w, ROLE_IN, C), F32_ARG(b, ROLE_IN, C)}};
         op_case_check(c);
+        op_case_check_bf16(c, 1);
         c.args[3].gap = 9;
         op_case_check(c);
-        op_case_check((OpCase){.op = "rms_norm_forward",
-                               .run = run_rms_norm_forward,
-                               .reference = ref_rms_norm,
-                               .f = {EPS},
-                               .limit = 4 + sqrt((double)C),
-                               .args = {F32_ARG(y, ROLE_ASSIGNED, M, C), F32_ARG(rstd, ROLE_ASSIGNED, M),
-                                        F32_ARG(x, ROLE_IN, M, C), F32_ARG(w, ROLE_IN, C)}});
+        OpCase r = {.op = "rms_norm_forward",
+                    .run = run_rms_norm_forward,
+                    .reference = ref_rms_norm,
+                    .f = {EPS},
+                    .limit = 4 + sqrt((double)C),
+                    .args = {F32_ARG(y, ROLE_ASSIGNED, M, C), F32_ARG(rstd, ROLE_ASSIGNED, M),
+                             F32_ARG(x, ROLE_IN, M, C), F32_ARG(w, ROLE_IN, C)}};
+        op_case_check(r);
+        op_case_check_bf16(r, 1);
     }
 }
 
@@ -222,6 +228,7 @@ static void test_norm_backward(void **state) {
             c.args[0].gap = variant & 1 ? 3 : 0, c.args[4].gap = variant & 1 ? 6 : 0;
             if (variant & 2) c.args[1].ndim = c.args[2].ndim = 0;
             op_case_check(c);
+            op_case_check_bf16(c, 8);
             OpCase r = {.op = "rms_norm_backward",
                         .run = run_rms_norm_backward,
                         .prepare = prepare_rms_norm_backward,
@@ -232,7 +239,9 @@ static void test_norm_backward(void **state) {
                                  F32_ARG(w, ROLE_IN, C), F32_ARG(rstd, ROLE_IN, M)}};
             r.args[0].gradient_of = 4, r.args[1].gradient_of = 5;
             if (variant & 2) r.args[1].ndim = 0;
-            if (!(variant & 1)) op_case_check(r);
+            if (variant & 1) continue;
+            op_case_check(r);
+            op_case_check_bf16(r, 4);
         }
 }
 
@@ -276,6 +285,7 @@ static void test_activations(void **state) {
                         .args = {F32_ARG(y, ROLE_ASSIGNED, n), F32_ARG(x, ROLE_IN, n)}};
             g.args[1].low = -range, g.args[1].high = range;
             op_case_check(g);
+            if (range > 5) op_case_check_bf16(g, 3);
             g.args[0].shares = 2;
             op_case_check(g);
             OpCase s = {
@@ -286,6 +296,7 @@ static void test_activations(void **state) {
                 .args = {F32_ARG(y, ROLE_ASSIGNED, n), F32_ARG(gate, ROLE_IN, n), F32_ARG(up, ROLE_IN, n)}};
             s.args[1].low = -range, s.args[1].high = range;
             op_case_check(s);
+            if (range > 5) op_case_check_bf16(s, 7);
         }
 }
 
@@ -303,6 +314,7 @@ static void test_activations_backward(void **state) {
             g.args[0].gradient_of = 3;
             g.args[2].low = -range, g.args[2].high = range;
             op_case_check(g);
+            if (range > 5) op_case_check_bf16(g, 7);
             g.args[0].shares = 2;
             op_case_check(g);
             OpCase s = {.op = "swiglu_backward",
@@ -315,6 +327,7 @@ static void test_activations_backward(void **state) {
             s.args[0].gradient_of = 4, s.args[1].gradient_of = 5;
             s.args[3].low = -range, s.args[3].high = range;
             op_case_check(s);
+            if (range > 5) op_case_check_bf16(s, 31);
         }
 }
 
@@ -418,12 +431,14 @@ static void test_rope(void **state) {
     for (size_t i = 0; i < COUNT(sizes); i++)
         for (int backward = 0; backward < 2; backward++) {
             size_t M = sizes[i][0], H = sizes[i][1], D = sizes[i][2], n = sizes[i][3];
-            op_case_check((OpCase){.op = backward ? "rope_backward" : "rope_forward",
-                                   .run = backward ? run_rope_backward : run_rope_forward,
-                                   .reference = backward ? ref_rope_backward : ref_rope_forward,
-                                   .limit = 3,
-                                   .args = {F32_ARG(x, ROLE_ACCUMULATED, M, H, D),
-                                            F32_ARG(cos, ROLE_IN, n, D), F32_ARG(sin, ROLE_IN, n, D)}});
+            OpCase c = {.op = backward ? "rope_backward" : "rope_forward",
+                        .run = backward ? run_rope_backward : run_rope_forward,
+                        .reference = backward ? ref_rope_backward : ref_rope_forward,
+                        .limit = 3,
+                        .args = {F32_ARG(x, ROLE_ACCUMULATED, M, H, D), F32_ARG(cos, ROLE_IN, n, D),
+                                 F32_ARG(sin, ROLE_IN, n, D)}};
+            op_case_check(c);
+            op_case_check_bf16(c, 1);
         }
 }
 

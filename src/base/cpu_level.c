@@ -3,12 +3,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-const char *const cpu_level_names[CPU_LEVELS] = {"generic", "avx2", "avx512"};
+const char *const cpu_level_names[CPU_LEVELS] = {"generic", "avx2", "avx512", "avx512bf16"};
 
 static bool supported(CpuLevel level) {
 #ifdef CPU_LEVELS_X86
     if (level == CPU_AVX2) return __builtin_cpu_supports("x86-64-v3");
     if (level == CPU_AVX512) return __builtin_cpu_supports("x86-64-v4");
+    if (level == CPU_AVX512_BF16)
+        return __builtin_cpu_supports("x86-64-v4") && __builtin_cpu_supports("avx512bf16");
 #endif
     return level == CPU_GENERIC;
 }
@@ -25,6 +27,8 @@ bool cpu_level_choose(CpuLevel *level, Error *err) {
                              forced);
         }
     }
-    return error_set(err, "VLM_CPU_LEVEL is \"%s\", expected generic, avx2 or avx512 (on x86-64), or nothing",
+    return error_set(err,
+                     "VLM_CPU_LEVEL is \"%s\", expected generic, avx2, avx512 or avx512bf16 (on x86-64), or "
+                     "nothing",
                      forced);
 }

@@ -18,7 +18,8 @@ static bool print_memory(Backend *be, const Config *c, Error *err) {
                     .max_positions = c->vlm.lm_max_length,
                     .max_tiles = loader_max_tiles(c),
                     .training = true,
-                    .documents = train_options_documents(&c->options)};
+                    .documents = train_options_documents(&c->options),
+                    .dtype = vlm_dtype(c->options.dtype, be)};
     const Number *rates[GROUP_TRAINED] = {&c->train.lr_mp, &c->train.lr_vision_backbone,
                                           &c->train.lr_language_backbone};
     for (int g = 0; g < GROUP_TRAINED; g++) plan.trained[g] = rates[g]->value > 0;

@@ -121,8 +121,9 @@ static bool open_loaders(Job *j, Error *err) {
 
 static void log_memory(const Job *j) {
     const double mib = 1048576.0;
-    const double parts[] = {(double)j->model.params.values.size, (double)j->model.params.gradients.size,
-                            (double)j->trainer.optimizer.arena.size, (double)j->model.activations.size};
+    const double parts[] = {(double)(j->model.params.values.size + j->model.params.products.size),
+                            (double)j->model.params.gradients.size, (double)j->trainer.optimizer.arena.size,
+                            (double)j->model.activations.size};
     log_info("memory: %.1f MiB parameters, %.1f gradients, %.1f optimizer, %.1f activations; %.1f MiB in all",
              parts[0] / mib, parts[1] / mib, parts[2] / mib, parts[3] / mib,
              (parts[0] + parts[1] + parts[2] + parts[3]) / mib);
@@ -159,13 +160,14 @@ static bool open_model(Job *j, Error *err) {
         .training = true,
         .image_token_id = tokenizer_extra_id(j->tokenizer, "image_token"),
         .documents = train_options_documents(&c->options),
+        .dtype = vlm_dtype(c->options.dtype, j->be),
     };
     trainer_trained_groups(plan.trained, &c->train);
     if (!vlm_create(&j->model, j->be, &c->vlm, &plan, err) ||
         !trainer_create(&j->trainer, &j->model, &c->train, err))
         return false;
     if (!first_weights(j, err)) return false;
-    log_info("backend: %s, %s", j->be->name, j->be->detail);
+    log_info("backend: %s, %s, dtype %s", j->be->name, j->be->detail, dtype_name(plan.dtype));
     params_print_summary(&j->model.params);
     log_memory(j);
     return true;

@@ -124,6 +124,8 @@ static const Field option_fields[] = {
     F(seed, U64, "0", ANY, "of initial weights and of the order of rows and packs"),
     F_CHOICE(device, "cpu", "cpu", "where the model runs"),
     F(threads, SIZE, "0", RANGE(0, 4096), "threads of the operators; 0: one per physical core"),
+    F_CHOICE(dtype, "auto", "auto|bf16|f32",
+      "of products and activations: bf16 (mixed precision), f32, or bf16 where the processor has it"),
     F(num_workers, SIZE, "3", RANGE(0, 1024), "threads that prepare batches"),
     F(prefetch_factor, SIZE, "2", RANGE(1, 1024), "batches prepared ahead of training, all loader threads together"),
     F(shuffle_window, SIZE, "256", RANGE(1, 1048576),

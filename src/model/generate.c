@@ -10,7 +10,7 @@ static void plan(Generation *g) {
     const VLMConfig *c = g->m->config;
     g->mask = arena_take(&g->arena, DTYPE_I32, SHAPE(g->B * g->capacity));
     g->rows = arena_take(&g->arena, DTYPE_I32, SHAPE(g->B));
-    g->hidden = arena_take(&g->arena, DTYPE_F32, SHAPE(g->B, c->lm_hidden_dim));
+    g->hidden = arena_take(&g->arena, g->m->params.act, SHAPE(g->B, c->lm_hidden_dim));
     g->logits = arena_take(&g->arena, DTYPE_F32, SHAPE(g->B, c->lm_vocab_size));
 }
 
@@ -21,7 +21,8 @@ bool generation_create(Generation *g, Vlm *m, size_t B, size_t capacity, Error *
     g->packed_mask = mem_zeroed(B * capacity, sizeof *g->packed_mask);
     g->host_rows = mem_zeroed(B, sizeof *g->host_rows);
     g->host_logits = mem_zeroed(B * m->config->lm_vocab_size, sizeof *g->host_logits);
-    if (!arena_commit(&g->arena, err) || !kv_cache_create(&g->cache, m->be, m->config, B, capacity, err)) {
+    if (!arena_commit(&g->arena, err) ||
+        !kv_cache_create(&g->cache, m->be, m->config, m->params.act, B, capacity, err)) {
         generation_free(g);
         return false;
     }

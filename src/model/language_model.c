@@ -18,22 +18,23 @@ void language_model_free(LanguageModel *lm) {
     *lm = (LanguageModel){0};
 }
 
-static DecoderBlockActs take_block(Arena *a, const VLMConfig *c, size_t B, size_t T, Tensor x, bool keep) {
+static DecoderBlockActs take_block(Arena *a, const VLMConfig *c, Dtype act, size_t B, size_t T, Tensor x,
+                                   bool keep) {
     size_t C = c->lm_hidden_dim, M = B * T, KD = c->lm_n_kv_heads * vlm_config_head_dim(c);
     DecoderBlockActs b = {.x = x};
-    b.norm1 = arena_take(a, DTYPE_F32, SHAPE(M, C));
+    b.norm1 = arena_take(a, act, SHAPE(M, C));
     b.norm1_rstd = arena_take(a, DTYPE_F32, SHAPE(M));
-    b.q = arena_take(a, DTYPE_F32, SHAPE(M, C));
-    b.k = arena_take(a, DTYPE_F32, SHAPE(M, KD));
-    b.v = arena_take(a, DTYPE_F32, SHAPE(M, KD));
-    b.attn = arena_take(a, DTYPE_F32, SHAPE(M, C));
-    b.gate = arena_take(a, DTYPE_F32, SHAPE(M, c->lm_inter_dim));
-    b.up = arena_take(a, DTYPE_F32, SHAPE(M, c->lm_inter_dim));
-    b.swiglu = arena_take(a, DTYPE_F32, SHAPE(M, c->lm_inter_dim));
+    b.q = arena_take(a, act, SHAPE(M, C));
+    b.k = arena_take(a, act, SHAPE(M, KD));
+    b.v = arena_take(a, act, SHAPE(M, KD));
+    b.attn = arena_take(a, act, SHAPE(M, C));
+    b.gate = arena_take(a, act, SHAPE(M, c->lm_inter_dim));
+    b.up = arena_take(a, act, SHAPE(M, c->lm_inter_dim));
+    b.swiglu = arena_take(a, act, SHAPE(M, c->lm_inter_dim));
     if (keep) {
         b.lse = arena_take(a, DTYPE_F32, SHAPE(B, c->lm_n_heads, T));
         b.x_mid = arena_take(a, DTYPE_F32, SHAPE(M, C));
-        b.norm2 = arena_take(a, DTYPE_F32, SHAPE(M, C));
+        b.norm2 = arena_take(a, act, SHAPE(M, C));
         b.norm2_rstd = arena_take(a, DTYPE_F32, SHAPE(M));
     } else { // the residual stream is updated in place, and the second norm may overwrite the first
         b.x_mid = x;
@@ -45,36 +46,38 @@ static DecoderBlockActs take_block(Arena *a, const VLMConfig *c, size_t B, size_
 static void take_gradients(LanguageModel *lm, Arena *a) {
     const VLMConfig *c = lm->config;
     size_t C = c->lm_hidden_dim, M = lm->B * lm->T, KD = c->lm_n_kv_heads * vlm_config_head_dim(c);
+    const Dtype act = lm->params->act;
     lm->dx = arena_take(a, DTYPE_F32, SHAPE(M, C));
     lm->dnorm = arena_take(a, DTYPE_F32, SHAPE(M, C));
-    lm->dattn = arena_take(a, DTYPE_F32, SHAPE(M, C));
-    lm->dq = arena_take(a, DTYPE_F32, SHAPE(M, C));
-    lm->dk = arena_take(a, DTYPE_F32, SHAPE(M, KD));
-    lm->dv = arena_take(a, DTYPE_F32, SHAPE(M, KD));
+    lm->dattn = arena_take(a, act, SHAPE(M, C));
+    lm->dq = arena_take(a, act, SHAPE(M, C));
+    lm->dk = arena_take(a, act, SHAPE(M, KD));
+    lm->dv = arena_take(a, act, SHAPE(M, KD));
     lm->delta = arena_take(a, DTYPE_F32, SHAPE(lm->B, c->lm_n_heads, lm->T));
-    lm->dswiglu = arena_take(a, DTYPE_F32, SHAPE(M, c->lm_inter_dim));
-    lm->dgate = arena_take(a, DTYPE_F32, SHAPE(M, c->lm_inter_dim));
-    lm->dup = arena_take(a, DTYPE_F32, SHAPE(M, c->lm_inter_dim));
+    lm->dswiglu = arena_take(a, act, SHAPE(M, c->lm_inter_dim));
+    lm->dgate = arena_take(a, act, SHAPE(M, c->lm_inter_dim));
+    lm->dup = arena_take(a, act, SHAPE(M, c->lm_inter_dim));
 }
 
 void language_model_plan(LanguageModel *lm, Arena *a, size_t B, size_t T, bool keep, bool gradients,
                          bool documents) {
     const VLMConfig *c = lm->config;
     size_t C = c->lm_hidden_dim, M = B * T, D = vlm_config_head_dim(c), rows = documents ? M : T;
+    const Dtype act = lm->params->act;
     lm->B = B, lm->T = T;
     lm->starts = documents ? arena_take(a, DTYPE_I32, SHAPE(B, T)) : TENSOR_NONE;
     lm->positions = arena_take(a, DTYPE_I32, SHAPE(rows));
     lm->cos = arena_take(a, DTYPE_F32, SHAPE(rows, D));
     lm->sin = arena_take(a, DTYPE_F32, SHAPE(rows, D));
-    lm->branch = arena_take(a, DTYPE_F32, SHAPE(M, C));
+    lm->branch = arena_take(a, act, SHAPE(M, C));
     Tensor x = arena_take(a, DTYPE_F32, SHAPE(M, C));
     for (size_t i = 0; i < c->lm_n_blocks; i++) {
-        lm->blocks[i] = i == 0 || keep ? take_block(a, c, B, T, x, keep) : lm->blocks[0];
+        lm->blocks[i] = i == 0 || keep ? take_block(a, c, act, B, T, x, keep) : lm->blocks[0];
         if (keep) x = arena_take(a, DTYPE_F32, SHAPE(M, C));
     }
     lm->x_out = x;
     lm->norm_rstd = arena_take(a, DTYPE_F32, SHAPE(M));
-    lm->out = arena_take(a, DTYPE_F32, SHAPE(M, C));
+    lm->out = arena_take(a, act, SHAPE(M, C));
     if (gradients) take_gradients(lm, a);
 }
 
@@ -115,16 +118,16 @@ static void attention_branch(LanguageModel *lm, const DecoderBlockParams *w, Dec
                              size_t block, Tensor mask, KVCache *cache) {
     Backend *be = lm->be;
     size_t H = lm->config->lm_n_heads, K = lm->config->lm_n_kv_heads;
-    linear_forward(be, b->q, b->norm1, w->q->w, TENSOR_NONE);
-    linear_forward(be, b->k, b->norm1, w->k->w, TENSOR_NONE);
-    linear_forward(be, b->v, b->norm1, w->v->w, TENSOR_NONE);
+    linear_forward(be, b->q, b->norm1, w->q->product, TENSOR_NONE);
+    linear_forward(be, b->k, b->norm1, w->k->product, TENSOR_NONE);
+    linear_forward(be, b->v, b->norm1, w->v->product, TENSOR_NONE);
     rope_forward(be, by_head(lm, b->q, H), lm->cos, lm->sin);
     rope_forward(be, by_head(lm, b->k, K), lm->cos, lm->sin);
     Tensor k = cache ? append(lm, cache, cache->k[block], b->k) : by_sequence(lm, b->k, K);
     Tensor v = cache ? append(lm, cache, cache->v[block], b->v) : by_sequence(lm, b->v, K);
     attention_forward(be, by_sequence(lm, b->attn, H), b->lse, by_sequence(lm, b->q, H), k, v, mask,
                       lm->starts, attention_scale(lm->config), true);
-    linear_forward(be, lm->branch, b->attn, w->out->w, TENSOR_NONE);
+    linear_forward(be, lm->branch, b->attn, w->out->product, TENSOR_NONE);
 }
 
 // x_out = x_mid + down(silu(gate(norm2 x_mid)) · up(norm2 x_mid)), x_mid = x + out_proj(attention(norm1 x)).
@@ -137,10 +140,10 @@ static void block_forward(LanguageModel *lm, size_t block, Tensor x_out, Tensor 
     attention_branch(lm, w, b, block, mask, cache);
     add(be, b->x_mid, b->x, lm->branch);
     rms_norm_forward(be, b->norm2, b->norm2_rstd, b->x_mid, w->norm2->w, eps);
-    linear_forward(be, b->gate, b->norm2, w->gate->w, TENSOR_NONE);
-    linear_forward(be, b->up, b->norm2, w->up->w, TENSOR_NONE);
+    linear_forward(be, b->gate, b->norm2, w->gate->product, TENSOR_NONE);
+    linear_forward(be, b->up, b->norm2, w->up->product, TENSOR_NONE);
     swiglu_forward(be, b->swiglu, b->gate, b->up);
-    linear_forward(be, lm->branch, b->swiglu, w->down->w, TENSOR_NONE);
+    linear_forward(be, lm->branch, b->swiglu, w->down->product, TENSOR_NONE);
     add(be, x_out, b->x_mid, lm->branch);
 }
 
@@ -196,7 +199,14 @@ void language_model_forward(LanguageModel *lm, Tensor mask, KVCache *cache) {
 // The backward of y = x wᵀ: the weight's gradient if it is trained, and dx.
 static void linear_backward(Backend *be, Tensor dx, const Param *w, Tensor dy, Tensor x, bool accumulate) {
     if (tensor_exists(w->d)) linear_backward_weight(be, w->d, TENSOR_NONE, dy, x);
-    linear_backward_input(be, dx, dy, w->w, accumulate);
+    linear_backward_input(be, dx, dy, w->product, accumulate);
+}
+
+// The gradient of what a branch added to the residual stream is the stream's own, in the products' dtype.
+static Tensor branch_gradient(LanguageModel *lm) {
+    if (lm->branch.dtype == lm->dx.dtype) return lm->dx;
+    copy(lm->be, lm->branch, lm->dx);
+    return lm->branch;
 }
 
 // lm->dx holds d x_out on entry and d x on return; see block_forward.
@@ -206,13 +216,13 @@ static void block_backward(LanguageModel *lm, size_t block, Tensor mask) {
     const DecoderBlockActs *b = &lm->blocks[block];
     size_t H = lm->config->lm_n_heads, K = lm->config->lm_n_kv_heads;
     // x_out = x_mid + down(silu(gate) · up)
-    linear_backward(be, lm->dswiglu, w->down, lm->dx, b->swiglu, false);
+    linear_backward(be, lm->dswiglu, w->down, branch_gradient(lm), b->swiglu, false);
     swiglu_backward(be, lm->dgate, lm->dup, lm->dswiglu, b->gate, b->up);
     linear_backward(be, lm->dnorm, w->gate, lm->dgate, b->norm2, false);
     linear_backward(be, lm->dnorm, w->up, lm->dup, b->norm2, true);
     rms_norm_backward(be, lm->dx, w->norm2->d, lm->dnorm, b->x_mid, w->norm2->w, b->norm2_rstd);
     // x_mid = x + out_proj(attention(norm1 x))
-    linear_backward(be, lm->dattn, w->out, lm->dx, b->attn, false);
+    linear_backward(be, lm->dattn, w->out, branch_gradient(lm), b->attn, false);
     attention_backward(be, by_sequence(lm, lm->dq, H), by_sequence(lm, lm->dk, K), by_sequence(lm, lm->dv, K),
                        lm->delta, by_sequence(lm, lm->dattn, H), by_sequence(lm, b->q, H),
                        by_sequence(lm, b->k, K), by_sequence(lm, b->v, K), by_sequence(lm, b->attn, H),
@@ -232,26 +242,26 @@ void language_model_backward(LanguageModel *lm, Tensor mask) {
     for (size_t i = lm->config->lm_n_blocks; i-- > 0;) block_backward(lm, i, mask);
 }
 
-void kv_cache_plan(KVCache *cache, Arena *arena, const VLMConfig *c, size_t B, size_t capacity) {
+void kv_cache_plan(KVCache *cache, Arena *arena, const VLMConfig *c, Dtype act, size_t B, size_t capacity) {
     cache->B = B, cache->capacity = capacity, cache->used = 0;
     cache->rows = arena_take(arena, DTYPE_I32, SHAPE(B * capacity));
     for (size_t i = 0; i < 2 * c->lm_n_blocks;
          i++) // k of all blocks, then v: the two lists are one allocation
-        cache->k[i] =
-            arena_take(arena, DTYPE_F32, SHAPE(B, capacity, c->lm_n_kv_heads * vlm_config_head_dim(c)));
+        cache->k[i] = arena_take(arena, act, SHAPE(B, capacity, c->lm_n_kv_heads * vlm_config_head_dim(c)));
 }
 
-bool kv_cache_create(KVCache *cache, Backend *be, const VLMConfig *c, size_t B, size_t capacity, Error *err) {
+bool kv_cache_create(KVCache *cache, Backend *be, const VLMConfig *c, Dtype act, size_t B, size_t capacity,
+                     Error *err) {
     *cache = (KVCache){.arena = arena_measure(be, "key/value cache")};
     cache->k = mem_zeroed(2 * c->lm_n_blocks, sizeof *cache->k);
     cache->v = cache->k + c->lm_n_blocks;
-    kv_cache_plan(cache, &cache->arena, c, B, capacity);
+    kv_cache_plan(cache, &cache->arena, c, act, B, capacity);
     cache->host_rows = be->device->host_alloc(be, B * capacity * sizeof *cache->host_rows);
     if (!arena_commit(&cache->arena, err)) {
         kv_cache_free(cache);
         return false;
     }
-    kv_cache_plan(cache, &cache->arena, c, B, capacity);
+    kv_cache_plan(cache, &cache->arena, c, act, B, capacity);
     return true;
 }
 

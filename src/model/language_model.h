@@ -68,7 +68,9 @@ void language_model_forward(LanguageModel *lm, Tensor mask, KVCache *cache);
 // gradients of the language group if it is trained (the head's and the embedding's are the caller's).
 void language_model_backward(LanguageModel *lm, Tensor mask);
 
-bool kv_cache_create(KVCache *cache, Backend *be, const VLMConfig *config, size_t B, size_t capacity,
-                     Error *err);
-void kv_cache_plan(KVCache *cache, Arena *arena, const VLMConfig *config, size_t B, size_t capacity);
+// act: of the model's parameters (Params.act).
+bool kv_cache_create(KVCache *cache, Backend *be, const VLMConfig *config, Dtype act, size_t B,
+                     size_t capacity, Error *err);
+void kv_cache_plan(KVCache *cache, Arena *arena, const VLMConfig *config, Dtype act, size_t B,
+                   size_t capacity);
 void kv_cache_free(KVCache *cache);

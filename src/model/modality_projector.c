@@ -8,22 +8,23 @@ void modality_projector_init(ModalityProjector *m, Backend *be, const VLMConfig 
 void modality_projector_plan(ModalityProjector *m, Arena *a, size_t I, bool gradients) {
     const VLMConfig *c = m->config;
     size_t L = c->mp_image_token_length, S = c->mp_pixel_shuffle_factor, wide = S * S * c->vit_hidden_dim;
-    m->shuffled = arena_take(a, DTYPE_F32, SHAPE(I, L, wide));
-    m->out = arena_take(a, DTYPE_F32, SHAPE(I, L, c->lm_hidden_dim));
+    const Dtype act = m->params->act;
+    m->shuffled = arena_take(a, act, SHAPE(I, L, wide));
+    m->out = arena_take(a, act, SHAPE(I, L, c->lm_hidden_dim));
     if (!gradients) return;
-    m->dshuffled = arena_take(a, DTYPE_F32, SHAPE(I, L, wide));
-    m->dpatches = arena_take(a, DTYPE_F32, SHAPE(I, L * S * S, c->vit_hidden_dim));
+    m->dshuffled = arena_take(a, act, SHAPE(I, L, wide));
+    m->dpatches = arena_take(a, act, SHAPE(I, L * S * S, c->vit_hidden_dim));
 }
 
 void modality_projector_forward(ModalityProjector *m, Tensor x) {
     pixel_shuffle_forward(m->be, m->shuffled, x, m->config->mp_pixel_shuffle_factor);
-    linear_forward(m->be, m->out, m->shuffled, m->params->projector->w, TENSOR_NONE);
+    linear_forward(m->be, m->out, m->shuffled, m->params->projector->product, TENSOR_NONE);
 }
 
 void modality_projector_backward(ModalityProjector *m, Tensor dout, bool to_vision) {
     const Param *w = m->params->projector;
     if (tensor_exists(w->d)) linear_backward_weight(m->be, w->d, TENSOR_NONE, dout, m->shuffled);
     if (!to_vision) return;
-    linear_backward_input(m->be, m->dshuffled, dout, w->w, false);
+    linear_backward_input(m->be, m->dshuffled, dout, w->product, false);
     pixel_shuffle_backward(m->be, m->dpatches, m->dshuffled, m->config->mp_pixel_shuffle_factor);
 }

@@ -183,6 +183,7 @@ static void take_all(Params *p, const bool trained[GROUP_TRAINED]) {
         q->w = arena_take(&p->values, kept_as(p, q), q->ndim, q->shape);
         if (q->group < GROUP_TRAINED && trained[q->group])
             q->d = arena_take(&p->gradients, DTYPE_F32, q->ndim, q->shape);
+        q->product = q->w;
     }
 }
 
@@ -195,6 +196,31 @@ static void add_pictures(Layout *l, const VLMConfig *c) {
     ADD_ROWS(l, vision_norm_rows, "vision_encoder", "", GROUP_VISION, p);
 }
 
+static bool is_factor(const Params *p, const Param *q) {
+    if (q == p->decoder.embedding && !p->tied) return false; // rows of it are read, nothing more
+    return q->init == INIT_WEIGHT || q->init == INIT_RESIDUAL;
+}
+
+static void take_copies(Params *p) {
+    for (size_t i = 0; i < p->count; i++) {
+        Param *q = &p->items[i];
+        if (is_factor(p, q)) q->product = arena_take(&p->products, DTYPE_BF16, q->ndim, q->shape);
+    }
+}
+
+void params_plan_bf16(Params *p) {
+    p->act = DTYPE_BF16;
+    take_copies(p);
+}
+
+bool param_has_copy(const Param *p) {
+    return p->product.dtype != p->w.dtype;
+}
+
+void param_refresh(const Param *p, Backend *be) {
+    if (param_has_copy(p)) copy(be, p->product, p->w);
+}
+
 void params_plan(Params *p, Backend *be, const VLMConfig *c, const bool trained[GROUP_TRAINED]) {
     params_plan_form(p, be, c, &(ParamsForm){0}, trained);
 }
@@ -205,6 +231,7 @@ void params_plan_form(Params *p, Backend *be, const VLMConfig *c, const ParamsFo
         .tied = c->lm_tie_weights, .decoder_alone = form->decoder_alone, .weights = form->weights};
     p->values = arena_measure(be, "parameters");
     p->gradients = arena_measure(be, "gradients");
+    p->products = arena_measure(be, "weights in BF16");
     p->items = mem_zeroed(16 + 12 * c->vit_n_blocks + 9 * c->lm_n_blocks, sizeof *p->items);
     p->vision.blocks = mem_zeroed(c->vit_n_blocks, sizeof *p->vision.blocks);
     p->decoder.blocks = mem_zeroed(c->lm_n_blocks, sizeof *p->decoder.blocks);
@@ -228,8 +255,11 @@ bool params_allocate(Params *p, Error *err) {
     bool trained[GROUP_TRAINED] = {false};
     for (size_t i = 0; i < p->count; i++)
         if (p->items[i].group < GROUP_TRAINED && p->items[i].d.ndim > 0) trained[p->items[i].group] = true;
-    if (!arena_commit(&p->values, err) || !arena_commit(&p->gradients, err)) return false;
+    if (!arena_commit(&p->values, err) || !arena_commit(&p->gradients, err) ||
+        !arena_commit(&p->products, err))
+        return false;
     take_all(p, trained);
+    if (p->act == DTYPE_BF16) take_copies(p);
     return true;
 }
 
@@ -237,6 +267,7 @@ void params_free(Params *p) {
     if (!p->items) return;
     arena_release(&p->values);
     arena_release(&p->gradients);
+    arena_release(&p->products);
     free(p->items);
     free(p->vision.blocks);
     free(p->decoder.blocks);

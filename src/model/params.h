@@ -35,8 +35,9 @@ typedef struct Param {
     size_t fan_in; // of weights: values summed into one output
     int ndim;
     size_t shape[TENSOR_MAX_DIMS];
-    Tensor w; // value; F32, or what Params.weights says for the weights of linear layers and the embedding
-    Tensor d; // gradient; absent for frozen groups and buffers
+    Tensor w;       // value: F32; matrices may be kept as Params.weights says
+    Tensor d;       // gradient; absent for frozen groups and buffers
+    Tensor product; // what linear layers multiply by: w itself, or with Params.act BF16 a copy of it in BF16
 } Param;
 
 typedef struct VisionBlockParams {
@@ -51,9 +52,10 @@ typedef struct Params {
     Param *items;
     size_t count;
     bool tied;
-    bool decoder_alone;
-    Dtype weights;
-    Arena values, gradients;
+    bool decoder_alone; // no projector and no vision encoder
+    Dtype weights;      // what matrices are kept in: F32, BF16 or Q8_0
+    Dtype act; // of the factors of products and of the activations between operators: F32 or BF16
+    Arena values, gradients, products;
     // the slots
     Param *projector;
     struct {
@@ -78,6 +80,8 @@ typedef struct ParamsForm {
 } ParamsForm;
 void params_plan_form(Params *p, Backend *be, const VLMConfig *config, const ParamsForm *form,
                       const bool trained[GROUP_TRAINED]);
+// Between params_plan and params_allocate: products in BF16, with copies of the weights they use.
+void params_plan_bf16(Params *p);
 bool params_allocate(Params *p, Error *err); // zeroed; the second run of the plan
 void params_free(Params *p);
 
@@ -94,6 +98,11 @@ void params_initialise(Params *p, Backend *be, const VLMConfig *config, const ch
 // As params_initialise, of parameter i alone.
 void param_initialise(Params *p, size_t i, Backend *be, const VLMConfig *config, const char *init,
                       uint64_t seed);
+
+// Whether linear layers use a copy of the parameter, which each change of w makes stale.
+bool param_has_copy(const Param *p);
+// Makes the copy anew. Initialising and loading do it themselves, and adamw writes it along with w.
+void param_refresh(const Param *p, Backend *be);
 
 void params_zero_gradients(Params *p, Backend *be);
 

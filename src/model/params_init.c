@@ -84,6 +84,7 @@ void param_initialise(Params *p, size_t i, Backend *be, const VLMConfig *config,
         centre_patches(p, be, x);
     else
         upload(be, q->w, x);
+    param_refresh(q, be);
     free(x);
 }
 

@@ -246,5 +246,7 @@ bool sources_load(const ParamSources *s, Error *err) {
         log_info("%s: %zu rows from the file, %zu new ones drawn", rows->param->name, rows->first,
                  rows->param->shape[0] - rows->first);
     }
-    return !s->positions || interpolate_positions(s, err);
+    if (s->positions && !interpolate_positions(s, err)) return false;
+    for (size_t i = 0; i < s->params->count; i++) param_refresh(&s->params->items[i], s->be);
+    return true;
 }

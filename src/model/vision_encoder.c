@@ -14,22 +14,23 @@ void vision_encoder_free(VisionEncoder *v) {
     v->blocks = NULL;
 }
 
-static VisionBlockActs take_block(Arena *a, const VLMConfig *c, size_t I, size_t N, Tensor x, bool keep) {
+static VisionBlockActs take_block(Arena *a, const VLMConfig *c, Dtype act, size_t I, size_t N, Tensor x,
+                                  bool keep) {
     size_t C = c->vit_hidden_dim, M = I * N;
     VisionBlockActs b = {.x = x};
-    b.ln1 = arena_take(a, DTYPE_F32, SHAPE(I, N, C));
+    b.ln1 = arena_take(a, act, SHAPE(I, N, C));
     b.ln1_mean = arena_take(a, DTYPE_F32, SHAPE(M));
     b.ln1_rstd = arena_take(a, DTYPE_F32, SHAPE(M));
-    b.qkv = arena_take(a, DTYPE_F32, SHAPE(I, N, 3 * C));
-    b.attn = arena_take(a, DTYPE_F32, SHAPE(I, N, C));
-    b.fc1 = arena_take(a, DTYPE_F32, SHAPE(I, N, c->vit_inter_dim));
+    b.qkv = arena_take(a, act, SHAPE(I, N, 3 * C));
+    b.attn = arena_take(a, act, SHAPE(I, N, C));
+    b.fc1 = arena_take(a, act, SHAPE(I, N, c->vit_inter_dim));
     if (keep) {
         b.lse = arena_take(a, DTYPE_F32, SHAPE(I, c->vit_n_heads, N));
         b.x_mid = arena_take(a, DTYPE_F32, SHAPE(I, N, C));
-        b.ln2 = arena_take(a, DTYPE_F32, SHAPE(I, N, C));
+        b.ln2 = arena_take(a, act, SHAPE(I, N, C));
         b.ln2_mean = arena_take(a, DTYPE_F32, SHAPE(M));
         b.ln2_rstd = arena_take(a, DTYPE_F32, SHAPE(M));
-        b.gelu = arena_take(a, DTYPE_F32, SHAPE(I, N, c->vit_inter_dim));
+        b.gelu = arena_take(a, act, SHAPE(I, N, c->vit_inter_dim));
     } else { // the residual stream is updated in place, and each buffer is free again when the next step
              // needs one
         b.x_mid = x;
@@ -41,32 +42,33 @@ static VisionBlockActs take_block(Arena *a, const VLMConfig *c, size_t I, size_t
 
 static void take_gradients(VisionEncoder *v, Arena *a, size_t I) {
     size_t C = v->config->vit_hidden_dim, N = v->tokens;
+    const Dtype act = v->params->act;
     v->dx = arena_take(a, DTYPE_F32, SHAPE(I, N, C));
-    v->dnorm = arena_take(a, DTYPE_F32, SHAPE(I, N, C));
-    v->dattn = arena_take(a, DTYPE_F32, SHAPE(I, N, C));
-    v->dqkv = arena_take(a, DTYPE_F32, SHAPE(I, N, 3 * C));
+    v->dnorm = arena_take(a, act, SHAPE(I, N, C));
+    v->dattn = arena_take(a, act, SHAPE(I, N, C));
+    v->dqkv = arena_take(a, act, SHAPE(I, N, 3 * C));
     v->delta = arena_take(a, DTYPE_F32, SHAPE(I, v->config->vit_n_heads, N));
-    v->dinner = arena_take(a, DTYPE_F32, SHAPE(I, N, v->config->vit_inter_dim));
-    v->dpatches = arena_take(a, DTYPE_F32, SHAPE(I, vlm_config_patches(v->config), C));
+    v->dinner = arena_take(a, act, SHAPE(I, N, v->config->vit_inter_dim));
+    v->dpatches = arena_take(a, act, SHAPE(I, vlm_config_patches(v->config), C));
 }
 
 void vision_encoder_plan(VisionEncoder *v, Arena *a, size_t I, bool keep, bool gradients) {
     const VLMConfig *c = v->config;
     size_t C = c->vit_hidden_dim, N = v->tokens, P = vlm_config_patches(c), p = c->vit_patch_size;
+    const Dtype act = v->params->act;
     v->I = I;
-    v->patches = arena_take(a, DTYPE_F32, SHAPE(I * P, 3 * p * p));
-    v->embedded = arena_take(a, DTYPE_F32, SHAPE(I, P, C));
-    v->branch = arena_take(a, DTYPE_F32, SHAPE(I, N, C));
+    v->patches = arena_take(a, act, SHAPE(I * P, 3 * p * p));
+    v->embedded = arena_take(a, act, SHAPE(I, P, C));
+    v->branch = arena_take(a, act, SHAPE(I, N, C));
     Tensor x = arena_take(a, DTYPE_F32, SHAPE(I, N, C));
     for (size_t i = 0; i < c->vit_n_blocks; i++) {
-        v->blocks[i] = i == 0 || keep ? take_block(a, c, I, N, x, keep) : v->blocks[0];
+        v->blocks[i] = i == 0 || keep ? take_block(a, c, act, I, N, x, keep) : v->blocks[0];
         if (keep) x = arena_take(a, DTYPE_F32, SHAPE(I, N, C));
     }
     v->x_out = x;
     v->ln_mean = arena_take(a, DTYPE_F32, SHAPE(I * N));
     v->ln_rstd = arena_take(a, DTYPE_F32, SHAPE(I * N));
-    v->out =
-        c->vit_cls_flag ? arena_take(a, DTYPE_F32, SHAPE(I, C)) : arena_take(a, DTYPE_F32, SHAPE(I, N, C));
+    v->out = c->vit_cls_flag ? arena_take(a, act, SHAPE(I, C)) : arena_take(a, act, SHAPE(I, N, C));
     if (gradients) take_gradients(v, a, I);
 }
 
@@ -87,15 +89,15 @@ static void block_forward(VisionEncoder *v, const VisionBlockParams *w, VisionBl
     float eps = (float)c->vit_ln_eps.value;
     Tensor heads = tensor_split_last(b->attn, c->vit_n_heads);
     layer_norm_forward(be, b->ln1, b->ln1_mean, b->ln1_rstd, b->x, w->ln1_w->w, w->ln1_b->w, eps);
-    linear_forward(be, b->qkv, b->ln1, w->qkv_w->w, w->qkv_b->w);
+    linear_forward(be, b->qkv, b->ln1, w->qkv_w->product, w->qkv_b->w);
     attention_forward(be, heads, b->lse, qkv_part(v, b->qkv, 0), qkv_part(v, b->qkv, 1),
                       qkv_part(v, b->qkv, 2), TENSOR_NONE, TENSOR_NONE, attention_scale(c), false);
-    linear_forward(be, v->branch, b->attn, w->out_w->w, w->out_b->w);
+    linear_forward(be, v->branch, b->attn, w->out_w->product, w->out_b->w);
     add(be, b->x_mid, b->x, v->branch);
     layer_norm_forward(be, b->ln2, b->ln2_mean, b->ln2_rstd, b->x_mid, w->ln2_w->w, w->ln2_b->w, eps);
-    linear_forward(be, b->fc1, b->ln2, w->fc1_w->w, w->fc1_b->w);
+    linear_forward(be, b->fc1, b->ln2, w->fc1_w->product, w->fc1_b->w);
     gelu_forward(be, b->gelu, b->fc1);
-    linear_forward(be, v->branch, b->gelu, w->fc2_w->w, w->fc2_b->w);
+    linear_forward(be, v->branch, b->gelu, w->fc2_w->product, w->fc2_b->w);
     add(be, x_out, b->x_mid, v->branch);
 }
 
@@ -130,7 +132,7 @@ void vision_encoder_forward(VisionEncoder *v, Tensor images) {
     Tensor position = without_leading_one(p->vision.position->w), cls = TENSOR_NONE;
     if (c->vit_cls_flag) cls = tensor_reshape(p->vision.cls->w, SHAPE(c->vit_hidden_dim));
     patchify(be, v->patches, images, c->vit_patch_size);
-    linear_forward(be, v->embedded, v->patches, as_matrix(p->vision.patch_w, p->vision.patch_w->w),
+    linear_forward(be, v->embedded, v->patches, as_matrix(p->vision.patch_w, p->vision.patch_w->product),
                    p->vision.patch_b->w);
     position_forward(be, v->blocks[0].x, v->embedded, position, cls);
     for (size_t i = 0; i < c->vit_n_blocks; i++)
@@ -141,28 +143,37 @@ void vision_encoder_forward(VisionEncoder *v, Tensor images) {
                        (float)c->vit_ln_eps.value);
 }
 
+// The gradient of what a branch added to the residual stream is the stream's own, in the products' dtype.
+static Tensor branch_gradient(VisionEncoder *v) {
+    if (v->branch.dtype == v->dx.dtype) return v->dx;
+    copy(v->be, v->branch, v->dx);
+    return v->branch;
+}
+
 // v->dx holds d x_out on entry and d x on return; quoted lines are block_forward's.
 static void block_backward(VisionEncoder *v, const VisionBlockParams *w, const VisionBlockActs *b) {
     Backend *be = v->be;
     const VLMConfig *c = v->config;
     // x_out = x_mid + fc2(gelu(fc1(ln2(x_mid)))): dx reaches x_mid both directly and through the branch
-    linear_backward_weight(be, w->fc2_w->d, w->fc2_b->d, v->dx, b->gelu);
-    linear_backward_input(be, v->dinner, v->dx, w->fc2_w->w, false);
+    Tensor dbranch = branch_gradient(v);
+    linear_backward_weight(be, w->fc2_w->d, w->fc2_b->d, dbranch, b->gelu);
+    linear_backward_input(be, v->dinner, dbranch, w->fc2_w->product, false);
     gelu_backward(be, v->dinner, v->dinner, b->fc1);
     linear_backward_weight(be, w->fc1_w->d, w->fc1_b->d, v->dinner, b->ln2);
-    linear_backward_input(be, v->dnorm, v->dinner, w->fc1_w->w, false);
+    linear_backward_input(be, v->dnorm, v->dinner, w->fc1_w->product, false);
     layer_norm_backward(be, v->dx, w->ln2_w->d, w->ln2_b->d, v->dnorm, b->x_mid, w->ln2_w->w, b->ln2_mean,
                         b->ln2_rstd);
     // x_mid = x + out_proj(attention(ln1(x)))
-    linear_backward_weight(be, w->out_w->d, w->out_b->d, v->dx, b->attn);
-    linear_backward_input(be, v->dattn, v->dx, w->out_w->w, false);
+    dbranch = branch_gradient(v);
+    linear_backward_weight(be, w->out_w->d, w->out_b->d, dbranch, b->attn);
+    linear_backward_input(be, v->dattn, dbranch, w->out_w->product, false);
     attention_backward(be, qkv_part(v, v->dqkv, 0), qkv_part(v, v->dqkv, 1), qkv_part(v, v->dqkv, 2),
                        v->delta, tensor_split_last(v->dattn, c->vit_n_heads), qkv_part(v, b->qkv, 0),
                        qkv_part(v, b->qkv, 1), qkv_part(v, b->qkv, 2),
                        tensor_split_last(b->attn, c->vit_n_heads), b->lse, TENSOR_NONE, TENSOR_NONE,
                        attention_scale(c), false);
     linear_backward_weight(be, w->qkv_w->d, w->qkv_b->d, v->dqkv, b->ln1);
-    linear_backward_input(be, v->dnorm, v->dqkv, w->qkv_w->w, false);
+    linear_backward_input(be, v->dnorm, v->dqkv, w->qkv_w->product, false);
     layer_norm_backward(be, v->dx, w->ln1_w->d, w->ln1_b->d, v->dnorm, b->x, w->ln1_w->w, b->ln1_mean,
                         b->ln1_rstd);
 }

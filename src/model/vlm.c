@@ -1,5 +1,6 @@
 #include "model/vlm.h"
 #include "base/check.h"
+#include "base/log.h"
 #include "base/memory.h"
 
 #include <math.h>
@@ -12,6 +13,17 @@ static size_t chunk_rows(const VLMConfig *c, size_t n_targets) {
     size_t rows = LOGITS_CHUNK_VALUES / c->lm_vocab_size;
     if (rows < LOGITS_CHUNK_MIN_ROWS) rows = LOGITS_CHUNK_MIN_ROWS;
     return rows < n_targets ? rows : n_targets;
+}
+
+Dtype vlm_dtype(const char *choice, const Backend *be) {
+    const bool asked = !strcmp(choice, "bf16");
+    if (!strcmp(choice, "f32") || be->bf16) return strcmp(choice, "f32") ? DTYPE_BF16 : DTYPE_F32;
+    if (asked)
+        log_info("dtype bf16: %s has no products of BF16, so they go by way of F32 and are slower than those",
+                 be->detail);
+    else
+        log_info("dtype f32, because %s has no products of BF16", be->detail);
+    return asked ? DTYPE_BF16 : DTYPE_F32;
 }
 
 // Everything one batch of the given shape needs, taken from m->activations in a fixed order.
@@ -29,11 +41,11 @@ static void plan_activations(Vlm *m, size_t B, size_t T, size_t I, size_t n_targ
     m->image_rows = arena_take(a, DTYPE_I32, SHAPE(I * L));
     m->target_rows = arena_take(a, DTYPE_I32, SHAPE(n_targets));
     m->targets = arena_take(a, DTYPE_I32, SHAPE(n_targets));
-    m->hidden = arena_take(a, DTYPE_F32, SHAPE(chunk, C));
-    m->logits = arena_take(a, DTYPE_F32, SHAPE(chunk, c->lm_vocab_size));
+    m->hidden = arena_take(a, m->params.act, SHAPE(chunk, C));
+    m->logits = arena_take(a, m->params.act, SHAPE(chunk, c->lm_vocab_size));
     m->losses = arena_take(a, DTYPE_F32, SHAPE(n_targets));
     m->loss = arena_take(a, DTYPE_F32, SHAPE(1));
-    if (to_pictures) m->dvectors = arena_take(a, DTYPE_F32, SHAPE(I * L, C));
+    if (to_pictures) m->dvectors = arena_take(a, m->params.act, SHAPE(I * L, C));
     vision_encoder_plan(&m->vision, a, I, to_vision, to_vision);
     modality_projector_plan(&m->projector, a, I, to_vision);
     language_model_plan(&m->decoder, a, B, T, training, training, documents);
@@ -50,6 +62,7 @@ static bool measure(Vlm *m, Backend *be, const VLMConfig *config, const VlmPlan 
     if (!(form->decoder_alone ? decoder_config_check : vlm_config_check)(config, err)) return false;
     if (!plan->training) memset(m->plan.trained, 0, sizeof m->plan.trained);
     params_plan_form(&m->params, be, config, form, m->plan.trained);
+    if (plan->dtype == DTYPE_BF16) params_plan_bf16(&m->params);
     m->activations = arena_measure(be, "activations");
     vision_encoder_init(&m->vision, be, config, &m->params);
     modality_projector_init(&m->projector, be, config, &m->params);
@@ -90,7 +103,8 @@ void vlm_free(Vlm *m) {
 bool vlm_measure(VlmMemory *memory, Backend *be, const VLMConfig *config, const VlmPlan *plan, Error *err) {
     Vlm m;
     if (!measure(&m, be, config, plan, &(ParamsForm){0}, err)) return false;
-    *memory = (VlmMemory){m.params.values.used, m.params.gradients.used, m.activations.used};
+    *memory = (VlmMemory){m.params.values.used + m.params.products.used, m.params.gradients.used,
+                          m.activations.used};
     vlm_free(&m);
     return true;
 }
@@ -174,7 +188,7 @@ void vlm_embed(Vlm *m) {
 
 void vlm_head(Vlm *m, Tensor logits, Tensor hidden, Tensor rows) {
     gather_rows(m->be, hidden, m->decoder.out, rows);
-    linear_forward(m->be, logits, hidden, m->params.decoder.head->w, TENSOR_NONE);
+    linear_forward(m->be, logits, hidden, m->params.decoder.head->product, TENSOR_NONE);
 }
 
 // One chunk of target positions: loss and, for training, the gradients of head and hidden states at once.
@@ -187,7 +201,7 @@ static void chunk_loss(Vlm *m, size_t first, size_t n, float dscale) {
     cross_entropy(be, tensor_slice(m->losses, first, n), logits, tensor_slice(m->targets, first, n), dscale);
     if (dscale == 0) return;
     if (tensor_exists(head->d)) linear_backward_weight(be, head->d, TENSOR_NONE, logits, hidden);
-    linear_backward_input(be, hidden, logits, head->w, false);
+    linear_backward_input(be, hidden, logits, head->product, false);
     scatter_rows(be, m->decoder.dnorm, hidden, rows);
 }
 

@@ -13,7 +13,11 @@ typedef struct VlmPlan {
     bool trained[GROUP_TRAINED];                // of no meaning without training
     int32_t image_token_id;
     bool documents; // a sample attends to itself only, its positions from 0, in batches that have starts
+    Dtype dtype;    // of the products and of what lies between operators: F32, or BF16 for mixed precision
 } VlmPlan;
+
+// What `--dtype auto|bf16|f32` means on this backend; says so where it isn't what one would expect.
+Dtype vlm_dtype(const char *choice, const Backend *be);
 
 typedef struct Vlm {
     Backend *be;
@@ -33,9 +37,10 @@ typedef struct Vlm {
     Tensor image_rows;           // [I*L] I32: rows of the decoder's input that pictures fill
     Tensor target_rows, targets; // [n_targets] I32
     Tensor dvectors;             // [I*L, C] gradient of the projector's output
-    Tensor hidden, logits;       // [chunk, C], [chunk, V]: the head runs over target positions in chunks
-    Tensor losses, loss;         // [n_targets], [1]
-    int32_t *staging;            // host: image_rows, target_rows, targets
+    Tensor hidden,
+        logits; // [chunk, C], [chunk, V], of plan.dtype: the head runs over target positions in chunks
+    Tensor losses, loss; // [n_targets], [1]
+    int32_t *staging;    // host: image_rows, target_rows, targets
 } Vlm;
 
 // Checks the configuration, lays everything out and gets the memory; parameters are zero. config is borrowed.

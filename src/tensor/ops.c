@@ -63,9 +63,21 @@ static bool has_shape(Tensor t, int ndim, const size_t *shape) {
                 ((t).dtype == DTYPE_F32 || (t).dtype == DTYPE_BF16 || (t).dtype == DTYPE_Q8_0) &&            \
                 tensor_cols(t) % dtype_block((t).dtype) == 0,                                                \
             #t " is %s", describe(t).text)
+#define IS_FLOAT(t)  ((t).dtype == DTYPE_F32 || (t).dtype == DTYPE_BF16)
+#define CHECK_FLOAT(t)                                                                                       \
+    REQUIRE(has_memory(t) && IS_FLOAT(t) && tensor_is_contiguous(t), #t " is %s", describe(t).text)
+#define CHECK_STRIDED_FLOAT(t)                                                                               \
+    REQUIRE(has_memory(t) && IS_FLOAT(t) && tensor_row_stride(t) >= tensor_cols(t), #t " is %s",             \
+            describe(t).text)
 #define CHECK_STRIDED(t)                                                                                     \
     REQUIRE(has_memory(t) && (t).dtype == DTYPE_F32 && tensor_row_stride(t) >= tensor_cols(t), #t " is %s",  \
             describe(t).text)
+#define CHECK_LIKE(a, b)                                                                                     \
+    REQUIRE((a).dtype == (b).dtype, #a " is %s, " #b " %s", describe(a).text, describe(b).text)
+// The result of a product: BF16 only of BF16 factors.
+#define CHECK_PRODUCT(c, a)                                                                                  \
+    REQUIRE((c).dtype == DTYPE_F32 || (a).dtype == DTYPE_BF16, #c " is %s, " #a " %s", describe(c).text,     \
+            describe(a).text)
 #define CHECK_SAME(a, b)                                                                                     \
     REQUIRE(tensor_same_shape(a, b), #a " is %s, " #b " %s", describe(a).text, describe(b).text)
 #define CHECK_MATRIX(t, n_rows, n_cols)                                                                      \
@@ -94,19 +106,19 @@ void copy(Backend *be, Tensor y, Tensor x) {
 }
 
 void add(Backend *be, Tensor y, Tensor a, Tensor b) {
-    CHECK_F32(y), CHECK_F32(a), CHECK_F32(b);
+    CHECK_F32(y), CHECK_F32(a), CHECK_FLOAT(b);
     CHECK_SAME(y, a), CHECK_SAME(y, b);
     if (tensor_count(y)) RUN(add, 1, (y, a, b));
 }
 
 void gather_rows(Backend *be, Tensor y, Tensor x, Tensor rows) {
-    CHECK_F32(y), CHECK_F32(x), CHECK_I32(rows);
+    CHECK_FLOAT(y), CHECK_FLOAT(x), CHECK_I32(rows);
     CHECK_MATRIX(y, tensor_count(rows), tensor_cols(x));
     if (tensor_count(y)) RUN(gather_rows, 1, (y, x, rows));
 }
 
 void scatter_rows(Backend *be, Tensor y, Tensor x, Tensor rows) {
-    CHECK_F32(y), CHECK_F32(x), CHECK_I32(rows);
+    CHECK_FLOAT(y), CHECK_FLOAT(x), CHECK_I32(rows);
     CHECK_MATRIX(x, tensor_count(rows), tensor_cols(y));
     if (tensor_count(x)) RUN(scatter_rows, 1, (y, x, rows));
 }
@@ -119,7 +131,8 @@ void zero_rows(Backend *be, Tensor y, Tensor rows) {
 // ---- linear ----
 
 void linear_forward(Backend *be, Tensor y, Tensor x, Tensor w, Tensor b) {
-    CHECK_STRIDED(y), CHECK_STRIDED(x), CHECK_WEIGHT(w);
+    CHECK_STRIDED_FLOAT(y), CHECK_STRIDED_FLOAT(x), CHECK_WEIGHT(w), CHECK_PRODUCT(y, x);
+    if (x.dtype != DTYPE_F32) CHECK_LIKE(w, x);
     CHECK_MATRIX(w, tensor_cols(y), tensor_cols(x));
     CHECK_MATRIX(y, tensor_rows(x), tensor_rows(w));
     if (tensor_exists(b)) {
@@ -130,14 +143,15 @@ void linear_forward(Backend *be, Tensor y, Tensor x, Tensor w, Tensor b) {
 }
 
 void linear_backward_input(Backend *be, Tensor dx, Tensor dy, Tensor w, bool accumulate) {
-    CHECK_STRIDED(dx), CHECK_STRIDED(dy), CHECK_F32(w);
+    CHECK_STRIDED_FLOAT(dx), CHECK_STRIDED_FLOAT(dy), CHECK_FLOAT(w), CHECK_LIKE(w, dy);
+    CHECK_PRODUCT(dx, dy);
     CHECK_MATRIX(w, tensor_cols(dy), tensor_cols(dx));
     CHECK_MATRIX(dy, tensor_rows(dx), tensor_rows(w));
     if (tensor_count(dx)) RUN(linear_backward_input, 1, (dx, dy, w), accumulate);
 }
 
 void linear_backward_weight(Backend *be, Tensor dw, Tensor db, Tensor dy, Tensor x) {
-    CHECK_F32(dw), CHECK_STRIDED(dy), CHECK_STRIDED(x);
+    CHECK_F32(dw), CHECK_STRIDED_FLOAT(dy), CHECK_STRIDED_FLOAT(x), CHECK_LIKE(dy, x);
     CHECK_MATRIX(dw, tensor_cols(dy), tensor_cols(x));
     CHECK_MATRIX(dy, tensor_rows(x), tensor_rows(dw));
     if (tensor_exists(db)) {
@@ -151,7 +165,7 @@ void linear_backward_weight(Backend *be, Tensor dw, Tensor db, Tensor dy, Tensor
 
 void layer_norm_forward(Backend *be, Tensor y, Tensor mean, Tensor rstd, Tensor x, Tensor w, Tensor b,
                         float eps) {
-    CHECK_F32(y), CHECK_F32(mean), CHECK_F32(rstd), CHECK_STRIDED(x), CHECK_F32(w), CHECK_F32(b);
+    CHECK_FLOAT(y), CHECK_F32(mean), CHECK_F32(rstd), CHECK_STRIDED(x), CHECK_F32(w), CHECK_F32(b);
     CHECK_MATRIX(y, tensor_rows(x), tensor_cols(x));
     CHECK_COUNT(mean, tensor_rows(x)), CHECK_COUNT(rstd, tensor_rows(x));
     CHECK_COUNT(w, tensor_cols(x)), CHECK_COUNT(b, tensor_cols(x));
@@ -160,7 +174,7 @@ void layer_norm_forward(Backend *be, Tensor y, Tensor mean, Tensor rstd, Tensor 
 
 void layer_norm_backward(Backend *be, Tensor dx, Tensor dw, Tensor db, Tensor dy, Tensor x, Tensor w,
                          Tensor mean, Tensor rstd) {
-    CHECK_STRIDED(dx), CHECK_F32(dy), CHECK_STRIDED(x), CHECK_F32(w), CHECK_F32(mean), CHECK_F32(rstd);
+    CHECK_STRIDED(dx), CHECK_FLOAT(dy), CHECK_STRIDED(x), CHECK_F32(w), CHECK_F32(mean), CHECK_F32(rstd);
     CHECK_MATRIX(dx, tensor_rows(x), tensor_cols(x)), CHECK_MATRIX(dy, tensor_rows(x), tensor_cols(x));
     CHECK_COUNT(mean, tensor_rows(x)), CHECK_COUNT(rstd, tensor_rows(x)), CHECK_COUNT(w, tensor_cols(x));
     CHECK(tensor_exists(dw) == tensor_exists(db), "dw is %s, db %s", describe(dw).text, describe(db).text);
@@ -172,14 +186,14 @@ void layer_norm_backward(Backend *be, Tensor dx, Tensor dw, Tensor db, Tensor dy
 }
 
 void rms_norm_forward(Backend *be, Tensor y, Tensor rstd, Tensor x, Tensor w, float eps) {
-    CHECK_F32(y), CHECK_F32(rstd), CHECK_F32(x), CHECK_F32(w);
+    CHECK_FLOAT(y), CHECK_F32(rstd), CHECK_F32(x), CHECK_F32(w);
     CHECK_MATRIX(y, tensor_rows(x), tensor_cols(x));
     CHECK_COUNT(rstd, tensor_rows(x)), CHECK_COUNT(w, tensor_cols(x));
     if (tensor_count(y)) RUN(rms_norm_forward, 2, (y, rstd, x, w), eps);
 }
 
 void rms_norm_backward(Backend *be, Tensor dx, Tensor dw, Tensor dy, Tensor x, Tensor w, Tensor rstd) {
-    CHECK_F32(dx), CHECK_F32(dy), CHECK_F32(x), CHECK_F32(w), CHECK_F32(rstd);
+    CHECK_F32(dx), CHECK_FLOAT(dy), CHECK_F32(x), CHECK_F32(w), CHECK_F32(rstd);
     CHECK_MATRIX(dx, tensor_rows(x), tensor_cols(x)), CHECK_MATRIX(dy, tensor_rows(x), tensor_cols(x));
     CHECK_COUNT(rstd, tensor_rows(x)), CHECK_COUNT(w, tensor_cols(x));
     if (tensor_exists(dw)) {
@@ -192,24 +206,25 @@ void rms_norm_backward(Backend *be, Tensor dx, Tensor dw, Tensor dy, Tensor x, T
 // ---- activations ----
 
 void gelu_forward(Backend *be, Tensor y, Tensor x) {
-    CHECK_F32(y), CHECK_F32(x), CHECK_SAME(y, x);
+    CHECK_FLOAT(y), CHECK_FLOAT(x), CHECK_LIKE(y, x), CHECK_SAME(y, x);
     if (tensor_count(y)) RUN(gelu_forward, 1, (y, x));
 }
 
 void gelu_backward(Backend *be, Tensor dx, Tensor dy, Tensor x) {
-    CHECK_F32(dx), CHECK_F32(dy), CHECK_F32(x);
+    CHECK_FLOAT(dx), CHECK_FLOAT(dy), CHECK_FLOAT(x), CHECK_LIKE(dx, x), CHECK_LIKE(dy, x);
     CHECK_SAME(dx, x), CHECK_SAME(dy, x);
     if (tensor_count(dx)) RUN(gelu_backward, 1, (dx, dy, x));
 }
 
 void swiglu_forward(Backend *be, Tensor y, Tensor gate, Tensor up) {
-    CHECK_F32(y), CHECK_F32(gate), CHECK_F32(up);
+    CHECK_FLOAT(y), CHECK_FLOAT(gate), CHECK_FLOAT(up), CHECK_LIKE(y, gate), CHECK_LIKE(up, gate);
     CHECK_SAME(y, gate), CHECK_SAME(y, up);
     if (tensor_count(y)) RUN(swiglu_forward, 1, (y, gate, up));
 }
 
 void swiglu_backward(Backend *be, Tensor dgate, Tensor dup, Tensor dy, Tensor gate, Tensor up) {
-    CHECK_F32(dgate), CHECK_F32(dup), CHECK_F32(dy), CHECK_F32(gate), CHECK_F32(up);
+    CHECK_FLOAT(dgate), CHECK_FLOAT(dup), CHECK_FLOAT(dy), CHECK_FLOAT(gate), CHECK_FLOAT(up);
+    CHECK_LIKE(dgate, gate), CHECK_LIKE(dup, gate), CHECK_LIKE(dy, gate), CHECK_LIKE(up, gate);
     CHECK_SAME(dgate, gate), CHECK_SAME(dup, gate), CHECK_SAME(dy, gate), CHECK_SAME(up, gate);
     if (tensor_count(dy)) RUN(swiglu_backward, 2, (dgate, dup, dy, gate, up));
 }
@@ -225,7 +240,8 @@ void rope_table(Backend *be, Tensor cos, Tensor sin, Tensor positions, Tensor in
 }
 
 static void check_rotation(Tensor x, Tensor cos, Tensor sin) {
-    CHECK_F32(x), CHECK_F32(cos), CHECK_F32(sin);
+    CHECK_FLOAT(x), CHECK_F32(cos), CHECK_F32(sin);
+    CHECK(x.dtype == DTYPE_F32 || tensor_cols(x) <= ATTENTION_MAX_D, "x is %s", describe(x).text);
     CHECK(x.ndim == 3 && tensor_cols(x) == tensor_cols(cos) && tensor_cols(x) % 2 == 0, "x is %s, cos %s",
           describe(x).text, describe(cos).text);
     CHECK_SAME(sin, cos);
@@ -248,13 +264,14 @@ void rope_backward(Backend *be, Tensor dx, Tensor cos, Tensor sin) {
 #define CHECK_HEADS(t, batch, length, heads, size)                                                           \
     do {                                                                                                     \
         CHECK_SHAPE(t, batch, length, heads, size);                                                          \
-        CHECK(has_memory(t) && t.dtype == DTYPE_F32 && t.stride[3] == 1 && t.stride[2] == t.shape[3],        \
+        CHECK(has_memory(t) && t.dtype == q.dtype && t.stride[3] == 1 && t.stride[2] == t.shape[3],          \
               #t " is %s", describe(t).text);                                                                \
     } while (0)
 
 static void check_attention(Tensor q, Tensor k, Tensor v, Tensor o, Tensor lse, Tensor mask, Tensor starts,
                             bool causal) {
     CHECK(q.ndim == 4 && k.ndim == 4, "q is %s, k %s", describe(q).text, describe(k).text);
+    CHECK(q.dtype == DTYPE_F32 || q.dtype == DTYPE_BF16, "q is %s", describe(q).text);
     size_t B = q.shape[0], Tq = q.shape[1], H = q.shape[2], D = q.shape[3], Tk = k.shape[1], K = k.shape[2];
     CHECK_HEADS(q, B, Tq, H, D);
     CHECK_HEADS(k, B, Tk, K, D);
@@ -282,6 +299,7 @@ void attention_forward(Backend *be, Tensor o, Tensor lse, Tensor q, Tensor k, Te
                        Tensor starts, float scale, bool causal) {
     if (tensor_count(q) == 0) return;
     check_attention(q, k, v, o, lse, mask, starts, causal);
+    CHECK(scale > 0, "scale %g", (double)scale);
     RUN(attention_forward, 2, (o, lse, q, k, v, mask, starts), scale, causal);
 }
 
@@ -292,6 +310,8 @@ void attention_backward(Backend *be, Tensor dq, Tensor dk, Tensor dv, Tensor del
     check_attention(q, k, v, o, lse, mask, starts, causal);
     check_attention(dq, dk, dv, dout, lse, mask, starts, causal);
     CHECK_SAME(dq, q), CHECK_SAME(dk, k), CHECK_F32(delta), CHECK_SAME(delta, lse);
+    CHECK(scale > 0, "scale %g", (double)scale);
+    CHECK(dq.dtype == q.dtype, "dq is %s, q %s", describe(dq).text, describe(q).text);
     CHECK(tensor_exists(lse) && q.shape[1] == k.shape[1], "%zu queries, %zu keys", q.shape[1], k.shape[1]);
     RUN(attention_backward, 4, (dq, dk, dv, delta, dout, q, k, v, o, lse, mask, starts), scale, causal);
 }
@@ -311,7 +331,7 @@ void embedding_backward(Backend *be, Tensor dtable, Tensor dy, Tensor ids) {
 }
 
 void patchify(Backend *be, Tensor patches, Tensor images, size_t P) {
-    CHECK_F32(patches), CHECK_F32(images);
+    CHECK_FLOAT(patches), CHECK_F32(images);
     CHECK(images.ndim == 4 && images.shape[1] == 3 && P > 0, "images is %s, P %zu", describe(images).text, P);
     size_t tiles = images.shape[0], grid = (images.shape[2] / P) * (images.shape[3] / P);
     CHECK_MATRIX(patches, tiles * grid, 3 * P * P);
@@ -319,7 +339,7 @@ void patchify(Backend *be, Tensor patches, Tensor images, size_t P) {
 }
 
 static void check_position(Tensor y, Tensor x, Tensor position, Tensor cls) {
-    CHECK_F32(y), CHECK_F32(x), CHECK_F32(position);
+    CHECK_F32(y), CHECK_FLOAT(x), CHECK_F32(position);
     CHECK(y.ndim == 3 && x.ndim == 3, "y is %s, x %s", describe(y).text, describe(x).text);
     size_t N = y.shape[1], C = y.shape[2];
     CHECK_SHAPE(x, y.shape[0], tensor_exists(cls) ? N - 1 : N, C);
@@ -341,7 +361,7 @@ void position_backward(Backend *be, Tensor dx, Tensor dposition, Tensor dcls, Te
 }
 
 static void check_shuffle(Tensor y, Tensor x, size_t S) {
-    CHECK_F32(y), CHECK_F32(x);
+    CHECK_FLOAT(y), CHECK_FLOAT(x), CHECK_LIKE(y, x);
     CHECK(x.ndim == 3 && y.ndim == 3 && S > 0, "x is %s, y %s, S %zu", describe(x).text, describe(y).text, S);
     size_t side = 0;
     while (side * side < x.shape[1]) side++;
@@ -362,7 +382,8 @@ void pixel_shuffle_backward(Backend *be, Tensor dx, Tensor dy, size_t S) {
 // ---- loss ----
 
 void cross_entropy(Backend *be, Tensor losses, Tensor logits, Tensor targets, float dscale) {
-    CHECK_F32(losses), CHECK_F32(logits), CHECK_I32(targets);
+    CHECK_F32(losses), CHECK_I32(targets);
+    CHECK_PLAIN(logits, logits.dtype == DTYPE_BF16 ? DTYPE_BF16 : DTYPE_F32);
     CHECK_COUNT(losses, tensor_rows(logits)), CHECK_COUNT(targets, tensor_rows(logits));
     if (tensor_count(logits)) RUN(cross_entropy, 2, (losses, logits, targets), dscale);
 }
@@ -384,10 +405,11 @@ void clip_factor(Backend *be, Tensor clip, Tensor squares, float max_norm) {
     RUN(clip_factor, 1, (clip, squares), max_norm);
 }
 
-void adamw(Backend *be, Tensor p, Tensor m, Tensor v, Tensor grad, Tensor hyper, Tensor clip, double beta1,
-           double beta2, float eps) {
+void adamw(Backend *be, Tensor p, Tensor m, Tensor v, Tensor rounded, Tensor grad, Tensor hyper, Tensor clip,
+           double beta1, double beta2, float eps, bool clear) {
     CHECK_F32(p), CHECK_F32(m), CHECK_F32(v), CHECK_F32(grad), CHECK_F32(hyper), CHECK_F32(clip);
     CHECK_COUNT(m, tensor_count(p)), CHECK_COUNT(v, tensor_count(p)), CHECK_COUNT(grad, tensor_count(p));
     CHECK_COUNT(hyper, 3), CHECK_COUNT(clip, 2);
-    if (tensor_count(p)) RUN(adamw, 3, (p, m, v, grad, hyper, clip), beta1, beta2, eps);
+    if (tensor_exists(rounded)) CHECK_PLAIN(rounded, DTYPE_BF16), CHECK_COUNT(rounded, tensor_count(p));
+    if (tensor_count(p)) RUN(adamw, 5, (p, m, v, rounded, grad, hyper, clip), beta1, beta2, eps, clear);
 }

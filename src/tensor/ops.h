@@ -6,9 +6,10 @@
 // outputs first, then inputs, weights, shapes. `dy` is the gradient of the loss by y. "assigned": the output
 // is overwritten, whatever it held. "accumulated": the result is added to what it holds. An argument marked
 // (opt) may be TENSOR_NONE; it is then left out of the formula or not computed. Tensors are contiguous F32
-// unless said otherwise; "strided" means rows may lie apart (stride of the first dimension). Every function
-// checks shapes and dtypes (CHECK: only a bug can break them), shows the call to the hooks (tensor/backend.h)
-// and jumps through the backend's table. Nothing here allocates.
+// unless said otherwise; "act" means F32 or BF16, and "acts" the same of all of them, sums and functions
+// being computed in F32 and rounded once, to nearest even; "strided" means rows may lie apart (stride of the
+// first dimension). Every function checks shapes and dtypes (CHECK: only a bug can break them), shows the
+// call to the hooks (tensor/backend.h) and jumps through the backend's table. Nothing here allocates.
 #pragma once
 #include "tensor/backend.h"
 
@@ -19,18 +20,20 @@
 void fill(Backend *be, Tensor x, float value);
 // y = x, same shape; assigned. Converts between F32 and BF16; strided rows on both sides.
 void copy(Backend *be, Tensor y, Tensor x);
-// y = a + b, same shape; assigned; y may be a or b.
+// y = a + b, same shape, b act; assigned; y may be a or b.
 void add(Backend *be, Tensor y, Tensor a, Tensor b);
-// y[i] = x[rows[i]]: y [n, C], x [M, C], rows [n] I32; assigned.
+// y[i] = x[rows[i]]: y [n, C] act, x [M, C] act (converted where they differ), rows [n] I32; assigned.
 void gather_rows(Backend *be, Tensor y, Tensor x, Tensor rows);
-// y[rows[i]] = x[i]: y [M, C], x [n, C], rows [n] I32, distinct; the other rows of y stay.
+// y[rows[i]] = x[i]: y [M, C] act, x [n, C] act, rows [n] I32, distinct; the other rows of y stay.
 void scatter_rows(Backend *be, Tensor y, Tensor x, Tensor rows);
 // y[rows[i]] = 0: the backward of scatter_rows for what the rows held before.
 void zero_rows(Backend *be, Tensor y, Tensor rows);
 
 // ---- linear: y = x wᵀ + b ----
-// y [M, O] strided, x [M, C] strided, w [O, C] F32, BF16 or Q8_0, b (opt) [O]; assigned. The arithmetic is F32
-// whatever w is kept in.
+// The two factors of a product are acts, and so is an assigned or accumulated y or dx, but BF16 only of BF16
+// factors; b, dw and db are F32 always. Sums are F32. With x in F32 the w of linear_forward may also be packed,
+// BF16 or Q8_0: it is unpacked on the way, nothing else is rounded.
+// y [M, O] strided, x [M, C] strided, w [O, C], b (opt) [O]; assigned.
 void linear_forward(Backend *be, Tensor y, Tensor x, Tensor w, Tensor b);
 // dx [M, C] strided = dy w (+ dx when accumulate); dy [M, O] strided.
 void linear_backward_input(Backend *be, Tensor dx, Tensor dy, Tensor w, bool accumulate);
@@ -38,20 +41,21 @@ void linear_backward_input(Backend *be, Tensor dx, Tensor dy, Tensor w, bool acc
 void linear_backward_weight(Backend *be, Tensor dw, Tensor db, Tensor dy, Tensor x);
 
 // ---- normalisation over the last dimension ----
-// y = (x − mean) · rstd · w + b, rstd = 1/sqrt(var + eps), var biased. y [M, C], x [M, C] strided, mean and
-// rstd [M]; y, mean, rstd assigned. (Ba et al. 2016; PyTorch LayerNorm)
+// y = (x − mean) · rstd · w + b, rstd = 1/sqrt(var + eps), var biased. y [M, C] act, x [M, C] strided, mean
+// and rstd [M]; y, mean, rstd assigned. (Ba et al. 2016; PyTorch LayerNorm)
 void layer_norm_forward(Backend *be, Tensor y, Tensor mean, Tensor rstd, Tensor x, Tensor w, Tensor b,
                         float eps);
 // dx [M, C] strided, dw and db (opt, both or none) [C]: all accumulated, because dx meets the residual branch
-// there.
+// there. dy act.
 void layer_norm_backward(Backend *be, Tensor dx, Tensor dw, Tensor db, Tensor dy, Tensor x, Tensor w,
                          Tensor mean, Tensor rstd);
-// y = x · rstd · w, rstd = 1/sqrt(mean(x²) + eps). y, x [M, C]; rstd [M]; assigned. (Zhang & Sennrich 2019)
+// y = x · rstd · w, rstd = 1/sqrt(mean(x²) + eps). y [M, C] act, x [M, C]; rstd [M]; assigned. (Zhang &
+// Sennrich 2019)
 void rms_norm_forward(Backend *be, Tensor y, Tensor rstd, Tensor x, Tensor w, float eps);
-// dx [M, C], dw (opt) [C]: accumulated.
+// dx [M, C], dw (opt) [C]: accumulated; dy act.
 void rms_norm_backward(Backend *be, Tensor dx, Tensor dw, Tensor dy, Tensor x, Tensor w, Tensor rstd);
 
-// ---- activations, any shape, all the same ----
+// ---- activations, any shape, all the same; acts ----
 // y = gelu(x), the tanh form: x/2 (1 + tanh(√(2/π)(x + 0.044715 x³))); assigned.
 void gelu_forward(Backend *be, Tensor y, Tensor x);
 void gelu_backward(Backend *be, Tensor dx, Tensor dy, Tensor x); // assigned; dx may be dy
@@ -65,10 +69,10 @@ void swiglu_backward(Backend *be, Tensor dgate, Tensor dup, Tensor dy, Tensor ga
 // positions [n] I32, inv_freq [D/2]; everything in float32, as nanoVLM's RotaryEmbedding does it; assigned.
 void rope_table(Backend *be, Tensor cos, Tensor sin, Tensor positions, Tensor inv_freq, float divisor,
                 float scaling);
-// x [M, H, D] in place: x_i cos_i + rotate_half(x)_i sin_i; row m of x uses row m mod n of cos and sin [n,
-// D].
+// x [M, H, D] act, in place: x_i cos_i + rotate_half(x)_i sin_i; row m of x uses row m mod n of cos and sin
+// [n, D].
 void rope_forward(Backend *be, Tensor x, Tensor cos, Tensor sin);
-// dx [M, H, D] in place: the transposed rotation (cos and sin carry `scaling`, so this is no inverse).
+// dx [M, H, D] act, in place: the transposed rotation (cos and sin carry `scaling`, so this is no inverse).
 void rope_backward(Backend *be, Tensor dx, Tensor cos, Tensor sin);
 
 // ---- attention ----
@@ -81,6 +85,9 @@ void rope_backward(Backend *be, Tensor dx, Tensor cos, Tensor sin);
 // belongs to; it either is the position itself or what the position before has. Query i then sees keys j ≥
 // starts[i] only, and where it sees none the plain mean is over starts[i] … i. What samples could see of each
 // other is not computed.
+// q, k, v, o and their gradients are all F32 or all BF16; lse and delta are F32 always. In BF16, sums and
+// softmax are F32; the weights may be rounded to BF16 before they multiply v, and so may the gradients of the
+// scores.
 void attention_forward(Backend *be, Tensor o, Tensor lse, Tensor q, Tensor k, Tensor v, Tensor mask,
                        Tensor starts, float scale, bool causal);
 // dq, dk, dv like q, k, v; delta [B, H, T] = Σ_d dout · o, which the others are made from; all assigned. Tq =
@@ -94,24 +101,24 @@ void attention_backward(Backend *be, Tensor dq, Tensor dk, Tensor dv, Tensor del
 void embedding_forward(Backend *be, Tensor y, Tensor table, Tensor ids);
 // dtable[ids[m]] += dy[m]; accumulated, in a fixed order.
 void embedding_backward(Backend *be, Tensor dtable, Tensor dy, Tensor ids);
-// patches [I*N, 3*P*P]: the P x P squares of images [I, 3, Y, X], row-major over the grid, channel first
+// patches [I*N, 3*P*P] act: the P x P squares of images [I, 3, Y, X], row-major over the grid, channel first
 // inside; a remainder at the right and bottom is left out (Conv2d with kernel = stride = P, as im2col);
 // assigned.
 void patchify(Backend *be, Tensor patches, Tensor images, size_t P);
-// y [I, N, C] = x [I, N', C] + position [N, C]; with cls (opt) [C], N = N' + 1 and y[:, 0] = cls +
+// y [I, N, C] = x [I, N', C] act + position [N, C]; with cls (opt) [C], N = N' + 1 and y[:, 0] = cls +
 // position[0]; assigned.
 void position_forward(Backend *be, Tensor y, Tensor x, Tensor position, Tensor cls);
-// dx [I, N', C] assigned; dposition [N, C] and dcls (opt) [C] accumulated.
+// dx [I, N', C] act, assigned; dposition [N, C] and dcls (opt) [C] accumulated.
 void position_backward(Backend *be, Tensor dx, Tensor dposition, Tensor dcls, Tensor dy);
 // y [I, (h/S)(w/S), S·S·C]: S x S neighbouring patches of x [I, h·w, C], h = w, become one vector, (dy, dx)
-// row-major (nanoVLM, ModalityProjector.pixel_shuffle); assigned.
+// row-major (nanoVLM, ModalityProjector.pixel_shuffle); acts; assigned.
 void pixel_shuffle_forward(Backend *be, Tensor y, Tensor x, size_t S);
 void pixel_shuffle_backward(Backend *be, Tensor dx, Tensor dy, size_t S); // assigned
 
 // ---- loss ----
 // losses[m] = log Σ exp(logits[m]) − logits[m, targets[m]], and logits becomes its own gradient times dscale:
-// (softmax − onehot) · dscale. logits [M, V] in place, targets [M] I32 in [0, V), losses [M] assigned.
-// With dscale 0 the logits stay as they are (validation).
+// (softmax − onehot) · dscale. logits [M, V] F32 or BF16 in place, targets [M] I32 in [0, V), losses [M]
+// assigned. With dscale 0 the logits stay as they are (validation).
 void cross_entropy(Backend *be, Tensor losses, Tensor logits, Tensor targets, float dscale);
 // total [1] = Σ x (in double, in a fixed order) · scale; assigned. x [n].
 void sum(Backend *be, Tensor total, Tensor x, float scale);
@@ -125,7 +132,8 @@ void clip_factor(Backend *be, Tensor clip, Tensor squares, float max_norm);
 // AdamW (Loshchilov & Hutter 2017) in PyTorch's order of operations (spec 6), g = grad · clip[1]:
 // p *= hyper[0]; m += (g − m)(1 − beta1); v = beta2·v + (1 − beta2)·g²; p −= hyper[1] · m / (sqrt(v)/hyper[2]
 // + eps). hyper [3] F32 = {1 − lr·weight_decay, lr/(1 − beta1ᵗ), sqrt(1 − beta2ᵗ)}, computed on the host in
-// double; it and clip lie on the device so that a step can be captured as one graph. p, m, v updated; grad
-// read. The betas are double because 1 − beta is taken in double and then rounded: 1 − 0.999f is off by 1e-5.
-void adamw(Backend *be, Tensor p, Tensor m, Tensor v, Tensor grad, Tensor hyper, Tensor clip, double beta1,
-           double beta2, float eps);
+// double; it and clip lie on the device so that a step can be captured as one graph. p, m, v updated.
+// rounded (opt) BF16 = p; assigned. grad becomes 0 with clear, otherwise it is only read. The betas are
+// double because 1 − beta is taken in double and then rounded: 1 − 0.999f is off by 1e-5.
+void adamw(Backend *be, Tensor p, Tensor m, Tensor v, Tensor rounded, Tensor grad, Tensor hyper, Tensor clip,
+           double beta1, double beta2, float eps, bool clear);

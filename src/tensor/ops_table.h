@@ -40,8 +40,8 @@
     OP(sum, Tensor total, Tensor x, float scale)                                                             \
     OP(sum_of_squares, Tensor total, Tensor x)                                                               \
     OP(clip_factor, Tensor clip, Tensor squares, float max_norm)                                             \
-    OP(adamw, Tensor p, Tensor m, Tensor v, Tensor grad, Tensor hyper, Tensor clip, double beta1,            \
-       double beta2, float eps)
+    OP(adamw, Tensor p, Tensor m, Tensor v, Tensor rounded, Tensor grad, Tensor hyper, Tensor clip,          \
+       double beta1, double beta2, float eps, bool clear)
 
 struct BackendOps {
 #define OP_POINTER(name, ...) void (*name)(Backend * be, __VA_ARGS__);

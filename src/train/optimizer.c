@@ -93,7 +93,7 @@ void optimizer_update(Optimizer *o, const double lr[GROUP_TRAINED], const bool r
     for (size_t i = 0; i < o->params->count; i++) {
         const Param *p = &o->params->items[i];
         if (!is_trained(p) || !received[p->group]) continue;
-        adamw(o->be, p->w, o->m[i], o->v[i], p->d, o->hyper[p->group], o->clip, ADAMW_BETA1, ADAMW_BETA2,
-              ADAMW_EPS);
+        adamw(o->be, p->w, o->m[i], o->v[i], param_has_copy(p) ? p->product : TENSOR_NONE, p->d,
+              o->hyper[p->group], o->clip, ADAMW_BETA1, ADAMW_BETA2, ADAMW_EPS, true);
     }
 }

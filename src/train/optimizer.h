@@ -36,6 +36,7 @@ bool optimizer_measure(size_t *bytes, Backend *be, const VLMConfig *config, cons
 // none); both stay on the device, the gradients as they are.
 void optimizer_clip(Optimizer *o, float max_norm);
 float optimizer_gradient_norm(Optimizer *o); // what optimizer_clip found, before clipping; waits for it
-// One AdamW step with the clipped gradients, group by group. A group that has not `received` any gradient
-// since the last step is left alone altogether, as PyTorch skips parameters whose gradient is None.
+// One AdamW step with the clipped gradients, group by group, after which these are 0. A group that has not
+// `received` any gradient since the last step is left alone altogether, as PyTorch skips parameters whose
+// gradient is None.
 void optimizer_update(Optimizer *o, const double lr[GROUP_TRAINED], const bool received[GROUP_TRAINED]);

@@ -42,6 +42,11 @@ bool trainer_micro_step(Trainer *t, const Batch *batch, float *loss, Error *err)
     return true;
 }
 
+static void begin_accumulation(Trainer *t) {
+    memset(t->received, 0, sizeof t->received);
+    t->accumulated = 0;
+}
+
 void trainer_update(Trainer *t) {
     for (int g = 0; g < GROUP_TRAINED; g++)
         t->lr[g] = t->model->plan.trained[g]
@@ -51,14 +56,13 @@ void trainer_update(Trainer *t) {
     optimizer_clip(&t->optimizer, (float)t->config->max_grad_norm.value);
     optimizer_update(&t->optimizer, t->lr, t->received);
     t->grad_norm = optimizer_gradient_norm(&t->optimizer);
-    trainer_drop_accumulation(t);
+    begin_accumulation(t); // the update left all gradients at 0
     t->updates++;
 }
 
 void trainer_drop_accumulation(Trainer *t) {
     params_zero_gradients(&t->model->params, t->model->be);
-    memset(t->received, 0, sizeof t->received);
-    t->accumulated = 0;
+    begin_accumulation(t);
 }
 
 bool trainer_evaluate(Trainer *t, const Batch *batch, float *loss, Error *err) {

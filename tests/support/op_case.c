@@ -1,5 +1,6 @@
 #include "support/op_case.h"
 #include "base/check.h"
+#include "base/half.h"
 #include "base/memory.h"
 #include "base/random.h"
 #include "ops/cpu/cpu.h"
@@ -13,8 +14,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define MARGIN   64          // values around each tensor
-#define SENTINEL 0x5ca1ab1eu // a value nobody computes
+#define MARGIN       64          // values around each tensor
+#define SENTINEL     0x5ca1ab1eu // a value nobody computes; of BF16 the lower half
+#define BF16_EPSILON 0x1p-7
 
 size_t arg_count(const Arg *a) {
     size_t n = a->ndim ? 1 : 0;
@@ -36,11 +38,15 @@ static size_t place(const Arg *a, size_t i) {
     return MARGIN + i / row_length(a) * (row_length(a) + a->gap) + i % row_length(a);
 }
 
-// The state of one argument: its values in double, and an image of its memory in 32-bit words.
+static size_t memory_bytes(const Arg *a) {
+    return memory_values(a) * dtype_size(a->dtype);
+}
+
+// The state of one argument: its values in double, and an image of its memory.
 typedef struct Slot {
-    double *value;    // packed
-    uint32_t *before; // the memory as it is before the call
-    uint32_t *after;
+    double *value; // packed
+    char *before;  // the memory as it is before the call
+    char *after;
     Tensor t;
     char *memory;
 } Slot;
@@ -49,14 +55,29 @@ static uint32_t word_of(const Arg *a, double value) {
     uint32_t word;
     float f = (float)value;
     int32_t i = (int32_t)value;
+    if (a->dtype == DTYPE_BF16) return bf16_from_f32(f);
     memcpy(&word, a->dtype == DTYPE_I32 ? (void *)&i : (void *)&f, sizeof word);
     return word;
 }
 
-static double value_of(uint32_t word) {
+static void put_word(const Arg *a, char *memory, size_t at, uint32_t word) {
+    size_t size = dtype_size(a->dtype); // of a smaller value the lower bytes, which come first
+    memcpy(memory + at * size, &word, size);
+}
+
+static double value_at(const Arg *a, const char *memory, size_t at) {
+    uint16_t half;
     float f;
-    memcpy(&f, &word, sizeof f);
+    memcpy(&half, memory + at * sizeof half, sizeof half);
+    if (a->dtype == DTYPE_BF16) return f32_from_bf16(half);
+    memcpy(&f, memory + at * sizeof f, sizeof f);
     return f;
+}
+
+// As near to x as the argument's dtype can be.
+static double rounded(const Arg *a, double x) {
+    if (a->dtype == DTYPE_I32) return floor(x);
+    return a->dtype == DTYPE_BF16 ? f32_from_bf16(bf16_from_f32((float)x)) : (float)x;
 }
 
 static void draw(Slot *s, const Arg *a, Random *r) {
@@ -64,18 +85,19 @@ static void draw(Slot *s, const Arg *a, Random *r) {
     s->value = mem_zeroed(n + 1, sizeof *s->value);
     for (size_t i = 0; i < n; i++) {
         double x = a->low + (a->high - a->low) * random_uniform(r);
-        s->value[i] = a->dtype == DTYPE_I32 ? floor(x) : (float)x;
+        s->value[i] = rounded(a, x);
     }
 }
 
 static void image(Slot *s, const Arg *a, bool poison) {
     size_t words = memory_values(a);
-    s->before = mem_alloc(words * sizeof *s->before);
-    s->after = mem_alloc(words * sizeof *s->after);
-    for (size_t i = 0; i < words; i++) s->before[i] = SENTINEL;
+    uint32_t nan = a->dtype == DTYPE_BF16 ? 0x7fc0u : 0x7fc00000u;
+    s->before = mem_alloc(memory_bytes(a));
+    s->after = mem_alloc(memory_bytes(a));
+    for (size_t i = 0; i < words; i++) put_word(a, s->before, i, SENTINEL);
     for (size_t i = 0; i < arg_count(a); i++) {
-        s->value[i] = a->dtype == DTYPE_I32 ? s->value[i] : (float)s->value[i];
-        s->before[place(a, i)] = poison ? 0x7fc00000u : word_of(a, s->value[i]);
+        s->value[i] = rounded(a, s->value[i]);
+        put_word(a, s->before, place(a, i), poison ? nan : word_of(a, s->value[i]));
     }
 }
 
@@ -98,7 +120,7 @@ static void make_slots(const OpCase *c, Slot *s, double **value) {
 // ---- the call ----
 
 static Tensor view(const Arg *a, char *memory) {
-    Tensor t = tensor_at(memory + MARGIN * sizeof(uint32_t), a->dtype, a->ndim, a->shape);
+    Tensor t = tensor_at(memory + MARGIN * dtype_size(a->dtype), a->dtype, a->ndim, a->shape);
     size_t rows_at = a->ndim == 4 ? 2 : (size_t)a->ndim - 1, step = row_length(a) + a->gap;
     for (size_t d = rows_at; d-- > 0; step *= a->shape[d]) t.stride[d] = step;
     return t;
@@ -107,7 +129,7 @@ static Tensor view(const Arg *a, char *memory) {
 static void upload(Backend *be, const OpCase *c, Slot *s) {
     for (size_t i = 0; i < CASE_ARGS; i++) {
         if (!c->args[i].ndim) continue;
-        size_t bytes = memory_values(&c->args[i]) * sizeof(uint32_t);
+        size_t bytes = memory_bytes(&c->args[i]);
         s[i].memory = be->device->alloc(be, bytes);
         assert_non_null(s[i].memory);
         be->device->upload(be, STREAM_COMPUTE, s[i].memory, s[i].before, bytes);
@@ -121,7 +143,7 @@ static void upload(Backend *be, const OpCase *c, Slot *s) {
 static void download(Backend *be, const OpCase *c, Slot *s) {
     for (size_t i = 0; i < CASE_ARGS; i++) {
         if (!c->args[i].ndim) continue;
-        size_t bytes = memory_values(&c->args[i]) * sizeof(uint32_t);
+        size_t bytes = memory_bytes(&c->args[i]);
         be->device->download(be, STREAM_COMPUTE, s[i].after, s[i].memory, bytes);
         be->device->release(be, s[i].memory, bytes);
     }
@@ -169,9 +191,10 @@ static void call(OpCase *c, Slot *s, size_t threads) {
 // ---- what is expected ----
 
 // d loss / d a[by][i], by differences of fourth order.
-static double derivative(double **a, const OpCase *c, size_t by, size_t i) {
+static double derivative(double **a, OpCase *c, size_t by, size_t i) {
     const double h = 1e-3;
     double x = a[by][i], f[4];
+    c->by = by, c->at = i;
     for (int k = 0; k < 4; k++) {
         a[by][i] = x + h * (const double[]){-2, -1, 1, 2}[k];
         f[k] = c->loss(a, c);
@@ -185,12 +208,12 @@ static bool is_output(const Arg *a) {
 }
 
 // At most this many entries of a gradient are differentiated: the ends and evenly spread ones between.
-#define DIFFERENTIATED 60
+#define DIFFERENTIATED 24
 static size_t gradient_step(const OpCase *c, const Arg *a) {
     return a->gradient_of && c->loss && arg_count(a) > DIFFERENTIATED ? arg_count(a) / DIFFERENTIATED + 1 : 1;
 }
 
-static void expect_gradients(double **value, const OpCase *c) {
+static void expect_gradients(double **value, OpCase *c) {
     for (size_t i = 0; i < CASE_ARGS; i++) {
         const Arg *a = &c->args[i];
         if (!a->gradient_of || !a->ndim) continue;
@@ -202,20 +225,24 @@ static void expect_gradients(double **value, const OpCase *c) {
 }
 
 static void check_values(const OpCase *c, const Arg *a, const Slot *s) {
+    const double epsilon = a->dtype == DTYPE_BF16 ? BF16_EPSILON : FLT_EPSILON,
+                 limit = a->dtype == DTYPE_BF16 ? c->limit_bf16 : c->limit;
     size_t step = gradient_step(c, a), n = 0, worst = 0;
     double rms = 0, largest = 0;
     for (size_t i = 0; i < arg_count(a); i += step)
         if (fabs(s->value[i]) < 1e30) rms += s->value[i] * s->value[i], n++; // lse holds the lowest number
     rms = sqrt(rms / (double)(n ? n : 1));
     for (size_t i = 0; i < arg_count(a); i += step) {
-        double got = value_of(s->after[place(a, i)]), expected = s->value[i];
-        double error = fabs(got - expected) / (FLT_EPSILON * (fabs(expected) + rms + c->floor) + 1e-30);
+        double got = value_at(a, s->after, place(a, i)), expected = s->value[i];
+        double error = fabs(got - expected) / (epsilon * (fabs(expected) + rms + c->floor) + 1e-30);
         if (got == expected) error = 0; // infinities too
         if (!(error <= largest)) largest = isnan(error) ? INFINITY : error, worst = i;
     }
-    expect_within(c->loss ? "backward, in epsilons" : "forward, in epsilons", largest,
-                  c->limit > 0 ? c->limit : FLT_MIN, "%s: %s[%zu] is %.9g, expected %.9g", c->title, a->name,
-                  worst, value_of(s->after[place(a, worst)]), s->value[worst]);
+    static const char *const kinds[2][2] = {{"forward, in epsilons", "forward, in epsilons of BF16"},
+                                            {"backward, in epsilons", "backward, in epsilons of BF16"}};
+    expect_within(kinds[c->loss != NULL][a->dtype == DTYPE_BF16], largest, limit > 0 ? limit : FLT_MIN,
+                  "%s: %s[%zu] is %.9g, expected %.9g", c->title, a->name, worst,
+                  value_at(a, s->after, place(a, worst)), s->value[worst]);
 }
 
 static bool is_written(const OpCase *c, size_t i) {
@@ -228,21 +255,21 @@ static bool is_written(const OpCase *c, size_t i) {
 static void check_surroundings(const OpCase *c, size_t i, const Slot *s) {
     const Arg *a = &c->args[i];
     bool *value = mem_zeroed(memory_values(a), sizeof *value);
+    size_t size = dtype_size(a->dtype);
     for (size_t k = 0; is_written(c, i) && k < arg_count(a); k++) value[place(a, k)] = true;
     for (size_t k = 0; k < memory_values(a); k++)
-        if (!value[k] && s->before[k] != s->after[k])
+        if (!value[k] && memcmp(s->before + k * size, s->after + k * size, size))
             fail_msg("%s: wrote at %zu of the memory of %s", c->title, k, a->name);
     free(value);
 }
 
 static void same_bits(OpCase *c, const Slot *first, Slot *s, size_t threads, const char *what) {
     for (size_t i = 0; i < CASE_ARGS; i++) // `before` is the same in both
-        if (c->args[i].ndim)
-            s[i] = first[i], s[i].after = mem_alloc(memory_values(&c->args[i]) * sizeof(uint32_t));
+        if (c->args[i].ndim) s[i] = first[i], s[i].after = mem_alloc(memory_bytes(&c->args[i]));
     call(c, s, threads);
     for (size_t i = 0; i < CASE_ARGS; i++) {
         if (!c->args[i].ndim) continue;
-        if (memcmp(first[i].after, s[i].after, memory_values(&c->args[i]) * sizeof(uint32_t)))
+        if (memcmp(first[i].after, s[i].after, memory_bytes(&c->args[i])))
             fail_msg("%s: %s has other bits %s", c->title, c->args[i].name, what);
         free(s[i].after);
     }
@@ -282,6 +309,13 @@ void op_case_check(OpCase c) {
     for (size_t i = 0; i < CASE_ARGS; i++) free(s[i].value), free(s[i].before), free(s[i].after);
 }
 
+void op_case_check_bf16(OpCase c, unsigned args) {
+    for (unsigned i = 0; i < CASE_ARGS; i++)
+        if (args >> i & 1) c.args[i].dtype = DTYPE_BF16;
+    c.limit_bf16 = 0.51;
+    op_case_check(c);
+}
+
 // ---- levels ----
 
 static bool level_works(const char *level) {
@@ -294,12 +328,13 @@ static bool level_works(const char *level) {
 }
 
 int run_at_each_level(char **argv, int (*run)(void)) {
-    static const char *const levels[] = {"generic", "avx2", "avx512"};
+    static const char *const levels[] = {"generic", "avx2", "avx512", "avx512bf16"};
     if (getenv("VLM_CPU_LEVEL")) {
         printf("---- level %s ----\n", getenv("VLM_CPU_LEVEL"));
         return run();
     }
     int failed = 0, ran = 0;
+    setenv("OMP_WAIT_POLICY", "passive", 0); // three threads on two cores: half the time went to spinning
     for (size_t i = 0; i < sizeof levels / sizeof *levels; i++) {
         if (!level_works(levels[i])) {
             printf("---- level %s: this machine lacks it, not run ----\n", levels[i]);

@@ -1,4 +1,5 @@
 #include "support/reference.h"
+#include "base/half.h"
 #include "base/memory.h"
 
 #include <stdio.h>
@@ -80,8 +81,16 @@ void reference_batch_free(Batch *b) {
 }
 
 float *tensor_values(Backend *be, Tensor t) {
-    float *values = mem_alloc(tensor_bytes(t) + 1);
+    const size_t n = tensor_count(t);
+    assert_true(dtype_size(t.dtype) <= sizeof(float));
+    float *values = mem_alloc(n * sizeof *values + 1);
     tensor_download(be, STREAM_COMPUTE, values, t);
     backend_sync(be);
+    if (t.dtype != DTYPE_BF16) return values;
+    for (size_t i = n; i-- > 0;) { // from the end, in place
+        uint16_t half;
+        memcpy(&half, (const char *)values + i * sizeof half, sizeof half);
+        values[i] = f32_from_bf16(half);
+    }
     return values;
 }

@@ -15,4 +15,4 @@ int32_t *reference_i32(const Safetensors *st, const char *name); // from I64; NU
 Batch reference_batch(const Safetensors *st, const char *prefix);
 void reference_batch_free(Batch *b);
 json_t *reference_json(const char *format, ...) __attribute__((format(printf, 1, 2))); // caller decrefs
-float *tensor_values(Backend *be, Tensor t); // downloads a contiguous F32 tensor; caller frees
+float *tensor_values(Backend *be, Tensor t); // downloads, BF16 as F32; caller frees

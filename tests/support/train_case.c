@@ -57,7 +57,7 @@ static void read_config(TrainCase *c, const json_t *meta) {
 static const bool full_attention = false; // VlmPlan.documents: nanoVLM has no other
 
 static void open_model(TrainCase *c, int32_t image_token_id) {
-    VlmPlan plan = {c->micro[0].B, c->micro[0].T, 0, true, {false}, image_token_id, full_attention};
+    VlmPlan plan = {c->micro[0].B, c->micro[0].T, 0, true, {false}, image_token_id, full_attention, c->dtype};
     for (size_t i = 0; i < c->n_micro; i++)
         if (c->micro[i].n_tiles > plan.max_tiles) plan.max_tiles = c->micro[i].n_tiles;
     trainer_trained_groups(plan.trained, &c->config.train);
@@ -74,6 +74,8 @@ void train_case_open(TrainCase *c, Backend *be, const char *variant) {
     *c = (TrainCase){
         .variant = variant, .be = be, .reference = reference_json("train/%s/steps.json", variant)};
     json_t *meta = reference_json("train/meta.json");
+    c->dtype = json_is_true(json_object_get(json_object_get(c->reference, "variant"), "bf16")) ? DTYPE_BF16
+                                                                                               : DTYPE_F32;
     c->n_micro = get_size(meta, "micro_batches");
     c->n_validation = get_size(meta, "validation_batches");
     c->micro = read_batches("micro", c->n_micro);

@@ -5,6 +5,7 @@
 
 typedef struct TrainCase {
     const char *variant;
+    Dtype dtype; // BF16: nanoVLM's autocast
     Backend *be; // borrowed
     Config config;
     Vlm model;

@@ -17,8 +17,12 @@ static void gelu_piece(float *y, const float *x, size_t n) {
 void KERNEL(gelu_forward)(Backend *be, Tensor y, Tensor x) {
     size_t n = tensor_count(y);
 #pragma omp parallel for num_threads(threads_for(be, n))
-    for (size_t p = 0; p < pieces(n); p++)
-        gelu_piece(floats(y) + p * PIECE, floats(x) + p * PIECE, piece_length(n, p));
+    for (size_t p = 0; p < pieces(n); p++) {
+        size_t at = p * PIECE, length = piece_length(n, p);
+        float room[2][PIECE], *out = target_floats(y, at, room[0]);
+        gelu_piece(out, load_floats(x, at, length, room[1]), length);
+        store_floats(y, at, length, out);
+    }
 }
 
 static void gelu_backward_piece(float *dx, const float *dy, const float *x, size_t n) {
@@ -35,8 +39,11 @@ void KERNEL(gelu_backward)(Backend *be, Tensor dx, Tensor dy, Tensor x) {
     size_t n = tensor_count(dx);
 #pragma omp parallel for num_threads(threads_for(be, n))
     for (size_t p = 0; p < pieces(n); p++) {
-        size_t at = p * PIECE;
-        gelu_backward_piece(floats(dx) + at, floats(dy) + at, floats(x) + at, piece_length(n, p));
+        size_t at = p * PIECE, length = piece_length(n, p);
+        float room[3][PIECE], *out = target_floats(dx, at, room[0]);
+        gelu_backward_piece(out, load_floats(dy, at, length, room[1]), load_floats(x, at, length, room[2]),
+                            length);
+        store_floats(dx, at, length, out);
     }
 }
 
@@ -49,8 +56,11 @@ void KERNEL(swiglu_forward)(Backend *be, Tensor y, Tensor gate, Tensor up) {
     size_t n = tensor_count(y);
 #pragma omp parallel for num_threads(threads_for(be, n))
     for (size_t p = 0; p < pieces(n); p++) {
-        size_t at = p * PIECE;
-        swiglu_piece(floats(y) + at, floats(gate) + at, floats(up) + at, piece_length(n, p));
+        size_t at = p * PIECE, length = piece_length(n, p);
+        float room[3][PIECE], *out = target_floats(y, at, room[0]);
+        swiglu_piece(out, load_floats(gate, at, length, room[1]), load_floats(up, at, length, room[2]),
+                     length);
+        store_floats(y, at, length, out);
     }
 }
 
@@ -70,8 +80,13 @@ void KERNEL(swiglu_backward)(Backend *be, Tensor dgate, Tensor dup, Tensor dy, T
     size_t n = tensor_count(dy);
 #pragma omp parallel for num_threads(threads_for(be, n))
     for (size_t p = 0; p < pieces(n); p++) {
-        size_t at = p * PIECE;
-        swiglu_backward_piece(floats(dgate) + at, floats(dup) + at, floats(dy) + at, floats(gate) + at,
-                              floats(up) + at, piece_length(n, p));
+        size_t at = p * PIECE, length = piece_length(n, p);
+        float room[5][PIECE];
+        float *out_gate = target_floats(dgate, at, room[0]), *out_up = target_floats(dup, at, room[1]);
+        swiglu_backward_piece(out_gate, out_up, load_floats(dy, at, length, room[2]),
+                              load_floats(gate, at, length, room[3]), load_floats(up, at, length, room[4]),
+                              length);
+        store_floats(dgate, at, length, out_gate);
+        store_floats(dup, at, length, out_up);
     }
 }

@@ -8,40 +8,8 @@ typedef struct ForwardTile {
     float s[TILE * TILE] ALIGNED;            // [key, query]
     float o[TILE * ATTENTION_MAX_D] ALIGNED; // [query, D], not yet divided by sum
     float max[TILE] ALIGNED, sum[TILE] ALIGNED, old[TILE] ALIGNED;
+    float copy[2][TILE * ATTENTION_MAX_D] ALIGNED; // of rows of BF16 tensors
 } ForwardTile;
-
-typedef struct ForwardTask {
-    Head o, q, k, v;
-    const int *mask; // of this sequence, or NULL
-    float *lse;      // of this head, or NULL
-    size_t D;
-    size_t i0, queries; // this tile's
-    size_t reach, keys; // how many keys its first and its last query may see
-    float scale;
-} ForwardTask;
-
-// A block of keys [j0, j0 + keys) and the tile's queries from `first` on.
-typedef struct Block {
-    size_t j0, keys, first;
-} Block;
-
-// While all queries see all keys, blocks are whole tiles. Where the queries' reach ends (the diagonal of a
-// causal mask) they are smaller, so that few scores are computed which nobody may see.
-static Block block_at(const ForwardTask *a, size_t j0) {
-    if (j0 + TILE <= a->reach || a->reach == a->keys) return (Block){j0, tile_length(a->keys, j0), 0};
-    size_t first = j0 < a->reach ? 0 : (j0 + 1 - a->reach) / LANES * LANES;
-    return (Block){j0, min_size(a->keys - j0, DIAGONAL), first};
-}
-
-// Puts HIDDEN and -infinity where keys are not to be seen.
-static void hide_keys(float *s, const ForwardTask *a, Block b, size_t width) {
-    for (size_t j = b.j0; j < b.j0 + b.keys; j++, s += TILE) {
-        if (a->mask && !a->mask[j])
-            for (size_t i = b.first; i < width; i++) s[i] = HIDDEN;
-        size_t blind = j < a->reach ? 0 : min_size(j + 1 - a->reach, width);
-        for (size_t i = b.first; i < blind; i++) s[i] = -INFINITY;
-    }
-}
 
 // Turns scores into weights relative to the largest score so far, and rescales what was summed before it.
 static void online_softmax(ForwardTile *t, const ForwardTask *a, Block b, size_t width) {
@@ -68,31 +36,31 @@ static void online_softmax(ForwardTile *t, const ForwardTask *a, Block b, size_t
 static void forward_tile(const ForwardTask *a) {
     ForwardTile t;
     size_t D = a->D, width = whole_lanes(a->queries);
-    transpose(t.q, (Head){a->q.data + a->i0 * a->q.stride, a->q.stride}, a->queries, D, a->scale);
+    transpose(t.q, load_rows(t.copy[0], a->q, a->i0, a->queries, D), a->queries, D, a->scale);
     memset(t.o, 0, a->queries * D * sizeof(float));
     for (size_t i = 0; i < TILE; i++) t.max[i] = -INFINITY, t.sum[i] = 0;
     for (size_t j0 = 0; j0 < a->keys;) {
         Block b = block_at(a, j0);
-        Factor k = {a->k.data + j0 * a->k.stride, a->k.stride, 1}, weights = {t.s + b.first, 1, TILE};
-        tile_product(t.s + b.first, TILE, k, t.q + b.first, TILE, b.keys, width - b.first, D, false);
-        hide_keys(t.s, a, b, width);
+        Rows k = load_rows(t.copy[0], a->k, j0, b.keys, D), v = load_rows(t.copy[1], a->v, j0, b.keys, D);
+        tile_product(t.s + b.first, TILE, (Factor){k.data, k.stride, 1}, t.q + b.first, TILE, b.keys,
+                     width - b.first, D, false);
+        hide_keys(t.s, a, b, width, HIDDEN, -INFINITY);
         online_softmax(&t, a, b, width);
-        tile_product(t.o + b.first * D, D, weights, a->v.data + j0 * a->v.stride, a->v.stride,
+        tile_product(t.o + b.first * D, D, (Factor){t.s + b.first, 1, TILE}, v.data, v.stride,
                      a->queries - b.first, D, b.keys, true);
         j0 += b.keys;
     }
     for (size_t i = 0; i < a->queries; i++) {
-        float *out = a->o.data + (a->i0 + i) * a->o.stride, inverse = 1.0f / t.sum[i];
-        for (size_t d = 0; d < D; d++) out[d] = t.o[i * D + d] * inverse;
+        store_row(a->o, a->i0 + i, t.o + i * D, 1.0f / t.sum[i], D);
         if (a->lse) a->lse[a->i0 + i] = t.max[i] + logf(t.sum[i]);
     }
 }
 
 // s[j] = q · k_j · scale for a block of keys, and the largest of them.
-static float row_scores(float *s, const ForwardTask *a, const float *q, Block b) {
+static float row_scores(float *s, const ForwardTask *a, const float *q, Rows keys, Block b) {
     float largest = -INFINITY;
     for (size_t j = 0; j < b.keys; j++) {
-        const float *k = a->k.data + (b.j0 + j) * a->k.stride;
+        const float *k = keys.data + j * keys.stride;
         float dot = 0;
 #pragma omp simd reduction(+ : dot)
         for (size_t d = 0; d < a->D; d++) dot += q[d] * k[d];
@@ -105,22 +73,22 @@ static float row_scores(float *s, const ForwardTask *a, const float *q, Block b)
 // One query alone, as in decoding: lanes are the values of a head.
 static void forward_row(const ForwardTask *a) {
     float s[TILE] ALIGNED, o[ATTENTION_MAX_D] ALIGNED = {0}, max = -INFINITY, sum = 0;
-    const float *q = a->q.data + a->i0 * a->q.stride;
+    float q_copy[ATTENTION_MAX_D], copy[TILE * ATTENTION_MAX_D] ALIGNED;
+    const float *q = load_rows(q_copy, a->q, a->i0, 1, a->D).data;
     for (size_t j0 = 0; j0 < a->keys; j0 += TILE) {
         Block b = {j0, tile_length(a->keys, j0), 0};
-        float largest = row_scores(s, a, q, b), part = 0;
+        float largest = row_scores(s, a, q, load_rows(copy, a->k, j0, b.keys, a->D), b), part = 0;
         largest = largest > max ? largest : max;
         float old = exp_f32(max - largest);
 #pragma omp simd reduction(+ : part)
         for (size_t j = 0; j < b.keys; j++) part += s[j] = exp_f32(s[j] - largest);
         for (size_t d = 0; d < a->D; d++) o[d] *= old;
-        tile_product(o, ATTENTION_MAX_D, (Factor){s, TILE, 1}, a->v.data + j0 * a->v.stride, a->v.stride, 1,
-                     a->D, b.keys, true);
+        Rows v = load_rows(copy, a->v, j0, b.keys, a->D);
+        tile_product(o, ATTENTION_MAX_D, (Factor){s, TILE, 1}, v.data, v.stride, 1, a->D, b.keys, true);
         sum = sum * old + part;
         max = largest;
     }
-    float *out = a->o.data + a->i0 * a->o.stride, inverse = 1.0f / sum;
-    for (size_t d = 0; d < a->D; d++) out[d] = o[d] * inverse;
+    store_row(a->o, a->i0, o, 1.0f / sum, a->D);
     if (a->lse) a->lse[a->i0] = max + logf(sum);
 }
 
@@ -128,12 +96,14 @@ static void forward_row(const ForwardTask *a) {
 // the first query of the sequence (a cache).
 static void forward_queries(ForwardTask a, Tile t, size_t later, bool causal) {
     a.i0 = t.first, a.queries = t.length;
-    a.k.data += t.sample * a.k.stride, a.v.data += t.sample * a.v.stride;
+    a.k = from_row(a.k, t.sample), a.v = from_row(a.v, t.sample);
     a.mask = a.mask ? a.mask + t.sample : NULL;
     a.reach = causal ? t.first - t.sample + later + 1 : a.keys;
     a.keys = min_size(a.reach + t.length - 1, a.keys);
     if (t.length == 1)
         forward_row(&a);
+    else if (BF16_PRODUCTS && a.q.dtype == DTYPE_BF16)
+        KERNEL(attention_forward_bf16)(&a);
     else
         forward_tile(&a);
 }

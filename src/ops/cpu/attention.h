@@ -6,12 +6,15 @@
 // Tiles are counted from the first position of each sample, so that a tile belongs to one sample, and nothing
 // is computed between samples. Without starts a sequence is one sample.
 #pragma once
+#include "base/half.h"
 #include "ops/cpu/kernels.h"
 #include "ops/cpu/tile.h"
 #include "ops/cpu/vecmath.h"
 #include "tensor/ops.h"
 
 #include <float.h>
+#include <sched.h>
+#include <stdatomic.h>
 #include <string.h>
 
 #define TILE     64
@@ -19,14 +22,54 @@
 #define ALIGNED  __attribute__((aligned(64)))
 #define HIDDEN   (-FLT_MAX)
 
-// One head of a [B, T, heads, D] tensor: rows `stride` apart.
+// One head of a [B, T, heads, D] tensor, F32 or BF16: rows `stride` values apart.
 typedef struct Head {
-    float *data;
+    char *data;
     size_t stride;
+    Dtype dtype;
 } Head;
 
+static inline size_t value_size(Head h) {
+    return h.dtype == DTYPE_BF16 ? sizeof(uint16_t) : sizeof(float);
+}
 static inline Head head_of(Tensor t, size_t b, size_t h) {
-    return (Head){floats(t) + b * t.stride[0] + h * t.stride[2], t.stride[1]};
+    Head head = {t.data, t.stride[1], t.dtype};
+    head.data += (b * t.stride[0] + h * t.stride[2]) * value_size(head);
+    return head;
+}
+static inline Head from_row(Head h, size_t i) {
+    h.data += i * h.stride * value_size(h);
+    return h;
+}
+static inline Head next_head(Head h, size_t D) {
+    h.data += D * value_size(h);
+    return h;
+}
+
+// Rows of floats: a head's own, or a copy of a BF16 head's.
+typedef struct Rows {
+    const float *data;
+    size_t stride;
+} Rows;
+
+// Rows [first, first + n) of a head; `copy` has room for n · D values.
+static inline Rows load_rows(float *copy, Head h, size_t first, size_t n, size_t D) {
+    h = from_row(h, first);
+    if (h.dtype == DTYPE_F32) return (Rows){(const float *)h.data, h.stride};
+    for (size_t i = 0; i < n; i++) {
+        const uint16_t *in = (const uint16_t *)h.data + i * h.stride;
+        for (size_t d = 0; d < D; d++) copy[i * D + d] = f32_from_bf16(in[d]);
+    }
+    return (Rows){copy, D};
+}
+
+// Row i of a head = row · factor.
+static inline void store_row(Head h, size_t i, const float *row, float factor, size_t D) {
+    h = from_row(h, i);
+    if (h.dtype == DTYPE_F32)
+        for (size_t d = 0; d < D; d++) ((float *)h.data)[d] = row[d] * factor;
+    else
+        for (size_t d = 0; d < D; d++) ((uint16_t *)h.data)[d] = bf16_from_f32(row[d] * factor);
 }
 
 static inline size_t tile_count(size_t n) {
@@ -90,7 +133,7 @@ static inline void transpose_four(float *out, const float *in, size_t stride, fl
 }
 
 // out[d, i] = in[i, d] · scale for `rows` rows; the columns up to the next whole vector become 0.
-static inline void transpose(float *out, Head in, size_t rows, size_t D, float scale) {
+static inline void transpose(float *out, Rows in, size_t rows, size_t D, float scale) {
     size_t whole_rows = rows / 4 * 4, whole_D = D / 4 * 4;
     for (size_t i = 0; i < whole_rows; i += 4)
         for (size_t d = 0; d < whole_D; d += 4)
@@ -101,3 +144,103 @@ static inline void transpose(float *out, Head in, size_t rows, size_t D, float s
     for (size_t i = rows; i < whole_lanes(rows); i++)
         for (size_t d = 0; d < D; d++) out[d * TILE + i] = 0;
 }
+
+// ---- forward ----
+
+// The tile of queries [i0, i0 + queries) of one head against all keys they see.
+typedef struct ForwardTask {
+    Head o, q, k, v;
+    const int *mask; // of this sequence, or NULL
+    float *lse;      // of this head, or NULL
+    size_t D;
+    size_t i0, queries;
+    size_t reach, keys; // how many keys the tile's first and its last query may see
+    float scale;
+} ForwardTask;
+
+// A block of keys [j0, j0 + keys) and the tile's queries from `first` on.
+typedef struct Block {
+    size_t j0, keys, first;
+} Block;
+
+// While all queries see all keys, blocks are whole tiles. Where the queries' reach ends (the diagonal of a
+// causal mask) they are smaller, so that few scores are computed which nobody may see.
+static inline Block block_at(const ForwardTask *a, size_t j0) {
+    if (j0 + TILE <= a->reach || a->reach == a->keys) return (Block){j0, tile_length(a->keys, j0), 0};
+    size_t first = j0 < a->reach ? 0 : (j0 + 1 - a->reach) / LANES * LANES;
+    return (Block){j0, min_size(a->keys - j0, DIAGONAL), first};
+}
+
+// Puts `hidden` and `future` where keys are not to be seen, in scores [key, query].
+static inline void hide_keys(float *s, const ForwardTask *a, Block b, size_t width, float hidden,
+                             float future) {
+    for (size_t j = b.j0; j < b.j0 + b.keys; j++, s += TILE) {
+        if (a->mask && !a->mask[j])
+            for (size_t i = b.first; i < width; i++) s[i] = hidden;
+        size_t blind = j < a->reach ? 0 : min_size(j + 1 - a->reach, width);
+        for (size_t i = b.first; i < blind; i++) s[i] = future;
+    }
+}
+
+// ---- backward ----
+
+// How many queries a tile of keys is past, those of the heads before included.
+typedef _Atomic size_t Progress;
+
+static inline void wait_for(Progress *other, size_t passed) {
+    while (other && atomic_load_explicit(other, memory_order_acquire) < passed) sched_yield();
+}
+static inline void publish(Progress *own, size_t passed) {
+    if (own) atomic_store_explicit(own, passed, memory_order_release);
+}
+
+// A tile of keys of one sample: row 0 of everything is the sample's first position.
+typedef struct BackwardTask {
+    Head dq, dout, q;         // of one query head; the next of the group is D values on
+    Head dk, dv, k, v;        // of the key head
+    const int *mask;          // of this sample, or NULL
+    const float *lse, *delta; // of the query head
+    size_t T, D;
+    float scale;
+    bool causal;
+    float *dq_sum;                      // where the query head's dq is summed: dq itself if that is F32
+    size_t dq_sum_stride, dq_sum_apart; // between its rows, and between neighbouring heads
+    Progress *before, *own;             // of the tile of keys before this one, and of this one; or NULL
+    size_t passed;                      // T times the heads before this one
+} BackwardTask;
+
+// Queries [i0, i0 + queries) against keys [j0, j0 + keys).
+typedef struct Step {
+    size_t i0, queries, j0, keys;
+    bool last; // no later keys add to these queries' dq
+} Step;
+
+// The step at i0 of the tile of `keys` keys at j0: on the diagonal of a causal mask smaller, so that few
+// scores are computed which nobody may see.
+static inline Step step_at(const BackwardTask *a, size_t i0, size_t j0, size_t keys) {
+    bool diagonal = a->causal && i0 < j0 + TILE;
+    size_t queries = min_size(a->T - i0, diagonal ? DIAGONAL : TILE);
+    return (Step){i0, queries, j0, diagonal ? min_size(keys, i0 + queries - j0) : keys,
+                  a->causal ? diagonal : j0 + keys == a->T};
+}
+
+// On to the next query head of the group, whose lse and delta lie `apart`.
+static inline void next_query_head(BackwardTask *a, size_t apart) {
+    a->dq = next_head(a->dq, a->D), a->dout = next_head(a->dout, a->D), a->q = next_head(a->q, a->D);
+    a->lse += apart, a->delta += apart, a->passed += a->T, a->dq_sum += a->dq_sum_apart;
+}
+
+static inline void store_dq(const BackwardTask *a, Step s) {
+    for (size_t i = s.i0; s.last && a->dq.dtype == DTYPE_BF16 && i < s.i0 + s.queries; i++)
+        store_row(a->dq, i, a->dq_sum + i * a->dq_sum_stride, 1, a->D);
+}
+
+// ---- BF16 tensors where the processor multiplies them itself: attention_bf16.c ----
+#ifdef __AVX512BF16__
+#define BF16_PRODUCTS true
+#else
+#define BF16_PRODUCTS false
+#endif
+void KERNEL(attention_forward_bf16)(const ForwardTask *a);
+// The tile of keys at j0 with all `group` query heads; `a` describes the first.
+void KERNEL(attention_backward_bf16)(BackwardTask a, size_t group, size_t apart, size_t j0, size_t keys);

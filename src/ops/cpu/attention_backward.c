@@ -1,9 +1,6 @@
 // Attention, backward: see attention.h.
 #include "ops/cpu/attention.h"
 
-#include <sched.h>
-#include <stdatomic.h>
-
 // A task is a tile of keys of one key head. For each query head that reads it, it goes over the sample's
 // queries: computes the weights again from lse, sums dk and dv in the tile, and adds its share to dq in
 // memory. Quoted: s = scale q·k, p = exp(s − lse), o = Σ p v.
@@ -16,82 +13,47 @@ typedef struct BackwardTile {
     float k[ATTENTION_MAX_D * TILE] ALIGNED, v[ATTENTION_MAX_D * TILE] ALIGNED; // [D, TILE]; k times scale
     float p[TILE * TILE] ALIGNED, dp[TILE * TILE] ALIGNED;                      // [query, key]
     float dk[TILE * ATTENTION_MAX_D] ALIGNED, dv[TILE * ATTENTION_MAX_D] ALIGNED;
+    float copy[3][TILE * ATTENTION_MAX_D] ALIGNED; // of rows of BF16 tensors
 } BackwardTile;
-
-// How many queries a tile of keys is past, those of the heads before included.
-typedef _Atomic size_t Progress;
-
-// One sample: row 0 of everything is its first position.
-typedef struct BackwardTask {
-    Head dq, dout, q;         // of one query head; the next of the group is D values on
-    Head dk, dv, k, v;        // of the key head
-    const int *mask;          // of this sample, or NULL
-    const float *lse, *delta; // of the query head
-    size_t T, D;
-    float scale;
-    bool causal;
-    Progress *before, *own; // of the tile of keys before this one, and of this one; or NULL
-    size_t passed;          // T times the heads before this one
-} BackwardTask;
 
 // p [queries, keys] from scores, and scale · ds = scale · p (dp − delta) in place of dp. A query whose
 // keys are all hidden (its lse is HIDDEN) has p = 1/n over the n keys that are not in its future, whatever q
 // and k are, hence ds = 0.
-static void weights_backward(BackwardTile *t, const BackwardTask *a, size_t i0, size_t queries, size_t j0,
-                             size_t keys) {
-    for (size_t i = 0; i < queries; i++) {
-        float *p = t->p + i * TILE, *dp = t->dp + i * TILE, lse = a->lse[i0 + i], delta = a->delta[i0 + i];
-        size_t reach = a->causal ? i0 + i + 1 : a->T, seen = reach <= j0 ? 0 : min_size(reach - j0, keys);
+static void weights_backward(BackwardTile *t, const BackwardTask *a, Step s) {
+    const int *mask = a->mask ? a->mask + s.j0 : NULL;
+    for (size_t i = 0; i < s.queries; i++) {
+        float *p = t->p + i * TILE, *dp = t->dp + i * TILE;
+        float lse = a->lse[s.i0 + i], delta = a->delta[s.i0 + i];
+        size_t reach = a->causal ? s.i0 + i + 1 : a->T;
+        size_t seen = reach <= s.j0 ? 0 : min_size(reach - s.j0, s.keys);
         if (lse <= HIDDEN) {
             for (size_t j = 0; j < seen; j++) p[j] = 1.0f / (float)reach, dp[j] = 0;
         } else {
-            for (size_t j = 0; a->mask && j < seen; j++) p[j] = a->mask[j0 + j] ? p[j] : -INFINITY;
+            for (size_t j = 0; mask && j < seen; j++) p[j] = mask[j] ? p[j] : -INFINITY;
             for (size_t j = 0; j < seen; j++) {
                 p[j] = exp_f32(p[j] - lse);
                 dp[j] = p[j] * (dp[j] - delta) * a->scale;
             }
         }
-        for (size_t j = seen; j < keys; j++) p[j] = 0, dp[j] = 0;
+        for (size_t j = seen; j < s.keys; j++) p[j] = 0, dp[j] = 0;
     }
 }
 
-static void wait_for(Progress *other, size_t passed) {
-    while (other && atomic_load_explicit(other, memory_order_acquire) < passed) sched_yield();
-}
-
-static void publish(Progress *own, size_t passed) {
-    if (own) atomic_store_explicit(own, passed, memory_order_release);
-}
-
-// `queries` queries against the first `keys` keys of the tile at j0, whose transposed k and v are ready in t.
-static void backward_step(BackwardTile *t, const BackwardTask *a, size_t i0, size_t queries, size_t j0,
-                          size_t keys) {
-    size_t D = a->D, width = whole_lanes(keys), passed = a->passed + i0 + queries;
-    const float *q = a->q.data + i0 * a->q.stride, *dout = a->dout.data + i0 * a->dout.stride;
-    tile_product(t->p, TILE, (Factor){q, a->q.stride, 1}, t->k, TILE, queries, width, D, false);
-    tile_product(t->dp, TILE, (Factor){dout, a->dout.stride, 1}, t->v, TILE, queries, width, D, false);
-    weights_backward(t, a, i0, queries, j0, keys);
-    tile_product(t->dv, D, (Factor){t->p, 1, TILE}, dout, a->dout.stride, keys, D, queries, true);
-    tile_product(t->dk, D, (Factor){t->dp, 1, TILE}, q, a->q.stride, keys, D, queries, true);
+// One step, with the keys' transposed k and v ready in t and their rows in k.
+static void backward_step(BackwardTile *t, const BackwardTask *a, Step s, Rows k) {
+    size_t D = a->D, width = whole_lanes(s.keys), passed = a->passed + s.i0 + s.queries;
+    Rows q = load_rows(t->copy[1], a->q, s.i0, s.queries, D),
+         dout = load_rows(t->copy[2], a->dout, s.i0, s.queries, D);
+    tile_product(t->p, TILE, (Factor){q.data, q.stride, 1}, t->k, TILE, s.queries, width, D, false);
+    tile_product(t->dp, TILE, (Factor){dout.data, dout.stride, 1}, t->v, TILE, s.queries, width, D, false);
+    weights_backward(t, a, s);
+    tile_product(t->dv, D, (Factor){t->p, 1, TILE}, dout.data, dout.stride, s.keys, D, s.queries, true);
+    tile_product(t->dk, D, (Factor){t->dp, 1, TILE}, q.data, q.stride, s.keys, D, s.queries, true);
     wait_for(a->before, passed);
-    tile_product(a->dq.data + i0 * a->dq.stride, a->dq.stride, (Factor){t->dp, TILE, 1},
-                 a->k.data + j0 * a->k.stride, a->k.stride, queries, D, keys, j0 > 0);
+    tile_product(a->dq_sum + s.i0 * a->dq_sum_stride, a->dq_sum_stride, (Factor){t->dp, TILE, 1}, k.data,
+                 k.stride, s.queries, D, s.keys, s.j0 > 0);
+    store_dq(a, s);
     publish(a->own, passed);
-}
-
-// All queries of one head against the tile of keys at j0; on the diagonal of a causal mask in smaller steps,
-// so that few scores are computed which nobody may see.
-static void backward_queries(BackwardTile *t, const BackwardTask *a, size_t j0, size_t keys) {
-    for (size_t i0 = a->causal ? j0 : 0, queries; i0 < a->T; i0 += queries) {
-        bool diagonal = a->causal && i0 < j0 + TILE;
-        queries = min_size(a->T - i0, diagonal ? DIAGONAL : TILE);
-        backward_step(t, a, i0, queries, j0, diagonal ? min_size(keys, i0 + queries - j0) : keys);
-    }
-}
-
-static void store_rows(Head out, size_t first, const float *rows, size_t n, size_t D) {
-    for (size_t i = 0; i < n; i++)
-        memcpy(out.data + (first + i) * out.stride, rows + i * D, D * sizeof *rows);
 }
 
 // The tile of keys at j0 with all `group` query heads; `a` describes the first. Lse and delta of neighbouring
@@ -99,21 +61,28 @@ static void store_rows(Head out, size_t first, const float *rows, size_t n, size
 static void backward_keys(BackwardTask a, size_t group, size_t apart, size_t j0, size_t keys) {
     BackwardTile t;
     size_t D = a.D;
-    transpose(t.k, (Head){a.k.data + j0 * a.k.stride, a.k.stride}, keys, D, a.scale);
-    transpose(t.v, (Head){a.v.data + j0 * a.v.stride, a.v.stride}, keys, D, 1.0f);
+    transpose(t.v, load_rows(t.copy[0], a.v, j0, keys, D), keys, D, 1.0f);
+    Rows k = load_rows(t.copy[0], a.k, j0, keys, D);
+    transpose(t.k, k, keys, D, a.scale);
     memset(t.dk, 0, keys * D * sizeof(float));
     memset(t.dv, 0, keys * D * sizeof(float));
-    for (size_t h = 0; h < group; h++) {
-        backward_queries(&t, &a, j0, keys);
-        a.dq.data += D, a.dout.data += D, a.q.data += D;
-        a.lse += apart, a.delta += apart, a.passed += a.T;
+    for (size_t h = 0; h < group; h++, next_query_head(&a, apart))
+        for (size_t i0 = a.causal ? j0 : 0; i0 < a.T;) {
+            Step s = step_at(&a, i0, j0, keys);
+            backward_step(&t, &a, s, k);
+            i0 += s.queries;
+        }
+    for (size_t j = 0; j < keys; j++) {
+        store_row(a.dk, j0 + j, t.dk + j * D, 1, D);
+        store_row(a.dv, j0 + j, t.dv + j * D, 1, D);
     }
-    store_rows(a.dk, j0, t.dk, keys, D);
-    store_rows(a.dv, j0, t.dv, keys, D);
 }
 
-static Head from_row(Head h, size_t i) {
-    return (Head){h.data + i * h.stride, h.stride};
+static void any_backward_keys(BackwardTask a, size_t group, size_t apart, size_t j0, size_t keys) {
+    if (BF16_PRODUCTS && a.q.dtype == DTYPE_BF16)
+        KERNEL(attention_backward_bf16)(a, group, apart, j0, keys);
+    else
+        backward_keys(a, group, apart, j0, keys);
 }
 
 static size_t sample_end(const int *starts, size_t T, Tile t) {
@@ -130,7 +99,7 @@ static BackwardTask of_sample(const BackwardTask *a, const int *starts, Tile t, 
     s.dk = from_row(a->dk, t.sample), s.dv = from_row(a->dv, t.sample);
     s.k = from_row(a->k, t.sample), s.v = from_row(a->v, t.sample);
     s.mask = a->mask ? a->mask + t.sample : NULL;
-    s.lse += t.sample, s.delta += t.sample;
+    s.lse += t.sample, s.delta += t.sample, s.dq_sum += t.sample * a->dq_sum_stride;
     s.T = sample_end(starts, a->T, t) - t.sample;
     s.before = t.first > t.sample ? &progress[t.first / TILE - 1] : NULL;
     s.own = t.length == TILE ? &progress[t.first / TILE] : NULL;
@@ -138,8 +107,9 @@ static BackwardTask of_sample(const BackwardTask *a, const int *starts, Tile t, 
 }
 
 static void row_dots(float *delta, Head x, Head y, size_t n, size_t D) {
+    float copy[2][ATTENTION_MAX_D];
     for (size_t i = 0; i < n; i++) {
-        const float *a = x.data + i * x.stride, *b = y.data + i * y.stride;
+        const float *a = load_rows(copy[0], x, i, 1, D).data, *b = load_rows(copy[1], y, i, 1, D).data;
         float dot = 0;
 #pragma omp simd reduction(+ : dot)
         for (size_t d = 0; d < D; d++) dot += a[d] * b[d];
@@ -157,38 +127,84 @@ static void all_row_dots(Backend *be, Tensor delta, Tensor dout, Tensor o) {
     }
 }
 
+// Where dq is summed in F32 when it is BF16: a slot for each of the groups (key heads of a sequence) that are
+// under way at a time. A slot is used again when all tiles of the group before in it are done.
+typedef struct Slots {
+    float *memory; // NULL: dq is F32 and needs none
+    size_t count, size;
+} Slots;
+
+static Slots take_slots(Backend *be, Tensor dq, size_t groups, size_t group, size_t tiles) {
+    if (dq.dtype == DTYPE_F32) return (Slots){0};
+    size_t count = min_size(groups, (size_t)cpu_threads(be) / tiles + 2);
+    size_t size = group * dq.shape[1] * whole_lanes(dq.shape[3]);
+    return (Slots){cpu_scratch(be, count * size * sizeof(float)), count, size};
+}
+
+static void sum_dq_in(BackwardTask *a, const Slots *slots, size_t g) {
+    size_t width = whole_lanes(a->D);
+    a->dq_sum = slots->memory ? slots->memory + g % slots->count * slots->size : (float *)a->dq.data;
+    a->dq_sum_stride = slots->memory ? width : a->dq.stride;
+    a->dq_sum_apart = slots->memory ? a->T * width : a->D;
+}
+
+typedef struct Operands {
+    Tensor dq, dk, dv, delta, dout, q, k, v, lse, mask, starts;
+    float scale;
+    bool causal;
+} Operands;
+
+// The whole sequence b, key head `head`.
+static BackwardTask task_of(const Operands *x, const Slots *slots, size_t b, size_t head) {
+    size_t T = x->q.shape[1], H = x->q.shape[2], K = x->k.shape[2], h = head * (H / K);
+    BackwardTask a = {.dq = head_of(x->dq, b, h),
+                      .dout = head_of(x->dout, b, h),
+                      .q = head_of(x->q, b, h),
+                      .dk = head_of(x->dk, b, head),
+                      .dv = head_of(x->dv, b, head),
+                      .k = head_of(x->k, b, head),
+                      .v = head_of(x->v, b, head),
+                      .mask = sequence(x->mask, b),
+                      .lse = floats(x->lse) + (b * H + h) * T,
+                      .delta = floats(x->delta) + (b * H + h) * T,
+                      .T = T,
+                      .D = x->q.shape[3],
+                      .scale = x->scale,
+                      .causal = x->causal};
+    sum_dq_in(&a, slots, b * K + head);
+    return a;
+}
+
+// Tiles of keys that begin in a window of TILE positions.
+static void backward_window(const Operands *x, const Slots *slots, Progress *progress, Progress *finished,
+                            size_t task) {
+    size_t T = x->q.shape[1], K = x->k.shape[2], group = x->q.shape[2] / K, windows = tile_count(T);
+    size_t g = task / windows, first = task % windows * TILE;
+    const BackwardTask a = task_of(x, slots, g / K, g % K);
+    const int *s = sequence(x->starts, g / K);
+    if (slots->memory && g >= slots->count) wait_for(&finished[g - slots->count], windows);
+    for (Tile t = tile_from(s, T, first); t.first < min_size(first + TILE, T);
+         t = tile_from(s, T, t.first + t.length))
+        any_backward_keys(of_sample(&a, s, t, progress + g * windows), group, T, t.first - t.sample,
+                          t.length);
+    atomic_fetch_add(&finished[g], 1);
+}
+
 void KERNEL(attention_backward)(Backend *be, Tensor dq, Tensor dk, Tensor dv, Tensor delta, Tensor dout,
                                 Tensor q, Tensor k, Tensor v, Tensor o, Tensor lse, Tensor mask,
                                 Tensor starts, float scale, bool causal) {
-    size_t B = q.shape[0], T = q.shape[1], H = q.shape[2], D = q.shape[3], K = k.shape[2], group = H / K,
-           windows = tile_count(T);
-    Progress progress[B * K * windows], next; // 8 bytes where k has TILE · D values: the stack has room
+    size_t B = q.shape[0], T = q.shape[1], H = q.shape[2], D = q.shape[3], K = k.shape[2],
+           windows = tile_count(T), tasks = B * K * windows;
+    Progress progress[tasks], finished[B * K],
+        next; // 8 bytes where k has TILE · D values: the stack has room
+    const Operands x = {dq, dk, dv, delta, dout, q, k, v, lse, mask, starts, scale, causal};
+    const Slots slots = take_slots(be, dq, B * K, H / K, windows);
     check_starts(starts);
     all_row_dots(be, delta, dout, o);
-    for (size_t i = 0; i < B * K * windows; i++) atomic_init(&progress[i], 0);
+    for (size_t i = 0; i < tasks; i++) atomic_init(&progress[i], 0);
+    for (size_t i = 0; i < B * K; i++) atomic_init(&finished[i], 0);
     atomic_init(&next, 0);
 #pragma omp parallel num_threads(threads_for(be, B *H *T *T *D / 4))
-    for (size_t task; (task = atomic_fetch_add(&next, 1)) < B * K * windows;) {
-        size_t b = task / windows / K, head = task / windows % K, h = head * group,
-               first = task % windows * TILE;
-        BackwardTask a = {.dq = head_of(dq, b, h),
-                          .dout = head_of(dout, b, h),
-                          .q = head_of(q, b, h),
-                          .dk = head_of(dk, b, head),
-                          .dv = head_of(dv, b, head),
-                          .k = head_of(k, b, head),
-                          .v = head_of(v, b, head),
-                          .mask = sequence(mask, b),
-                          .lse = floats(lse) + (b * H + h) * T,
-                          .delta = floats(delta) + (b * H + h) * T,
-                          .T = T,
-                          .D = D,
-                          .scale = scale,
-                          .causal = causal};
-        const int *s = sequence(starts, b);
-        for (Tile t = tile_from(s, T, first); t.first < min_size(first + TILE, T);
-             t = tile_from(s, T, t.first + t.length))
-            backward_keys(of_sample(&a, s, t, progress + (b * K + head) * windows), group, T,
-                          t.first - t.sample, t.length);
-    }
+    for (size_t task; (task = atomic_fetch_add(&next, 1)) < tasks;)
+        backward_window(&x, &slots, progress, finished, task);
 }

@@ -1,5 +1,7 @@
-// Single-precision matrix products, by oneDNN. The one door to it: no other file knows the library.
+// Matrix products by oneDNN. The one door to it: no other file knows the library.
 #pragma once
+#include "tensor/dtype.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 
@@ -11,6 +13,18 @@ typedef struct GemmSize {
 } GemmSize;
 void gemm(int threads, GemmSize size, float *c, size_t ldc, bool accumulate, const float *a, size_t lda,
           bool a_transposed, const float *b, size_t ldb, bool b_transposed);
+
+// The same of BF16 factors, with sums in F32; c is F32 or BF16, bias (opt) [N] F32 is added to each row. The
+// first call of each kind and size makes a primitive and keeps it; the next ones allocate nothing. Needs
+// AVX-512 BF16 or AMX. One call at a time, whatever the host thread: the primitives' memory is shared.
+typedef struct GemmMatrix {
+    void *data;
+    size_t stride;
+    bool transposed; // never of c
+    Dtype dtype;     // of c; a and b are BF16
+} GemmMatrix;
+void gemm_bf16(int threads, GemmSize size, GemmMatrix c, bool accumulate, GemmMatrix a, GemmMatrix b,
+               const float *bias);
 
 // Keeps the library to the instructions of a level ("generic", "avx2", "avx512"). Works for a process's first
 // call only.

@@ -3,6 +3,7 @@
 // outside its file, or the linker would mix the levels.
 #pragma once
 #include "base/check.h"
+#include "base/half.h"
 #include "ops/cpu/cpu.h"
 #include "ops/cpu/gemm.h"
 #include "tensor/ops_table.h"
@@ -25,7 +26,7 @@ static inline int threads_for(const Backend *be, size_t work) {
 
 // Element-wise kernels go through memory in pieces of this many values, whatever the number of threads, so
 // that each value is always computed by the same instructions.
-#define PIECE 4096
+#define PIECE 1024
 static inline size_t pieces(size_t n) {
     return (n + PIECE - 1) / PIECE;
 }
@@ -47,6 +48,25 @@ static inline size_t strip_width(size_t columns, size_t strip) {
 
 static inline float *floats(Tensor t) {
     return (float *)t.data;
+}
+// Kernels compute in F32. What lies in BF16 goes through room for n floats on the stack, so an F32 tensor is
+// read and written where it lies.
+static inline const float *load_floats(Tensor t, size_t at, size_t n, float *room) {
+    if (t.dtype == DTYPE_F32) return floats(t) + at;
+    const uint16_t *in = (const uint16_t *)t.data + at;
+#pragma omp simd
+    for (size_t i = 0; i < n; i++) room[i] = f32_from_bf16(in[i]);
+    return room;
+}
+// Where to put results for t: t itself, or room, and then store_floats is due.
+static inline float *target_floats(Tensor t, size_t at, float *room) {
+    return t.dtype == DTYPE_F32 ? floats(t) + at : room;
+}
+static inline void store_floats(Tensor t, size_t at, size_t n, const float *from) {
+    if (t.dtype == DTYPE_F32) return;
+    uint16_t *out = (uint16_t *)t.data + at;
+#pragma omp simd
+    for (size_t i = 0; i < n; i++) out[i] = bf16_from_f32(from[i]);
 }
 static inline const int *ints(Tensor t) {
     return (const int *)t.data;

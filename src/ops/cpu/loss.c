@@ -1,7 +1,10 @@
 // Cross-entropy with its gradient, and sums in double over fixed parts.
 #include "base/check.h"
+#include "base/half.h"
 #include "ops/cpu/kernels.h"
 #include "ops/cpu/vecmath.h"
+
+#include <omp.h>
 
 static float row_max(const float *x, size_t n) {
     float largest = x[0];
@@ -40,13 +43,37 @@ static float cross_entropy_row(float *x, size_t V, size_t target, float dscale) 
     return logf(s) - logit;
 }
 
+static void load_bf16(float *y, const uint16_t *x, size_t n) {
+#pragma omp simd
+    for (size_t i = 0; i < n; i++) y[i] = f32_from_bf16(x[i]);
+}
+
+static void store_bf16(uint16_t *y, const float *x, size_t n) {
+#pragma omp simd
+    for (size_t i = 0; i < n; i++) y[i] = bf16_from_f32(x[i]);
+}
+
+// A row of BF16 goes through floats that are this thread's alone.
+static float cross_entropy_row_bf16(uint16_t *row, float *x, size_t V, size_t target, float dscale) {
+    load_bf16(x, row, V);
+    float loss = cross_entropy_row(x, V, target, dscale);
+    if (dscale != 0) store_bf16(row, x, V);
+    return loss;
+}
+
 void KERNEL(cross_entropy)(Backend *be, Tensor losses, Tensor logits, Tensor targets, float dscale) {
     size_t M = tensor_rows(logits), V = tensor_cols(logits);
-#pragma omp parallel for num_threads(threads_for(be, 4 * M * V))
+    int threads = threads_for(be, 4 * M * V);
+    bool bf16 = logits.dtype == DTYPE_BF16;
+    float *rows = bf16 ? cpu_scratch(be, (size_t)threads * V * sizeof(float)) : NULL;
+#pragma omp parallel for num_threads(threads)
     for (size_t m = 0; m < M; m++) {
         int target = ints(targets)[m];
         CHECK(target >= 0 && (size_t)target < V, "row %zu has target %d of %zu", m, target, V);
-        floats(losses)[m] = cross_entropy_row(floats(logits) + m * V, V, (size_t)target, dscale);
+        floats(losses)[m] =
+            bf16 ? cross_entropy_row_bf16((uint16_t *)logits.data + m * V,
+                                          rows + (size_t)omp_get_thread_num() * V, V, (size_t)target, dscale)
+                 : cross_entropy_row(floats(logits) + m * V, V, (size_t)target, dscale);
     }
 }
 

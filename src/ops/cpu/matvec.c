@@ -129,6 +129,7 @@ enum { FEW_ROWS = 8 };
 
 bool KERNEL(linear_by_rows)(Backend *be, Tensor y, Tensor x, Tensor w, Tensor b) {
     const float *bias = tensor_exists(b) ? floats(b) : NULL;
+    if (x.dtype != DTYPE_F32) return false; // products of BF16 have a way of their own
     const bool few = tensor_rows(x) <= FEW_ROWS;
     if (few)
         few_rows(be, matrix(y), matrix(x), w, bias);

@@ -1,8 +1,6 @@
 // Moving values: fill, copy, add, and rows by index.
 #include "ops/cpu/kernels.h"
-#include "ops/cpu/vecmath.h"
 
-#include <stdint.h>
 #include <string.h>
 
 void KERNEL(fill)(Backend *be, Tensor x, float value) {
@@ -15,39 +13,22 @@ void KERNEL(fill)(Backend *be, Tensor x, float value) {
     }
 }
 
-// Round to nearest, ties to even; a NaN stays one.
-static inline uint16_t bf16_from_f32(float x) {
-    uint32_t bits;
-    memcpy(&bits, &x, sizeof bits);
-    uint32_t rounded = bits + 0x7fff + (bits >> 16 & 1);
-    return (uint16_t)((bits & 0x7fffffff) > 0x7f800000 ? bits >> 16 | 0x40 : rounded >> 16);
-}
-
-static void row_to_bf16(uint16_t *y, const float *x, size_t n) {
-#pragma omp simd
-    for (size_t i = 0; i < n; i++) y[i] = bf16_from_f32(x[i]);
-}
-
-static void row_from_bf16(float *y, const uint16_t *x, size_t n) {
-#pragma omp simd
-    for (size_t i = 0; i < n; i++) y[i] = float_from_bits((unsigned)x[i] << 16);
+// n values from x's place x_at to y's place y_at, converted if the dtypes differ (F32 and BF16).
+static void move_values(Tensor y, size_t y_at, Tensor x, size_t x_at, size_t n) {
+    if (x.dtype == y.dtype)
+        memcpy(y.data + y_at * dtype_size(y.dtype), x.data + x_at * dtype_size(x.dtype),
+               n * dtype_size(x.dtype));
+    else if (y.dtype == DTYPE_BF16)
+        store_floats(y, y_at, n, floats(x) + x_at);
+    else
+        load_floats(x, x_at, n, floats(y) + y_at);
 }
 
 void KERNEL(copy)(Backend *be, Tensor y, Tensor x) {
     size_t rows = tensor_rows(y), cols = tensor_cols(y);
-    size_t y_step = tensor_row_stride(y) * dtype_size(y.dtype);
-    size_t x_step = tensor_row_stride(x) * dtype_size(x.dtype);
+    size_t y_step = tensor_row_stride(y), x_step = tensor_row_stride(x);
 #pragma omp parallel for num_threads(threads_for(be, rows *cols))
-    for (size_t i = 0; i < rows; i++) {
-        void *to = y.data + i * y_step;
-        const void *from = x.data + i * x_step;
-        if (x.dtype == y.dtype)
-            memcpy(to, from, cols * dtype_size(x.dtype));
-        else if (y.dtype == DTYPE_BF16)
-            row_to_bf16(to, from, cols);
-        else
-            row_from_bf16(to, from, cols);
-    }
+    for (size_t i = 0; i < rows; i++) move_values(y, i * y_step, x, i * x_step, cols);
 }
 
 static void add_piece(float *y, const float *a, const float *b, size_t n) {
@@ -59,23 +40,22 @@ void KERNEL(add)(Backend *be, Tensor y, Tensor a, Tensor b) {
     size_t n = tensor_count(y);
 #pragma omp parallel for num_threads(threads_for(be, n))
     for (size_t p = 0; p < pieces(n); p++) {
-        size_t at = p * PIECE;
-        add_piece(floats(y) + at, floats(a) + at, floats(b) + at, piece_length(n, p));
+        size_t at = p * PIECE, length = piece_length(n, p);
+        float room[PIECE];
+        add_piece(floats(y) + at, floats(a) + at, load_floats(b, at, length, room), length);
     }
 }
 
 void KERNEL(gather_rows)(Backend *be, Tensor y, Tensor x, Tensor rows) {
     size_t n = tensor_count(rows), C = tensor_cols(x), M = tensor_rows(x);
 #pragma omp parallel for num_threads(threads_for(be, n *C))
-    for (size_t i = 0; i < n; i++)
-        memcpy(floats(y) + i * C, floats(x) + checked_row(rows, i, M) * C, C * sizeof(float));
+    for (size_t i = 0; i < n; i++) move_values(y, i * C, x, checked_row(rows, i, M) * C, C);
 }
 
 void KERNEL(scatter_rows)(Backend *be, Tensor y, Tensor x, Tensor rows) {
     size_t n = tensor_count(rows), C = tensor_cols(y), M = tensor_rows(y);
 #pragma omp parallel for num_threads(threads_for(be, n *C))
-    for (size_t i = 0; i < n; i++)
-        memcpy(floats(y) + checked_row(rows, i, M) * C, floats(x) + i * C, C * sizeof(float));
+    for (size_t i = 0; i < n; i++) move_values(y, checked_row(rows, i, M) * C, x, i * C, C);
 }
 
 void KERNEL(zero_rows)(Backend *be, Tensor y, Tensor rows) {

@@ -1,7 +1,9 @@
 // Gradient clipping and AdamW.
+#include "base/half.h"
 #include "ops/cpu/kernels.h"
 
 #include <math.h>
+#include <string.h>
 
 void KERNEL(clip_factor)(Backend *be, Tensor clip, Tensor squares, float max_norm) {
     (void)be;
@@ -29,16 +31,24 @@ static void adamw_piece(float *p, float *m, float *v, const float *grad, size_t 
     }
 }
 
-void KERNEL(adamw)(Backend *be, Tensor p, Tensor m, Tensor v, Tensor grad, Tensor hyper, Tensor clip,
-                   double beta1, double beta2, float eps) {
+static void round_piece(uint16_t *out, const float *in, size_t n) {
+#pragma omp simd
+    for (size_t i = 0; i < n; i++) out[i] = bf16_from_f32(in[i]);
+}
+
+// What else has to go over the weights and gradients of a piece is done while they are in the cache.
+void KERNEL(adamw)(Backend *be, Tensor p, Tensor m, Tensor v, Tensor rounded, Tensor grad, Tensor hyper,
+                   Tensor clip, double beta1, double beta2, float eps, bool clear) {
     const float *h = floats(hyper);
     AdamwStep step = {h[0], h[1], h[2], floats(clip)[1], (float)(1 - beta1), (float)beta2, (float)(1 - beta2),
                       eps};
     size_t n = tensor_count(p);
 #pragma omp parallel for num_threads(threads_for(be, 4 * n))
     for (size_t i = 0; i < pieces(n); i++) {
-        size_t at = i * PIECE;
-        adamw_piece(floats(p) + at, floats(m) + at, floats(v) + at, floats(grad) + at, piece_length(n, i),
-                    step);
+        size_t at = i * PIECE, length = piece_length(n, i);
+        float *weights = floats(p) + at, *g = floats(grad) + at;
+        adamw_piece(weights, floats(m) + at, floats(v) + at, g, length, step);
+        if (tensor_exists(rounded)) round_piece((uint16_t *)rounded.data + at, weights, length);
+        if (clear) memset(g, 0, length * sizeof *g);
     }
 }

@@ -1,5 +1,6 @@
 // Rotary positions. The table is computed as nanoVLM does it in float32, one rounding after the other.
 #include "ops/cpu/kernels.h"
+#include "tensor/ops.h"
 
 #include <math.h>
 
@@ -47,7 +48,13 @@ static void rotate_all(Backend *be, Tensor x, Tensor cos, Tensor sin,
 #pragma omp parallel for num_threads(threads_for(be, M *H *D))
     for (size_t m = 0; m < M; m++) {
         const float *c = floats(cos) + m % n * D, *s = floats(sin) + m % n * D;
-        for (size_t h = 0; h < H; h++) rotation(floats(x) + (m * H + h) * D, c, s, D / 2);
+        for (size_t h = 0; h < H; h++) {
+            size_t at = (m * H + h) * D;
+            float room[ATTENTION_MAX_D], *head = target_floats(x, at, room);
+            load_floats(x, at, D, room);
+            rotation(head, c, s, D / 2);
+            store_floats(x, at, D, head);
+        }
     }
 }
 

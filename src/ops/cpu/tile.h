@@ -1,6 +1,7 @@
 // Small matrix products for attention's tiles, with vectors as wide as the level's registers, of which ROWS
 // rows of two fill as many as there are.
 #pragma once
+#include <stdbool.h>
 #include <stddef.h>
 
 #if defined(__AVX512F__)

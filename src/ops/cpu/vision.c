@@ -3,17 +3,34 @@
 
 #include <string.h>
 
+static void put_floats(Tensor t, size_t at, size_t n, const float *from) {
+    if (t.dtype == DTYPE_F32)
+        memcpy(floats(t) + at, from, n * sizeof *from);
+    else
+        store_floats(t, at, n, from);
+}
+
 void KERNEL(patchify)(Backend *be, Tensor patches, Tensor images, size_t P) {
     size_t I = images.shape[0], Y = images.shape[2], X = images.shape[3], rows = Y / P, cols = X / P;
 #pragma omp parallel for num_threads(threads_for(be, tensor_count(patches)))
     for (size_t n = 0; n < I * rows * cols; n++) {
         size_t tile = n / (rows * cols), y0 = n / cols % rows * P, x0 = n % cols * P;
-        float *out = floats(patches) + n * 3 * P * P;
         for (size_t channel = 0; channel < 3; channel++)
             for (size_t y = 0; y < P; y++) {
                 const float *in = floats(images) + ((tile * 3 + channel) * Y + y0 + y) * X + x0;
-                memcpy(out + (channel * P + y) * P, in, P * sizeof(float));
+                size_t at = n * 3 * P * P + (channel * P + y) * P;
+                put_floats(patches, at, P, in);
             }
+    }
+}
+
+// y = the C values of x from `at` on, plus place.
+static void add_places(float *y, Tensor x, size_t at, const float *place, size_t C) {
+    float room[PIECE];
+    for (size_t p = 0; p < pieces(C); p++) {
+        size_t c0 = p * PIECE, n = piece_length(C, p);
+        const float *in = load_floats(x, at + c0, n, room);
+        for (size_t c = 0; c < n; c++) y[c0 + c] = in[c] + place[c0 + c];
     }
 }
 
@@ -22,10 +39,9 @@ void KERNEL(position_forward)(Backend *be, Tensor y, Tensor x, Tensor position, 
 #pragma omp parallel for num_threads(threads_for(be, I *N *C))
     for (size_t r = 0; r < I * N; r++) {
         size_t tile = r / N, n = r % N;
-        const float *in = n < extra ? floats(cls) : floats(x) + (tile * (N - extra) + n - extra) * C;
-        const float *place = floats(position) + n * C;
-        float *out = floats(y) + r * C;
-        for (size_t c = 0; c < C; c++) out[c] = in[c] + place[c];
+        bool first = n < extra;
+        add_places(floats(y) + r * C, first ? cls : x, first ? 0 : (tile * (N - extra) + n - extra) * C,
+                   floats(position) + n * C, C);
     }
 }
 
@@ -44,22 +60,22 @@ void KERNEL(position_backward)(Backend *be, Tensor dx, Tensor dposition, Tensor 
             if (n < extra)
                 add_to(floats(dcls), g, C);
             else
-                memcpy(floats(dx) + (tile * (N - extra) + n - extra) * C, g, C * sizeof(float));
+                put_floats(dx, (tile * (N - extra) + n - extra) * C, C, g);
         }
 }
 
 // A run of S neighbouring patches of one line lies together on both sides. `wide` is [I, (h/S)(w/S), S·S·C],
 // `fine` [I, h·w, C].
 static void shuffle(Backend *be, Tensor wide, Tensor fine, size_t S, bool to_wide) {
-    size_t C = fine.shape[2], cells = wide.shape[1], across = 0, run = S * C;
+    size_t C = fine.shape[2], cells = wide.shape[1], across = 0, run = S * C, size = dtype_size(fine.dtype);
     while (across * across < cells) across++;
 #pragma omp parallel for num_threads(threads_for(be, tensor_count(wide)))
     for (size_t cell = 0; cell < wide.shape[0] * cells; cell++) {
         size_t tile = cell / cells, y = cell % cells / across, x = cell % across;
         for (size_t line = 0; line < S; line++) {
-            float *w = floats(wide) + (cell * S + line) * run;
-            float *f = floats(fine) + ((tile * across * S + y * S + line) * across + x) * run;
-            memcpy(to_wide ? w : f, to_wide ? f : w, run * sizeof(float));
+            char *w = wide.data + (cell * S + line) * run * size;
+            char *f = fine.data + ((tile * across * S + y * S + line) * across + x) * run * size;
+            memcpy(to_wide ? w : f, to_wide ? f : w, run * size);
         }
     }
 }

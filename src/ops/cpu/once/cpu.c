@@ -1,5 +1,6 @@
 // The CPU backend: its memory, its threads, and the kernels of the level of instructions.
 #include "ops/cpu/cpu.h"
+#include "base/check.h"
 #include "base/cpu_level.h"
 #include "base/memory.h"
 #include "ops/cpu/gemm.h"
@@ -14,6 +15,8 @@
 typedef struct CpuState {
     int threads;
     const char *level;
+    void *scratch;
+    size_t scratch_bytes;
 } CpuState;
 
 int cpu_threads(const Backend *be) {
@@ -50,6 +53,16 @@ static void cpu_download(Backend *be, Stream stream, void *host, const void *dev
     memcpy(host, device, bytes);
 }
 
+void *cpu_scratch(Backend *be, size_t bytes) {
+    CpuState *s = be->state;
+    if (bytes <= s->scratch_bytes) return s->scratch;
+    if (s->scratch) cpu_release(be, s->scratch, s->scratch_bytes);
+    s->scratch = cpu_alloc(be, bytes);
+    s->scratch_bytes = bytes;
+    CHECK(s->scratch, "no memory for %zu bytes of scratch", bytes);
+    return s->scratch;
+}
+
 static void *cpu_event_create(Backend *be) {
     return be;
 }
@@ -64,6 +77,8 @@ static void cpu_sync(Backend *be) {
 }
 
 static void cpu_destroy(Backend *be) {
+    CpuState *s = be->state;
+    if (s->scratch) cpu_release(be, s->scratch, s->scratch_bytes);
     free(be->state);
     free(be);
 }
@@ -87,7 +102,7 @@ static const BackendDevice device = {
 
 extern const BackendOps cpu_table_generic;
 #ifdef CPU_LEVELS_X86
-extern const BackendOps cpu_table_avx2, cpu_table_avx512;
+extern const BackendOps cpu_table_avx2, cpu_table_avx512, cpu_table_avx512bf16;
 #endif
 
 static const struct Level {
@@ -98,6 +113,7 @@ static const struct Level {
 #ifdef CPU_LEVELS_X86
     [CPU_AVX2] = {"AVX2", &cpu_table_avx2},
     [CPU_AVX512] = {"AVX-512", &cpu_table_avx512},
+    [CPU_AVX512_BF16] = {"AVX-512 BF16", &cpu_table_avx512bf16},
 #endif
 };
 
@@ -134,8 +150,12 @@ bool backend_cpu_create(Backend **be, size_t threads, Error *err) {
     CpuState *state = mem_zeroed(1, sizeof *state);
     *state = (CpuState){.threads = (int)threads, .level = cpu_level_names[level]};
     *be = mem_zeroed(1, sizeof **be);
-    **be = (Backend){
-        .name = "cpu", .alignment = 64, .ops = levels[level].ops, .device = &device, .state = state};
+    **be = (Backend){.name = "cpu",
+                     .bf16 = level == CPU_AVX512_BF16,
+                     .alignment = 64,
+                     .ops = levels[level].ops,
+                     .device = &device,
+                     .state = state};
     char library[64];
     gemm_describe(library, sizeof library);
     snprintf((*be)->detail, sizeof(*be)->detail, "%s, %zu thread%s, %s", levels[level].title, threads,

@@ -1,0 +1,226 @@
+// `vlm bench ops`: operators one by one, at the sizes of the preset full, beside the memory's speed and the
+// matrix product's in the same run.
+#include "base/check.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "cmd/bench.h"
+#include "cmd/cmd.h"
+#include "config/fields.h"
+#include "ops/cpu/cpu.h"
+#include "tensor/ops.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct Flags {
+    char *only;
+    size_t threads, values, vocabulary;
+    Number seconds;
+    bool json;
+} Flags;
+
+#define FLAG(name, type, ...)                                                                                \
+    { #name, type, offsetof(Flags, name), __VA_ARGS__ }
+static const Field fields[] = {
+    FLAG(only, FIELD_STRING, "", 0, 0, NULL, "measure what has this word in its name, e.g. attention"),
+    FLAG(threads, FIELD_SIZE, "1", 0, 1024, NULL, "threads; 0: one per physical core"),
+    FLAG(values, FIELD_SIZE, "16777216", 64, 1e9, NULL, "values of a parameter for adamw and sums"),
+    FLAG(vocabulary, FIELD_SIZE, "49218", 2, 1e7, NULL, "logits of a row of cross_entropy"),
+    FLAG(seconds, FIELD_NUMBER, "0.3", 0, 3600, NULL, "repeat each for so long; the fastest round counts"),
+    FLAG(json, FIELD_BOOL, "false", 0, 0, NULL, "print one JSON object a line"),
+};
+static const FieldTable table = {"Operators", fields, sizeof fields / sizeof *fields};
+
+#define OPERANDS 12
+
+// One operator at one size. work: floating-point operations, or bytes that have to move, of a call.
+typedef struct Measured Measured;
+struct Measured {
+    char name[64];
+    void (*run)(Backend *be, const Measured *m);
+    double work;
+    bool bytes;
+    Tensor t[OPERANDS];
+    bool flag; // causal, or clear
+};
+
+static Tensor operand(Backend *be, Dtype dtype, int ndim, const size_t *shape) {
+    Tensor t = tensor_at(NULL, dtype, ndim, shape);
+    t.data = be->device->alloc(be, tensor_bytes(t));
+    if (!t.data) log_error("no memory for %zu bytes", tensor_bytes(t));
+    CHECK(t.data, "bench ops");
+    return t;
+}
+
+// Values in [-1, 1), the same ones each time.
+static void set_values(Backend *be, Tensor t) {
+    size_t n = tensor_count(t);
+    float *host = mem_alloc(n * sizeof *host);
+    for (size_t i = 0; i < n; i++) host[i] = (float)((i * 2654435761u >> 8) % 4096) / 2048 - 1;
+    Tensor f32 = operand(be, DTYPE_F32, t.ndim, t.shape);
+    tensor_upload(be, STREAM_COMPUTE, f32, host);
+    copy(be, t, f32);
+    backend_sync(be);
+    be->device->release(be, f32.data, tensor_bytes(f32));
+    free(host);
+}
+
+static double seconds_of_call(Backend *be, const Measured *m, double enough) {
+    const BenchTime begin = bench_now();
+    double fastest = INFINITY;
+    do {
+        BenchTime call = bench_now();
+        m->run(be, m);
+        backend_sync(be);
+        call = bench_since(call);
+        // With several threads their processor time says nothing about how well they share the work.
+        double seconds = cpu_threads(be) == 1 ? call.cpu : call.wall;
+        fastest = seconds < fastest ? seconds : fastest;
+    } while (bench_since(begin).wall < enough);
+    return fastest;
+}
+
+static void measure(Backend *be, const Measured *m, const Flags *f) {
+    if (!strstr(m->name, f->only ? f->only : "")) return;
+    double seconds = seconds_of_call(be, m, f->seconds.value), rate = bench_rate(m->work * 1e-9, seconds);
+    if (f->json)
+        bench_print_json(json_pack("{s:s, s:f, s:f, s:s}", "name", m->name, "seconds", seconds, "rate", rate,
+                                   "unit", m->bytes ? "GB/s" : "GFLOP/s"));
+    else
+        printf("%-48s %9.3f ms %9.1f %s\n", m->name, seconds * 1e3, rate, m->bytes ? "GB/s" : "GFLOP/s");
+    fflush(stdout);
+}
+
+static void release(Backend *be, Measured *m) {
+    for (size_t i = 0; i < OPERANDS; i++)
+        if (m->t[i].data) be->device->release(be, m->t[i].data, tensor_bytes(m->t[i]));
+}
+
+// ---- attention ----
+
+static void run_forward(Backend *be, const Measured *m) {
+    const Tensor *t = m->t;
+    attention_forward(be, t[0], t[1], t[2], t[3], t[4], TENSOR_NONE, TENSOR_NONE, 0.125f, m->flag);
+}
+static void run_backward(Backend *be, const Measured *m) {
+    const Tensor *t = m->t;
+    attention_backward(be, t[5], t[6], t[7], t[8], t[9], t[2], t[3], t[4], t[0], t[1], TENSOR_NONE,
+                       TENSOR_NONE, 0.125f, m->flag);
+}
+
+typedef struct AttentionSize {
+    const char *name;
+    size_t B, T, H, K, D;
+    bool causal;
+} AttentionSize;
+
+// What a query may see counts, not what is computed and then masked.
+static void measure_attention(Backend *be, const Flags *f, AttentionSize s, Dtype dtype) {
+    Measured m = {.run = run_forward, .flag = s.causal};
+    for (size_t i = 0; i < 10; i++) {
+        size_t heads = i == 3 || i == 4 || i == 6 || i == 7 ? s.K : s.H;
+        m.t[i] = i == 1 || i == 8 ? operand(be, DTYPE_F32, SHAPE(s.B, s.H, s.T))
+                                  : operand(be, dtype, SHAPE(s.B, s.T, heads, s.D));
+        if (i == 2 || i == 3 || i == 4 || i == 9) set_values(be, m.t[i]);
+    }
+    double seen = (double)(s.B * s.H) * (double)s.T * (s.causal ? (double)(s.T + 1) / 2 : (double)s.T);
+    snprintf(m.name, sizeof m.name, "attention_forward %s, %s", s.name, dtype_name(dtype));
+    m.work = 4 * (double)s.D * seen;
+    run_forward(be, &m); // o and lse, whether it is measured or not
+    measure(be, &m, f);
+    snprintf(m.name, sizeof m.name, "attention_backward %s, %s", s.name, dtype_name(dtype));
+    m.work *= 2.5, m.run = run_backward;
+    measure(be, &m, f);
+    release(be, &m);
+}
+
+// ---- where bytes count ----
+
+// a = b + scale · c by the plainest means: what the memory gives.
+static void run_triad(Backend *be, const Measured *m) {
+    float *a = (float *)m->t[0].data;
+    const float *b = (const float *)m->t[1].data, *c = (const float *)m->t[2].data;
+    size_t n = tensor_count(m->t[0]);
+#pragma omp parallel for simd num_threads(cpu_threads(be))
+    for (size_t i = 0; i < n; i++) a[i] = b[i] + 3.0f * c[i];
+}
+static void run_squares(Backend *be, const Measured *m) {
+    sum_of_squares(be, m->t[0], m->t[1]);
+}
+static void run_adamw(Backend *be, const Measured *m) {
+    const Tensor *t = m->t;
+    adamw(be, t[0], t[1], t[2], t[3], t[4], t[5], t[6], 0.9, 0.999, 1e-8f, m->flag);
+}
+static void run_cross_entropy(Backend *be, const Measured *m) {
+    cross_entropy(be, m->t[0], m->t[1], m->t[2], 1);
+}
+
+static void measure_bytes(Backend *be, const Flags *f, const char *name,
+                          void (*run)(Backend *, const Measured *), bool flag, double bytes,
+                          const Tensor *t) {
+    Measured m = {.run = run, .work = bytes, .bytes = true, .flag = flag};
+    snprintf(m.name, sizeof m.name, "%s", name);
+    memcpy(m.t, t, sizeof m.t);
+    for (size_t i = 0; i < OPERANDS; i++)
+        if (t[i].data && t[i].dtype != DTYPE_I32) set_values(be, t[i]);
+    measure(be, &m, f);
+    release(be, &m);
+}
+
+static void measure_memory(Backend *be, const Flags *f) {
+    const size_t n = f->values, rows = 128, V = f->vocabulary;
+    const double bytes = (double)n * sizeof(float);
+#define VALUES operand(be, DTYPE_F32, SHAPE(n))
+#define HYPER  operand(be, DTYPE_F32, SHAPE(3))
+#define CLIP   operand(be, DTYPE_F32, SHAPE(2))
+    measure_bytes(be, f, "triad", run_triad, false, 3 * bytes, (Tensor[OPERANDS]){VALUES, VALUES, VALUES});
+    measure_bytes(be, f, "sum_of_squares", run_squares, false, bytes,
+                  (Tensor[OPERANDS]){operand(be, DTYPE_F32, SHAPE(1)), VALUES});
+    measure_bytes(be, f, "adamw", run_adamw, false, 7 * bytes,
+                  (Tensor[OPERANDS]){VALUES, VALUES, VALUES, TENSOR_NONE, VALUES, HYPER, CLIP});
+    measure_bytes(
+        be, f, "adamw with a BF16 copy, clearing", run_adamw, true, 8.5 * bytes,
+        (Tensor[OPERANDS]){VALUES, VALUES, VALUES, operand(be, DTYPE_BF16, SHAPE(n)), VALUES, HYPER, CLIP});
+    for (int bf16 = 0; bf16 <= 1; bf16++) {
+        const Dtype dtype = bf16 ? DTYPE_BF16 : DTYPE_F32;
+        measure_bytes(be, f, bf16 ? "cross_entropy, BF16" : "cross_entropy, F32", run_cross_entropy, false,
+                      2.0 * (double)(rows * V * dtype_size(dtype)),
+                      (Tensor[OPERANDS]){operand(be, DTYPE_F32, SHAPE(rows)),
+                                         operand(be, dtype, SHAPE(rows, V)),
+                                         operand(be, DTYPE_I32, SHAPE(rows))});
+    }
+#undef VALUES
+#undef HYPER
+#undef CLIP
+}
+
+static bool measure_all(const Flags *f, Error *err) {
+    static const AttentionSize sizes[] = {{"4 x 1024, 12 heads of 64", 4, 1024, 12, 12, 64, false},
+                                          {"causal 1024, 15/5 heads of 64", 1, 1024, 15, 5, 64, true},
+                                          {"causal 4096, 15/5 heads of 64", 1, 4096, 15, 5, 64, true}};
+    Backend *be;
+    if (!backend_cpu_create(&be, f->threads, err)) return false;
+    if (!f->json) printf("%s\n", be->detail);
+    measure_memory(be, f);
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        measure_attention(be, f, sizes[i], DTYPE_F32);
+        measure_attention(be, f, sizes[i], DTYPE_BF16);
+    }
+    backend_destroy(be);
+    return true;
+}
+
+int bench_ops(int argc, char **argv) {
+    Flags f;
+    FieldSet set = {&table, &f};
+    Error err;
+    int status = EXIT_USAGE;
+    fields_set_defaults(set);
+    if (flags_parse(&set, 1, argc, argv, NULL, &err))
+        status = measure_all(&f, &err) ? EXIT_DONE : EXIT_FAILED;
+    if (status != EXIT_DONE) log_error("%s", err.text);
+    fields_free(set);
+    return status;
+}

@@ -1,0 +1,74 @@
+// Small products of BF16 matrices with sums in F32, by vdpbf16ps: each lane adds the products of a pair of
+// neighbouring values. A pair is handled as one 32-bit word. The left factor's pairs are broadcast; the right
+// factor is [pairs, columns], a whole number of vectors wide.
+#pragma once
+#include "ops/cpu/tile.h"
+
+#include <immintrin.h>
+#include <stdint.h>
+
+typedef uint32_t __attribute__((may_alias)) Pair; // two BF16 values, the first in the lower half
+
+// The pair of row i at k lies at data[i · row + k · col].
+typedef struct PairFactor {
+    const Pair *data;
+    size_t row, col;
+} PairFactor;
+
+// R rows by V vectors of c (+)= a b over K pairs, held in registers. R and V are constants where this is
+// used.
+ALWAYS_INLINE void pair_block(float *c, size_t ldc, PairFactor a, const Pair *b, size_t ldb, size_t K,
+                              bool accumulate, const size_t R, const size_t V) {
+    __m512 sum[8][2];
+    for (size_t i = 0; i < R; i++)
+        for (size_t v = 0; v < V; v++)
+            sum[i][v] = accumulate ? _mm512_loadu_ps(c + i * ldc + v * LANES) : _mm512_setzero_ps();
+#pragma GCC unroll 2
+    for (size_t k = 0; k < K; k++)
+        for (size_t i = 0; i < R; i++) {
+            __m512bh left = (__m512bh)_mm512_set1_epi32((int)a.data[i * a.row + k * a.col]);
+            for (size_t v = 0; v < V; v++)
+                sum[i][v] =
+                    _mm512_dpbf16_ps(sum[i][v], left, (__m512bh)_mm512_loadu_si512(b + k * ldb + v * LANES));
+        }
+    for (size_t i = 0; i < R; i++)
+        for (size_t v = 0; v < V; v++) _mm512_storeu_ps(c + i * ldc + v * LANES, sum[i][v]);
+}
+
+ALWAYS_INLINE void pair_rows(float *c, size_t ldc, PairFactor a, const Pair *b, size_t ldb, size_t N,
+                             size_t K, bool accumulate, const size_t R) {
+    size_t n = 0;
+    for (; n + 2 * LANES <= N; n += 2 * LANES) pair_block(c + n, ldc, a, b + n, ldb, K, accumulate, R, 2);
+    if (n < N) pair_block(c + n, ldc, a, b + n, ldb, K, accumulate, R, 1);
+}
+
+// c [M, N] = a b (+ c when accumulate) over K pairs; N is a multiple of LANES.
+static inline void pair_product(float *c, size_t ldc, PairFactor a, const Pair *b, size_t ldb, size_t M,
+                                size_t N, size_t K, bool accumulate) {
+    size_t i = 0;
+    for (; i + 8 <= M; i += 8, a.data += 8 * a.row, c += 8 * ldc)
+        pair_rows(c, ldc, a, b, ldb, N, K, accumulate, 8);
+    for (; i + 4 <= M; i += 4, a.data += 4 * a.row, c += 4 * ldc)
+        pair_rows(c, ldc, a, b, ldb, N, K, accumulate, 4);
+    for (; i < M; i++, a.data += a.row, c += ldc) pair_rows(c, ldc, a, b, ldb, N, K, accumulate, 1);
+}
+
+// The pairs (low[i], high[i]), rounded to nearest even.
+static inline __m512i pairs_of(__m512 low, __m512 high) {
+    const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23,
+                                           7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+    return _mm512_permutexvar_epi16(order, (__m512i)_mm512_cvtne2ps_pbh(high, low));
+}
+
+// 2ˣ: 2^⌊x⌋ times a least-maximum polynomial of the rest (error 8e-8). Of −infinity the rest is 0 by
+// definition of the instruction, and the result 0.
+static inline __m512 exp2_lanes(__m512 x) {
+    __m512 r = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+    __m512 p = _mm512_set1_ps(0.0018777841f);
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.0089891274f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.0558261722f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.2401538193f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.6931530237f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.9999999404f));
+    return _mm512_scalef_ps(p, x);
+}
