@@ -7,6 +7,7 @@
 #include "support/guard_backend.h"
 #include "support/reference.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -179,6 +180,137 @@ static void test_filter(void **state) {
     safetensors_close(file);
 }
 
+static const float *sorted_by; // the logits that by_falling_logit compares
+
+static int by_falling_logit(const void *a, const void *b) {
+    const uint32_t i = *(const uint32_t *)a, j = *(const uint32_t *)b;
+    if (sorted_by[i] != sorted_by[j]) return sorted_by[i] > sorted_by[j] ? -1 : 1;
+    return i < j ? -1 : 1;
+}
+
+// A vocabulary of a real size with many ties: the sampler selects, this sorts all of it.
+static void check_selection(const float *logits, const uint32_t *order, size_t V, size_t top_k, double top_p) {
+    size_t kept = V, n = 0;
+    double total = 0, cumulative = 0, sum = 0;
+    if (top_k > 0 && top_k < V)
+        for (kept = top_k; kept < V && logits[order[kept]] >= logits[order[top_k - 1]];) kept++;
+    for (size_t i = 0; i < kept; i++) total += exp(logits[order[i]] - logits[order[0]]);
+    while (n < kept && (cumulative += exp(logits[order[n]] - logits[order[0]]) / total) <= top_p) n++;
+    if (top_p < 1) kept = n ? n : 1;
+    for (size_t i = 0; i < kept; i++) sum += exp((logits[order[i]] - logits[order[0]]) / 0.7);
+    Sampler s;
+    sampler_init(&s, V);
+    sampler_filter(&s, logits, top_k, top_p, 0.7);
+    for (size_t i = 0; i < V; i++) {
+        const double expected = i < kept ? exp((logits[order[i]] - logits[order[0]]) / 0.7) / sum : 0;
+        assert_true(fabs(s.probs[order[i]] - expected) <= probability_limit * expected);
+    }
+    sampler_free(&s);
+}
+
+static void test_selection(void **state) {
+    (void)state;
+    enum { V = 49153 };
+    static const size_t top_k[] = {0, 1, 2, 50, 1000, V - 1, V, V + 5};
+    static const double top_p[] = {1.0, 0.9, 0.3, 0.0};
+    float *logits = malloc(V * sizeof *logits);
+    uint32_t *order = malloc(V * sizeof *order);
+    Random r = random_stream(3, RANDOM_TEST, 0);
+    for (uint32_t i = 0; i < V; i++) logits[i] = (float)(int)(40 * random_normal(&r)) / 8, order[i] = i;
+    sorted_by = logits;
+    qsort(order, V, sizeof *order, by_falling_logit);
+    for (size_t i = 0; i < sizeof top_k / sizeof *top_k; i++)
+        for (size_t j = 0; j < sizeof top_p / sizeof *top_p; j++)
+            check_selection(logits, order, V, top_k[i], top_p[j]);
+    free(order);
+    free(logits);
+}
+
+// ---- going on in the cache ----
+
+// A prompt in two parts gives the logits of the prompt as a whole, also where the pictures stand in the second.
+static void test_extend(void **state) {
+    (void)state;
+    Backend *be;
+    Error err;
+    if (!backend_cpu_create(&be, 1, &err)) fail_msg("%s", err.text);
+    FileList cases = golden_cases("generate", "outputs.json");
+    size_t checked = 0;
+    for (size_t i = 0; i < cases.count; i++) {
+        Case c;
+        case_open(&c, be, cases.names[i]);
+        const size_t V = c.config.lm_vocab_size, cut = 1; // in front of every picture
+        if (c.prompt.B == 1 && !c.prompt.attention_mask && c.prompt.T > cut) {
+            Generation g;
+            const Batch head = {.B = 1, .T = cut, .input_ids = c.prompt.input_ids};
+            Batch rest = c.prompt;
+            rest.input_ids += cut, rest.T -= cut;
+            if (!generation_create(&g, &c.m, 1, c.prompt.T, &err) || !generation_prefill(&g, &c.prompt, &err))
+                fail_msg("%s", err.text);
+            float *whole = malloc(V * sizeof *whole);
+            memcpy(whole, generation_logits(&g), V * sizeof *whole);
+            if (!generation_prefill(&g, &head, &err) || !generation_extend(&g, &rest, &err))
+                fail_msg("%s", err.text);
+            expect_within("logits of a prompt in two parts", largest_difference(generation_logits(&g), whole, V),
+                          logits_limit, "%s", c.name);
+            assert_false(generation_extend(&g, &head, &err)); // no room is left
+            free(whole);
+            generation_free(&g);
+            checked++;
+        }
+        case_close(&c);
+    }
+    assert_true(checked > 0);
+    file_list_free(&cases);
+    backend_destroy(be);
+}
+
+typedef struct Ending {
+    size_t row, step;
+    size_t calls;
+} Ending;
+
+static bool end_a_row(void *context, size_t step, const int32_t *tokens, bool *ended) {
+    Ending *e = context;
+    (void)tokens;
+    if (step == e->step) ended[e->row] = true;
+    e->calls++;
+    return true;
+}
+
+// A stop token and a callback end one row alone; it gives eos from then on, and the others go on as they were.
+static void test_ends(void **state) {
+    (void)state;
+    enum { EOS = 1 };
+    Backend *be;
+    Error err;
+    Case c;
+    Generation g;
+    if (!backend_cpu_create(&be, 1, &err)) fail_msg("%s", err.text);
+    case_open(&c, be, "batch_left_padded");
+    const size_t B = c.prompt.B, n = c.steps;
+    int32_t *plain = malloc(B * n * sizeof *plain), *ended = malloc(B * n * sizeof *ended);
+    size_t steps;
+    if (!generation_create(&g, &c.m, B, c.prompt.T + n, &err)) fail_msg("%s", err.text);
+    GenerateOptions o = {.max_new_tokens = n, .greedy = true};
+    Ending e = {1, 2, 0};
+    if (!generate(plain, &steps, &g, &c.prompt, &o, -1, NULL, NULL, &err) ||
+        !generate(ended, &steps, &g, &c.prompt, &o, EOS, end_a_row, &e, &err))
+        fail_msg("%s", err.text);
+    for (size_t b = 0; b < B; b++)
+        for (size_t i = 0; i < n; i++)
+            assert_int_equal(ended[b * n + i], b == e.row && i > e.step ? EOS : plain[b * n + i]);
+    assert_int_equal(e.calls, n);
+    o.stops = &plain[n + 1], o.n_stops = 1; // row 1's second token
+    if (!generate(ended, &steps, &g, &c.prompt, &o, EOS, NULL, NULL, &err)) fail_msg("%s", err.text);
+    for (size_t i = 1; i < n; i++) assert_int_equal(ended[n + i], EOS);
+    free(plain);
+    free(ended);
+    generation_free(&g);
+    case_close(&c);
+    backend_destroy(be);
+}
+
 // Draws follow the probabilities: 20000 draws, each frequency within five standard deviations.
 static void test_draw(void **state) {
     (void)state;
@@ -203,6 +335,9 @@ int main(void) {
         cmocka_unit_test(test_guard),
         cmocka_unit_test(test_filter),
         cmocka_unit_test(test_draw),
+        cmocka_unit_test(test_selection),
+        cmocka_unit_test(test_extend),
+        cmocka_unit_test(test_ends),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     print_worst_shares();

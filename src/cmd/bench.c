@@ -16,6 +16,7 @@ static const struct {
     const char *summary;
 } benches[] = {
     {"data", bench_data, "from files to batches, stage by stage and through the loader"},
+    {"decode", bench_decode, "how fast tokens come, beside how fast the machine reads memory"},
     {"ops", bench_ops, "operators one by one: GFLOP/s of attention, GB/s of what moves memory"},
     {"pack", bench_pack, "how full sequences get for given lengths of samples, and how fast"},
     {"text", bench_text, "how fast a tokenizer encodes and decodes the texts of a file"},

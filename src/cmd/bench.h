@@ -4,6 +4,7 @@
 #include <stddef.h>
 
 int bench_data(int argc, char **argv);
+int bench_decode(int argc, char **argv);
 int bench_ops(int argc, char **argv);
 int bench_pack(int argc, char **argv);
 int bench_text(int argc, char **argv);

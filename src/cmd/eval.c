@@ -87,7 +87,12 @@ static bool answer_both_ways(Scores *scores, const EvalFlags *f, Session *s, con
                              Error *err) {
     size_t tokens, tiles;
     if (!exact_match_sizes(&tokens, &tiles, q, &s->config, &s->chat, err) ||
-        !session_load(s, f->checkpoint, f->batch_size, tokens, f->batch_size * tiles, f->threads, err))
+        !session_load(s,
+                      &(SessionPlan){.batch = f->batch_size,
+                                     .positions = tokens,
+                                     .tiles = f->batch_size * tiles,
+                                     .threads = f->threads},
+                      err))
         return false;
     Answerer a = {&s->model, &s->chat, f->batch_size, f->max_new_tokens};
     for (int w = 0; w < 2; w++) {

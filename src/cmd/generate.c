@@ -1,30 +1,45 @@
-// `vlm generate`: answers to a question about pictures, from a checkpoint (nanoVLM, generate.py).
-#include "base/clock.h"
+// `vlm generate`: answers to a question about pictures, from a checkpoint (nanoVLM, generate.py), or to a
+// question alone, from a decoder.
+#include "cmd/generate.h"
+#include "base/file.h"
 #include "base/log.h"
+#include "base/pyjson.h"
+#include "cmd/answer.h"
 #include "cmd/cmd.h"
-#include "cmd/session.h"
+#include "hub/hub.h"
 
 #include <stdio.h>
 #include <string.h>
 
-typedef struct GenerateFlags {
-    char *checkpoint, *prompt, *lm_tokenizer;
-    StringList image;
-    size_t generations, max_new_tokens, threads;
-    bool greedy, verbose;
-    int top_k;
-    Number top_p, temperature;
-    uint64_t seed;
-} GenerateFlags;
-
 #define AT(field) offsetof(GenerateFlags, field)
 static const Field generate_fields[] = {
     {"checkpoint", FIELD_STRING, AT(checkpoint), NULL, 0, 0, NULL,
-     "folder with config.json and model.safetensors"},
+     "folder with config.json and model.safetensors; or, to answer without pictures, a decoder alone: a .gguf "
+     "file or a folder with a Llama model"},
+    {"hf_model", FIELD_STRING, AT(hf_model), NULL, 0, 0, NULL,
+     "the same as a name on the Hugging Face Hub, found in the local cache"},
+    {"lm_tokenizer", FIELD_STRING, AT(lm_tokenizer), NULL, 0, 0, NULL, "tokenizer instead of the model's own"},
+    {"weights", FIELD_STRING, AT(weights), "f32", 0, 0, WEIGHTS_CHOICES,
+     "what weights are kept in; f32 is exact, q8_0 takes about a quarter of it"},
     {"image", FIELD_STRING_REPEATED, AT(image), NULL, 0, 0, NULL, "picture file; may be given several times"},
-    {"prompt", FIELD_STRING, AT(prompt), "What is this?", 0, 0, NULL, "the question"},
+    {"prompt", FIELD_STRING, AT(prompt), "What is this?", 0, 0, NULL, "the question; -: all of standard input"},
+    {"prompt_file", FIELD_STRING, AT(prompt_file), NULL, 0, 0, NULL, "a file that holds the question"},
+    {"system", FIELD_STRING, AT(system), NULL, 0, 0, NULL, "system message, instead of the template's own"},
+    {"plain", FIELD_BOOL, AT(plain), "false", 0, 0, NULL,
+     "no chat template: the text of the prompt is continued"},
+    {"interactive", FIELD_BOOL, AT(interactive), "false", 0, 0, NULL,
+     "a chat: lines of standard input are turns; /help lists commands"},
+    {"context", FIELD_SIZE, AT(context), "0", 0, 1e7, NULL,
+     "most tokens of a chat, or of a prompt and answer of --batch; 0: as the model was made for, at most 4096"},
+    {"batch", FIELD_STRING, AT(batch), NULL, 0, 0, NULL,
+     "file of prompts, one JSON object a line: {\"id\", \"prompt\", \"images\": [paths]}"},
+    {"out", FIELD_STRING, AT(out), NULL, 0, 0, NULL,
+     "where --batch writes its answers, a line each; goes on behind what is there"},
+    {"batch_size", FIELD_SIZE, AT(batch_size), "4", 1, 4096, NULL, "prompts of --batch that run together"},
     {"generations", FIELD_SIZE, AT(generations), "1", 1, 1e6, NULL, "answers to print"},
     {"max_new_tokens", FIELD_SIZE, AT(max_new_tokens), "300", 1, 1e6, NULL, "most tokens of one answer"},
+    {"stop", FIELD_STRING_REPEATED, AT(stop), NULL, 0, 0, NULL,
+     "text that ends the answer and is left out; may be given several times"},
     {"greedy", FIELD_BOOL, AT(greedy), "false", 0, 0, NULL, "always the likeliest token instead of sampling"},
     {"top_k", FIELD_INT, AT(top_k), "50", -1e9, 1e9, NULL,
      "sample from the k likeliest tokens; 0 or less: from all"},
@@ -33,111 +48,176 @@ static const Field generate_fields[] = {
     {"temperature", FIELD_NUMBER, AT(temperature), "0.5", 1e-6, 1e6, NULL,
      "divides the logits before sampling"},
     {"seed", FIELD_U64, AT(seed), "0", 0, 0, NULL, "of the sampling; the same seed gives the same answers"},
-    {"lm_tokenizer", FIELD_STRING, AT(lm_tokenizer), NULL, 0, 0, NULL,
-     "tokenizer folder instead of the checkpoint's"},
     {"threads", FIELD_SIZE, AT(threads), "0", 0, 4096, NULL,
      "threads of the model; 0: one per physical core"},
-    {"verbose", FIELD_BOOL, AT(verbose), "false", 0, 0, NULL, "print speeds"},
+    {"json", FIELD_BOOL, AT(json), "false", 0, 0, NULL,
+     "one JSON object an answer: text, ids, counts, why it ended, speeds"},
+    {"logits_out", FIELD_STRING, AT(logits_out), NULL, 0, 0, NULL,
+     "safetensors file for the tokens and the logits each was chosen by"},
+    {"verbose", FIELD_BOOL, AT(verbose), "false", 0, 0, NULL, "print speeds and memory"},
 };
 static const FieldTable generate_table = {"Generation", generate_fields,
                                           sizeof generate_fields / sizeof *generate_fields};
 
-// An answer while it comes: bytes that end within a character wait for the rest of it.
-typedef struct AnswerStream {
-    const Tokenizer *tokenizer;
-    int32_t eos;
-    Int32Vec ids;
-    size_t printed; // bytes of the decoded text that are out
-} AnswerStream;
+// ---- flags as the model takes them ----
 
-// Length of the longest prefix of text[0..n) that ends on a character's border.
-static size_t whole_characters(const char *text, size_t n) {
-    for (size_t back = 1; back <= 3 && back <= n; back++) {
-        unsigned char c = (unsigned char)text[n - back];
-        if (c < 0x80) return n;
-        size_t length = c >= 0xF0 ? 4 : c >= 0xE0 ? 3 : c >= 0xC0 ? 2 : 0;
-        if (length) return back < length ? n - back : n;
-    }
-    return n;
+GenerateOptions generate_options(const GenerateFlags *f, const Session *s, uint64_t seed_offset) {
+    static int32_t end_of_turn[1];
+    end_of_turn[0] = tokenizer_token_id(s->tokenizer, "<|im_end|>");
+    return (GenerateOptions){.max_new_tokens = f->max_new_tokens,
+                             .greedy = f->greedy,
+                             .top_k = f->top_k > 0 ? (size_t)f->top_k : 0,
+                             .top_p = f->top_p.value,
+                             .temperature = f->temperature.value,
+                             .seed = f->seed + seed_offset,
+                             .stops = end_of_turn,
+                             .n_stops = end_of_turn[0] >= 0};
 }
 
-static void print_new_text(AnswerStream *s, bool last) {
+Dtype weights_dtype(const char *choice) {
+    static const struct {
+        const char *name;
+        Dtype dtype;
+    } kinds[] = {{"bf16", DTYPE_BF16}, {"q8_0", DTYPE_Q8_0}};
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
+        if (!strcmp(choice, kinds[i].name)) return kinds[i].dtype;
+    return DTYPE_F32;
+}
+
+size_t generate_context(const GenerateFlags *f, const Session *s) {
+    const size_t made_for = s->config.lm_max_position_embeddings;
+    if (f->context) return f->context;
+    return made_for < 4096 ? made_for : 4096;
+}
+
+size_t generate_tiles(const Session *s, size_t positions) {
+    return s->decoder_alone ? 0 : positions / s->config.mp_image_token_length;
+}
+
+bool pictures_add(Pictures *p, const Session *s, const char *path, Error *err) {
+    Image image;
+    if (s->decoder_alone)
+        return error_set(err, "%s: %s is a decoder alone and sees no pictures; give a vision-language checkpoint",
+                         path, s->path);
+    if (!image_load(&image, path, false, err)) return false;
+    p->items = mem_resize(p->items, (p->count + 1) * sizeof *p->items);
+    if (!picture_init(&p->items[p->count], &image, &s->config, err)) return error_prefix(err, "%s", path);
+    p->count++;
+    return true;
+}
+
+void pictures_free(Pictures *p) {
+    for (size_t i = 0; i < p->count; i++) picture_free(&p->items[i]);
+    free(p->items);
+    *p = (Pictures){0};
+}
+
+// ---- one prompt ----
+
+static bool read_all_of(FILE *in, const char *name, char **text, Error *err) {
     CharVec bytes = {0};
-    tokenizer_decode_bytes(s->tokenizer, s->ids.items, s->ids.count, true, &bytes);
-    size_t end = last ? bytes.count : whole_characters(bytes.items, bytes.count);
-    if (end > s->printed) {
-        fwrite(bytes.items + s->printed, 1, end - s->printed, stdout);
-        fflush(stdout);
-        s->printed = end;
-    }
-    vec_free(&bytes);
+    char piece[4096];
+    for (size_t n; (n = fread(piece, 1, sizeof piece, in)) > 0;) vec_extend(&bytes, piece, n);
+    vec_push(&bytes, '\0');
+    *text = bytes.items;
+    return !ferror(in) || error_set(err, "%s: cannot be read", name);
 }
 
-static bool on_token(void *context, size_t step, const int32_t *tokens) {
-    AnswerStream *s = context;
-    (void)step;
-    if (tokens[0] == s->eos) return false;
-    vec_push(&s->ids, tokens[0]);
-    print_new_text(s, false);
+// The prompt that was asked for, owned; the last line's end does not belong to it.
+static bool read_prompt(char **text, const GenerateFlags *f, Error *err) {
+    size_t size;
+    *text = NULL;
+    if (f->prompt_file) {
+        if (!file_read(text, &size, f->prompt_file, err)) return error_prefix(err, "--prompt_file");
+    } else if (strcmp(f->prompt, "-")) {
+        *text = mem_strdup(f->prompt);
+        return true;
+    } else if (!read_all_of(stdin, "standard input", text, err)) {
+        return false;
+    }
+    size = strlen(*text);
+    if (size && (*text)[size - 1] == '\n') (*text)[size - 1] = '\0';
     return true;
 }
 
-static bool load_pictures(Picture **pictures, const StringList *paths, const VLMConfig *config, Error *err) {
-    *pictures = mem_zeroed(paths->count + 1, sizeof **pictures);
-    for (size_t i = 0; i < paths->count; i++) {
-        Image image;
-        if (!image_load(&image, paths->items[i], false, err)) return false;
-        if (!picture_init(&(*pictures)[i], &image, config, err))
-            return error_prefix(err, "%s", paths->items[i]);
+static bool print_answer(Answer *a, const Generation *g, const GenerateFlags *f, size_t number, Error *err) {
+    if (f->json) {
+        json_t *o = answer_json(a);
+        json_object_set_new(o, "generation", json_integer((json_int_t)number));
+        char *line = pyjson_dump(o, -1);
+        printf("%s\n", line);
+        free(line);
+        json_decref(o);
+    } else {
+        putchar('\n');
     }
-    return true;
+    if (f->verbose) answer_log(a, g);
+    return !f->logits_out || number > 0 || answer_write_logits(a, f->logits_out, err);
 }
 
-static void free_pictures(Picture *pictures, size_t n) {
-    for (size_t i = 0; pictures && i < n; i++) picture_free(&pictures[i]);
-    free(pictures);
-}
-
-static bool answer(Session *s, Generation *g, const Prompt *prompt, const GenerateFlags *f, size_t number,
-                   Error *err) {
-    Batch batch = {.B = 1,
-                   .T = prompt->ids.count,
-                   .input_ids = prompt->ids.items,
-                   .n_tiles = prompt->n_tiles,
-                   .images = prompt->tiles};
-    GenerateOptions o = {
-        f->max_new_tokens,    f->greedy,       f->top_k > 0 ? (size_t)f->top_k : 0, f->top_p.value,
-        f->temperature.value, f->seed + number};
-    AnswerStream stream = {.tokenizer = s->tokenizer, .eos = tokenizer_eos_id(s->tokenizer)};
-    int32_t *tokens = mem_zeroed(f->max_new_tokens, sizeof *tokens);
-    size_t steps;
-    double start = clock_seconds();
-    bool ok = generate(tokens, &steps, g, &batch, &o, stream.eos, on_token, &stream, err);
-    print_new_text(&stream, true);
-    putchar('\n');
-    double seconds = clock_seconds() - start;
-    if (ok && f->verbose)
-        log_info("%zu prompt tokens, %zu new tokens in %.2f s (%.1f tokens/s)", prompt->ids.count, steps,
-                 seconds, (double)steps / seconds);
-    vec_free(&stream.ids);
-    free(tokens);
+static bool answer_prompt(Session *s, const GenerateFlags *f, const Prompt *prompt, Error *err) {
+    const SessionPlan plan = {1, prompt->ids.count, prompt->n_tiles, f->threads, weights_dtype(f->weights)};
+    Generation g = {0};
+    if (prompt->ids.count == 0) return error_set(err, "the prompt is empty");
+    bool ok = session_load(s, &plan, err) &&
+              generation_create(&g, &s->model, 1, prompt->ids.count + f->max_new_tokens, err);
+    for (size_t i = 0; ok && i < f->generations; i++) {
+        Answer a;
+        answer_init(&a, s, f, !f->json);
+        ok = answer_run(&a, &g, prompt, false, f->max_new_tokens, i, err) && print_answer(&a, &g, f, i, err);
+        answer_free(&a);
+    }
+    generation_free(&g);
     return ok;
 }
 
-static bool answer_all(const GenerateFlags *f, Error *err) {
-    Session s;
-    if (!session_open(&s, f->checkpoint, f->lm_tokenizer, err)) return false;
-    Picture *pictures = NULL;
+static bool generate_once(Session *s, const GenerateFlags *f, Error *err) {
+    const PromptForm form = {.system = f->system, .plain = f->plain};
+    Pictures pictures = {0};
     Prompt prompt = {0};
-    Generation g = {0};
-    bool ok = load_pictures(&pictures, &f->image, &s.config, err) &&
-              prompt_build(&prompt, &s.config, &s.chat, pictures, f->image.count, f->prompt, err) &&
-              session_load(&s, f->checkpoint, 1, prompt.ids.count, prompt.n_tiles, f->threads, err) &&
-              generation_create(&g, &s.model, 1, prompt.ids.count + f->max_new_tokens, err);
-    for (size_t i = 0; ok && i < f->generations; i++) ok = answer(&s, &g, &prompt, f, i, err);
-    generation_free(&g);
+    char *text = NULL;
+    bool ok = read_prompt(&text, f, err);
+    for (size_t i = 0; ok && i < f->image.count; i++) ok = pictures_add(&pictures, s, f->image.items[i], err);
+    ok = ok && prompt_build_form(&prompt, &s->config, &s->chat, pictures.items, pictures.count, text, &form, err);
+    pictures_free(&pictures);
+    ok = ok && answer_prompt(s, f, &prompt, err);
     prompt_free(&prompt);
-    free_pictures(pictures, f->image.count);
+    free(text);
+    return ok;
+}
+
+// ---- the command ----
+
+static bool check_flags(const GenerateFlags *f, Error *err) {
+    if (!f->checkpoint == !f->hf_model)
+        return error_set(err,
+                         "--checkpoint: %s; name a folder with config.json and model.safetensors, a .gguf file, "
+                         "or a model of the Hub by --hf_model",
+                         f->checkpoint ? "given together with --hf_model" : "not given");
+    if (!f->batch != !f->out)
+        return error_set(err, "--%s: not given; --batch reads prompts and --out takes the answers",
+                         f->batch ? "out" : "batch");
+    if (f->batch && f->interactive) return error_set(err, "--interactive and --batch: give one of them");
+    if (f->logits_out && (f->batch || f->interactive))
+        return error_set(err, "--logits_out: only for a single prompt, not with --%s",
+                         f->batch ? "batch" : "interactive");
+    if (f->interactive && f->plain) return error_set(err, "--plain: a chat needs its template");
+    return true;
+}
+
+static bool run(const GenerateFlags *f, Error *err) {
+    Session s;
+    char *path = NULL;
+    if (f->interactive) chat_catch_interrupts();
+    if (f->hf_model && !hub_resolve(&path, f->hf_model, err)) return error_prefix(err, "--hf_model");
+    bool ok = session_open(&s, path ? path : f->checkpoint, f->lm_tokenizer, err);
+    free(path);
+    if (!ok) return false;
+    if (s.no_chat.text[0] && f->plain) s.chat.tokenizer = s.tokenizer;
+    if (s.no_chat.text[0] && !f->plain)
+        ok = error_set(err, "%s, or use --plain: no template, the prompt's text is continued", s.no_chat.text);
+    else
+        ok = (f->interactive ? generate_chat : f->batch ? generate_batch : generate_once)(&s, f, err);
     session_close(&s);
     return ok;
 }
@@ -148,11 +228,9 @@ int cmd_generate(int argc, char **argv) {
     Error err;
     fields_set_defaults(set);
     int status = EXIT_USAGE;
-    if (!flags_parse(&set, 1, argc, argv, NULL, &err)) {
-    } else if (!f.checkpoint) {
-        error_set(&err, "--checkpoint: not given; name a folder with config.json and model.safetensors");
-    } else {
-        status = answer_all(&f, &err) ? EXIT_DONE : EXIT_FAILED;
+    if (flags_parse(&set, 1, argc, argv, NULL, &err) && check_flags(&f, &err)) {
+        if (!f.verbose) log_set_level(LOG_WARNING);
+        status = run(&f, &err) ? EXIT_DONE : EXIT_FAILED;
     }
     if (status != EXIT_DONE) log_error("%s", err.text);
     fields_free(set);

@@ -1,21 +1,31 @@
-// A checkpoint ready to answer: configuration, tokenizer, backend and weights, as `generate` and `eval` need
-// them.
+// A model ready to answer: configuration, tokenizer, backend and weights, as `generate` and `eval` need them.
+// It is a checkpoint as nanoVLM saves it, or a decoder alone (a GGUF file, or a folder with a Llama model), which
+// answers without pictures.
 #pragma once
 #include "data/prompt.h"
+#include "model/backbone.h"
 #include "model/generate.h"
 
 typedef struct Session {
     VLMConfig config;
+    char *path;
+    bool decoder_alone;
+    Backbone backbone; // the decoder alone
     Tokenizer *tokenizer;
     ChatTemplate chat;
+    Error no_chat; // why a decoder alone has no chat template, "" when it has
     Backend *be;
     Vlm model;
 } Session;
 
 // Opens configuration and tokenizer. lm_tokenizer: instead of the checkpoint's own when not NULL.
 bool session_open(Session *s, const char *checkpoint, const char *lm_tokenizer, Error *err);
-// Gets memory for prompts of up to `positions` tokens and `tiles` tiles, `batch` at a time, and loads the
-// weights.
-bool session_load(Session *s, const char *checkpoint, size_t batch, size_t positions, size_t tiles,
-                  size_t threads, Error *err);
+
+typedef struct SessionPlan {
+    size_t batch, positions, tiles; // prompts of up to so many tokens, `batch` at a time, with so many tiles in all
+    size_t threads;                 // 0: one per physical core
+    Dtype weights;                  // what matrices are kept in: F32, BF16, Q8_0
+} SessionPlan;
+// Gets memory and loads the weights.
+bool session_load(Session *s, const SessionPlan *plan, Error *err);
 void session_close(Session *s);

@@ -110,6 +110,7 @@ bool vlm_config_save(const VLMConfig *c, const char *path,
 // Fits within itself: heads divide widths, the grid divides by the shuffle factor, token counts agree, …;
 // names fields.
 bool vlm_config_check(const VLMConfig *c, Error *err);
+bool decoder_config_check(const VLMConfig *c, Error *err); // the part that a decoder alone needs
 bool train_config_check(const Config *c, Error *err);
 // --preset NAME, --config FILE and flags, in that order of precedence whatever their order in argv, over the
 // defaults; extra holds a command's own flags (table NULL when it has none). c and extra hold their defaults

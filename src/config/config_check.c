@@ -89,6 +89,10 @@ static bool check_vocabulary(const VLMConfig *c, Error *err) {
     return true;
 }
 
+bool decoder_config_check(const VLMConfig *c, Error *err) {
+    return check_language(c, err);
+}
+
 bool vlm_config_check(const VLMConfig *c, Error *err) {
     return check_vision(c, err) && check_projector(c, err) && check_language(c, err) &&
            check_vocabulary(c, err);

@@ -15,8 +15,28 @@ static bool add_picture(Prompt *p, ImageGrid *grid, const VLMConfig *c, const To
     return true;
 }
 
+static void encode(Int32Vec *ids, const ChatTemplate *chat, const CharVec *content, const PromptForm *form) {
+    ChatMessage messages[2] = {{"user", content->items, content->count}};
+    if (form->plain) {
+        tokenizer_encode(chat->tokenizer, content->items, content->count, ids);
+    } else if (form->follows) {
+        chat_encode_turn(chat, messages, ids);
+    } else if (form->system) {
+        messages[1] = messages[0];
+        messages[0] = (ChatMessage){"system", form->system, strlen(form->system)};
+        chat_encode_prompt(chat, messages, 2, ids);
+    } else {
+        chat_encode_prompt(chat, messages, 1, ids);
+    }
+}
+
 bool prompt_build(Prompt *p, const VLMConfig *c, const ChatTemplate *chat, const Picture *pictures, size_t n,
                   const char *text, Error *err) {
+    return prompt_build_form(p, c, chat, pictures, n, text, &(PromptForm){0}, err);
+}
+
+bool prompt_build_form(Prompt *p, const VLMConfig *c, const ChatTemplate *chat, const Picture *pictures,
+                       size_t n, const char *text, const PromptForm *form, Error *err) {
     *p = (Prompt){0};
     CharVec content = {0};
     ImageGrid *grids = mem_zeroed(n + 1, sizeof *grids);
@@ -27,8 +47,7 @@ bool prompt_build(Prompt *p, const VLMConfig *c, const ChatTemplate *chat, const
          (n == 0 || chat_image_string(&content, chat->tokenizer, grids, n, c->mp_image_token_length, err));
     if (ok) {
         vec_extend(&content, text, strlen(text));
-        ChatMessage message = {"user", content.items, content.count};
-        chat_encode_prompt(chat, &message, 1, &p->ids);
+        encode(&p->ids, chat, &content, form);
     }
     free(grids);
     vec_free(&content);

@@ -36,10 +36,14 @@ static bool read_config(Backbone *b, Error *err) {
 }
 
 bool backbone_open(Backbone *b, BackboneKind kind, const char *path, Error *err) {
-    *b = (Backbone){.kind = kind};
+    return backbone_open_flag(b, kind, path, options[kind], err);
+}
+
+bool backbone_open_flag(Backbone *b, BackboneKind kind, const char *path, const char *flag, Error *err) {
+    *b = (Backbone){.kind = kind, .flag = flag};
     if (weights_open(&b->weights, path, err) && read_config(b, err)) return true;
     backbone_close(b);
-    return error_prefix(err, "%s", options[kind]);
+    return error_prefix(err, "%s", flag);
 }
 
 void backbone_close(Backbone *b) {
@@ -145,7 +149,7 @@ static bool list_sources(ParamSources *s, const Backbone *b, Error *err) {
     }
     find_unknown(s, b);
     if (misfits_none(&s->misfits, weights_path(b->weights), err)) return true;
-    return error_prefix(err, "%s", options[b->kind]);
+    return error_prefix(err, "%s", b->flag);
 }
 
 bool backbone_check(const Backbone *b, Backend *be, const VLMConfig *config, const SourceRules *rules,

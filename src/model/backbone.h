@@ -9,11 +9,13 @@ typedef enum BackboneKind { BACKBONE_VISION, BACKBONE_LANGUAGE, BACKBONE_COUNT }
 typedef struct Backbone {
     BackboneKind kind;
     Weights *weights;
-    json_t *config; // config.json; of a whole SigLIP model its vision_config
+    json_t *config;   // config.json; of a whole SigLIP model its vision_config
+    const char *flag; // what named it, for messages: "--lm_model_type"; borrowed
 } Backbone;
 
 // path: a file or folder (format/weights.h). Maps the files and reads headers and config.json, nothing more.
 bool backbone_open(Backbone *b, BackboneKind kind, const char *path, Error *err);
+bool backbone_open_flag(Backbone *b, BackboneKind kind, const char *path, const char *flag, Error *err);
 void backbone_close(Backbone *b); // a zeroed one is fine
 // Sets the fields of config that the backbone decides (widths, heads, blocks, eps, rotary base, dropout, …).
 // What this model cannot express is refused, all of it in one error, with the names of the fields; so is a

@@ -138,5 +138,5 @@ bool backbone_configure(const Backbone *b, VLMConfig *config, Error *err) {
     const bool ok = misfits_none(&m, weights_path(b->weights), err);
     fields_free(ok ? target : set);
     if (ok) *config = changed;
-    return ok || error_prefix(err, "%s", b->kind == BACKBONE_VISION ? "--vit_model_type" : "--lm_model_type");
+    return ok || error_prefix(err, "%s", b->flag);
 }

@@ -1,5 +1,6 @@
 #include "model/generate.h"
 #include "base/check.h"
+#include "base/clock.h"
 #include "base/memory.h"
 
 #include <stdlib.h>
@@ -17,6 +18,7 @@ bool generation_create(Generation *g, Vlm *m, size_t B, size_t capacity, Error *
     *g = (Generation){.m = m, .B = B, .capacity = capacity, .arena = arena_measure(m->be, "generation")};
     plan(g);
     g->host_mask = mem_zeroed(B * capacity, sizeof *g->host_mask);
+    g->packed_mask = mem_zeroed(B * capacity, sizeof *g->packed_mask);
     g->host_rows = mem_zeroed(B, sizeof *g->host_rows);
     g->host_logits = mem_zeroed(B * m->config->lm_vocab_size, sizeof *g->host_logits);
     if (!arena_commit(&g->arena, err) ||
@@ -32,6 +34,7 @@ void generation_free(Generation *g) {
     kv_cache_free(&g->cache);
     if (g->arena.be) arena_release(&g->arena);
     free(g->host_mask);
+    free(g->packed_mask);
     free(g->host_rows);
     free(g->host_logits);
     *g = (Generation){0};
@@ -41,20 +44,26 @@ void generation_free(Generation *g) {
 static Tensor upload_mask(Generation *g, size_t n) {
     if (!g->has_mask) return TENSOR_NONE;
     Tensor mask = tensor_reshape(tensor_head(g->mask, g->B * n), SHAPE(g->B, n));
-    int32_t *packed = mem_alloc(g->B * n * sizeof *packed);
+    backend_sync(g->m->be); // the last upload is through
     for (size_t b = 0; b < g->B; b++)
-        memcpy(packed + b * n, g->host_mask + b * g->capacity, n * sizeof *packed);
-    tensor_upload(g->m->be, STREAM_COMPUTE, mask, packed);
-    backend_sync(g->m->be);
-    free(packed);
+        memcpy(g->packed_mask + b * n, g->host_mask + b * g->capacity, n * sizeof *g->packed_mask);
+    tensor_upload(g->m->be, STREAM_COMPUTE, mask, g->packed_mask);
     return mask;
+}
+
+static void embed(Generation *g, const Batch *batch) {
+    const double begin = clock_seconds();
+    vlm_embed(g->m);
+    if (batch->n_tiles == 0) return;
+    backend_sync(g->m->be);
+    g->vision_seconds += clock_seconds() - begin;
 }
 
 // Embeds the batch, runs the decoder over it and the cache, and fetches the logits of every last position.
 static bool advance(Generation *g, const Batch *batch, Error *err) {
     Vlm *m = g->m;
     if (!vlm_set_batch(m, batch, err)) return false;
-    vlm_embed(m);
+    embed(g, batch);
     Tensor mask = upload_mask(g, g->cache.used + batch->T);
     language_model_forward(&m->decoder, mask, &g->cache);
     for (size_t b = 0; b < g->B; b++) g->host_rows[b] = (int32_t)(b * batch->T + batch->T - 1);
@@ -83,6 +92,15 @@ bool generation_prefill(Generation *g, const Batch *prompt, Error *err) {
     return advance(g, &batch, err);
 }
 
+bool generation_extend(Generation *g, const Batch *more, Error *err) {
+    CHECK(more->B == g->B && !more->attention_mask, "%zu rows, planned for %zu", more->B, g->B);
+    if (more->T == 0) return error_set(err, "there is no new token");
+    if (g->cache.used + more->T > g->capacity)
+        return error_set(err, "%zu tokens behind %zu, but there is room for %zu", more->T, g->cache.used,
+                         g->capacity);
+    return advance(g, more, err);
+}
+
 bool generation_step(Generation *g, const int32_t *tokens, Error *err) {
     if (g->cache.used == g->capacity)
         return error_set(err, "the cache of %zu positions is full", g->capacity);
@@ -108,23 +126,36 @@ static void choose(int32_t *next, Generation *g, const GenerateOptions *o, Sampl
     }
 }
 
-// Rows that have ended give eos from then on; true when all have.
-static bool apply_eos(int32_t *next, bool *ended, size_t B, int32_t eos) {
-    size_t n_ended = 0;
+static bool is_stop(int32_t token, const GenerateOptions *o, int32_t eos) {
+    for (size_t i = 0; i < o->n_stops; i++)
+        if (token == o->stops[i]) return true;
+    return eos >= 0 && token == eos;
+}
+
+// Rows that have ended give eos from then on.
+static void apply_eos(int32_t *next, bool *ended, size_t B, const GenerateOptions *o, int32_t eos) {
     for (size_t b = 0; b < B; b++) {
-        if (ended[b])
-            next[b] = eos;
-        else
-            ended[b] = eos >= 0 && next[b] == eos;
-        n_ended += ended[b];
+        ended[b] = ended[b] || is_stop(next[b], o, eos);
+        if (ended[b]) next[b] = eos;
     }
-    return n_ended == B;
+}
+
+static bool all_ended(const bool *ended, size_t B) {
+    for (size_t b = 0; b < B; b++)
+        if (!ended[b]) return false;
+    return true;
 }
 
 bool generate(int32_t *tokens, size_t *steps, Generation *g, const Batch *prompt, const GenerateOptions *o,
               int32_t eos, TokenCallback callback, void *context, Error *err) {
     *steps = 0;
-    if (!generation_prefill(g, prompt, err)) return false;
+    return generation_prefill(g, prompt, err) &&
+           generation_run(tokens, steps, g, o, eos, callback, context, err);
+}
+
+bool generation_run(int32_t *tokens, size_t *steps, Generation *g, const GenerateOptions *o, int32_t eos,
+                    TokenCallback callback, void *context, Error *err) {
+    *steps = 0;
     size_t B = g->B, n = o->max_new_tokens;
     Sampler sampler;
     sampler_init(&sampler, g->m->config->lm_vocab_size);
@@ -135,9 +166,9 @@ bool generate(int32_t *tokens, size_t *steps, Generation *g, const Batch *prompt
     for (size_t i = 0; i < B * n; i++) tokens[i] = eos; // what stands behind the last step
     while (ok && !done && *steps < n) {
         choose(next, g, o, &sampler, streams);
-        done = apply_eos(next, ended, B, eos);
+        apply_eos(next, ended, B, o, eos);
         for (size_t b = 0; b < B; b++) tokens[b * n + *steps] = next[b];
-        if (callback && !callback(context, *steps, next)) done = true;
+        done = (callback && !callback(context, *steps, next, ended)) || all_ended(ended, B);
         if (++*steps < n && !done) ok = generation_step(g, next, err);
     }
     free(ended);

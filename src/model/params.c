@@ -171,14 +171,29 @@ static void add_blocks(Layout *l, const VLMConfig *c, bool vision) {
     }
 }
 
+// Only what linear_forward and embedding_forward read may be packed; vectors are small and stay exact.
+static Dtype kept_as(const Params *p, const Param *q) {
+    const bool matrix = q->init == INIT_WEIGHT || q->init == INIT_RESIDUAL;
+    return matrix && q->fan_in % dtype_block(p->weights) == 0 ? p->weights : DTYPE_F32;
+}
+
 static void take_all(Params *p, const bool trained[GROUP_TRAINED]) {
     for (size_t i = 0; i < p->count; i++) {
         Param *q = &p->items[i];
-        q->w = arena_take(&p->values, DTYPE_F32, q->ndim, q->shape);
+        q->w = arena_take(&p->values, kept_as(p, q), q->ndim, q->shape);
         if (q->group < GROUP_TRAINED && trained[q->group])
             q->d = arena_take(&p->gradients, DTYPE_F32, q->ndim, q->shape);
         q->product = q->w;
     }
+}
+
+static void add_pictures(Layout *l, const VLMConfig *c) {
+    Params *p = l->p;
+    ADD_ROWS(l, projector_rows, "MP", "", GROUP_MP, p);
+    if (c->vit_cls_flag) ADD_ROWS(l, cls_rows, "vision_encoder", "", GROUP_VISION, p);
+    ADD_ROWS(l, patch_rows, "vision_encoder", "", GROUP_VISION, p);
+    add_blocks(l, c, true);
+    ADD_ROWS(l, vision_norm_rows, "vision_encoder", "", GROUP_VISION, p);
 }
 
 static bool is_factor(const Params *p, const Param *q) {
@@ -207,7 +222,13 @@ void param_refresh(const Param *p, Backend *be) {
 }
 
 void params_plan(Params *p, Backend *be, const VLMConfig *c, const bool trained[GROUP_TRAINED]) {
-    *p = (Params){.tied = c->lm_tie_weights};
+    params_plan_form(p, be, c, &(ParamsForm){0}, trained);
+}
+
+void params_plan_form(Params *p, Backend *be, const VLMConfig *c, const ParamsForm *form,
+                      const bool trained[GROUP_TRAINED]) {
+    *p = (Params){
+        .tied = c->lm_tie_weights, .decoder_alone = form->decoder_alone, .weights = form->weights};
     p->values = arena_measure(be, "parameters");
     p->gradients = arena_measure(be, "gradients");
     p->products = arena_measure(be, "weights in BF16");
@@ -216,11 +237,7 @@ void params_plan(Params *p, Backend *be, const VLMConfig *c, const bool trained[
     p->decoder.blocks = mem_zeroed(c->lm_n_blocks, sizeof *p->decoder.blocks);
     Layout l = {.p = p};
     list_sizes(l.sizes, c);
-    ADD_ROWS(&l, projector_rows, "MP", "", GROUP_MP, p);
-    if (c->vit_cls_flag) ADD_ROWS(&l, cls_rows, "vision_encoder", "", GROUP_VISION, p);
-    ADD_ROWS(&l, patch_rows, "vision_encoder", "", GROUP_VISION, p);
-    add_blocks(&l, c, true);
-    ADD_ROWS(&l, vision_norm_rows, "vision_encoder", "", GROUP_VISION, p);
+    if (!form->decoder_alone) add_pictures(&l, c);
     ADD_ROWS(&l, embedding_rows, "decoder", "", GROUP_LANGUAGE, p);
     add_blocks(&l, c, false);
     ADD_ROWS(&l, decoder_norm_rows, "decoder", "", GROUP_LANGUAGE, p);

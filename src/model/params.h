@@ -35,7 +35,7 @@ typedef struct Param {
     size_t fan_in; // of weights: values summed into one output
     int ndim;
     size_t shape[TENSOR_MAX_DIMS];
-    Tensor w;       // value
+    Tensor w;       // value: F32; matrices may be kept as Params.weights says
     Tensor d;       // gradient; absent for frozen groups and buffers
     Tensor product; // what linear layers multiply by: w itself, or with Params.act BF16 a copy of it in BF16
 } Param;
@@ -52,6 +52,8 @@ typedef struct Params {
     Param *items;
     size_t count;
     bool tied;
+    bool decoder_alone; // no projector and no vision encoder
+    Dtype weights;      // what matrices are kept in: F32, BF16 or Q8_0
     Dtype act; // of the factors of products and of the activations between operators: F32 or BF16
     Arena values, gradients, products;
     // the slots
@@ -71,6 +73,13 @@ extern const char *const param_group_names[GROUP_COUNT]; // "MP", "vision", "lan
 // Lays out the table for a configuration (vlm_config_check has passed) over arenas that only measure.
 // trained[g]: gradients of group g are wanted.
 void params_plan(Params *p, Backend *be, const VLMConfig *config, const bool trained[GROUP_TRAINED]);
+// What of a model is kept, and how, when it only generates. Zeroed: all of it, in F32.
+typedef struct ParamsForm {
+    bool decoder_alone; // no projector and no vision encoder
+    Dtype weights;      // of matrices: F32, BF16, or Q8_0 where their rows are whole blocks
+} ParamsForm;
+void params_plan_form(Params *p, Backend *be, const VLMConfig *config, const ParamsForm *form,
+                      const bool trained[GROUP_TRAINED]);
 // Between params_plan and params_allocate: products in BF16, with copies of the weights they use.
 void params_plan_bf16(Params *p);
 bool params_allocate(Params *p, Error *err); // zeroed; the second run of the plan

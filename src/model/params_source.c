@@ -1,7 +1,9 @@
 #include "model/params_source.h"
+#include "base/half.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/random.h"
+#include "format/gguf_types.h"
 #include "model/positions.h"
 
 #include <stdio.h>
@@ -120,6 +122,22 @@ static bool read_piece(const Reading *r, const Piece *p, Error *err) {
     return weights_read_f32(p->values, r->sources->copies.items[p->copy].entry, p->first, p->count, err);
 }
 
+// Makes the values what the parameter keeps, where they stand: no format is wider than F32. A Q8_0 block that
+// llama.cpp made comes out as it was, because its largest number is always 127 times the scale.
+static void pack(float *values, Dtype dtype, size_t n) {
+    float block[32];
+    char *out = (char *)values;
+    if (dtype == DTYPE_BF16)
+        for (size_t i = 0; i < n; i++) {
+            const uint16_t half = bf16_from_f32(values[i]);
+            memcpy(out + 2 * i, &half, sizeof half);
+        }
+    for (size_t i = 0; dtype == DTYPE_Q8_0 && i < n; i += 32, out += dtype_bytes(dtype, 32)) {
+        memcpy(block, values + i, sizeof block);
+        gguf_encode(out, GGUF_TYPE_Q8_0, block, 32);
+    }
+}
+
 static bool finish_window(Reading *r, Error *err) {
     const ParamSources *s = r->sources;
 #pragma omp parallel for schedule(dynamic)
@@ -131,6 +149,7 @@ static bool finish_window(Reading *r, Error *err) {
 #pragma omp atomic
             r->bad[p->copy] += bad;
         }
+        pack(p->values, s->copies.items[p->copy].param->w.dtype, p->count);
     }
     for (size_t i = 0; i < r->pieces.count; i++) {
         const Piece *p = &r->pieces.items[i];
@@ -192,6 +211,7 @@ static void draw_rows(const ParamSources *s, const SourceRows *rows) {
     float *x = mem_alloc(n * sizeof *x + 1);
     Random random = random_stream(s->rules.seed, RANDOM_INIT, rows->stream);
     for (size_t i = 0; i < n; i++) x[i] = (float)(0.02 * random_normal(&random));
+    pack(x, fresh.dtype, n);
     tensor_upload(s->be, STREAM_COMPUTE, fresh, x);
     backend_sync(s->be);
     free(x);

@@ -56,11 +56,12 @@ static size_t max_rows(const VlmPlan *plan) {
 }
 
 // The first run of all plans, over arenas without memory.
-static bool measure(Vlm *m, Backend *be, const VLMConfig *config, const VlmPlan *plan, Error *err) {
+static bool measure(Vlm *m, Backend *be, const VLMConfig *config, const VlmPlan *plan, const ParamsForm *form,
+                    Error *err) {
     *m = (Vlm){.be = be, .config = config, .plan = *plan};
-    if (!vlm_config_check(config, err)) return false;
+    if (!(form->decoder_alone ? decoder_config_check : vlm_config_check)(config, err)) return false;
     if (!plan->training) memset(m->plan.trained, 0, sizeof m->plan.trained);
-    params_plan(&m->params, be, config, m->plan.trained);
+    params_plan_form(&m->params, be, config, form, m->plan.trained);
     if (plan->dtype == DTYPE_BF16) params_plan_bf16(&m->params);
     m->activations = arena_measure(be, "activations");
     vision_encoder_init(&m->vision, be, config, &m->params);
@@ -77,7 +78,12 @@ static size_t staging_bytes(const Vlm *m) {
 }
 
 bool vlm_create(Vlm *m, Backend *be, const VLMConfig *config, const VlmPlan *plan, Error *err) {
-    if (!measure(m, be, config, plan, err)) return false;
+    return vlm_create_form(m, be, config, plan, &(ParamsForm){0}, err);
+}
+
+bool vlm_create_form(Vlm *m, Backend *be, const VLMConfig *config, const VlmPlan *plan,
+                     const ParamsForm *form, Error *err) {
+    if (!measure(m, be, config, plan, form, err)) return false;
     m->staging = be->device->host_alloc(be, staging_bytes(m));
     if (params_allocate(&m->params, err) && arena_commit(&m->activations, err)) return true;
     vlm_free(m);
@@ -96,7 +102,7 @@ void vlm_free(Vlm *m) {
 
 bool vlm_measure(VlmMemory *memory, Backend *be, const VLMConfig *config, const VlmPlan *plan, Error *err) {
     Vlm m;
-    if (!measure(&m, be, config, plan, err)) return false;
+    if (!measure(&m, be, config, plan, &(ParamsForm){0}, err)) return false;
     *memory = (VlmMemory){m.params.values.used + m.params.products.used, m.params.gradients.used,
                           m.activations.used};
     vlm_free(&m);

@@ -45,6 +45,10 @@ typedef struct Vlm {
 
 // Checks the configuration, lays everything out and gets the memory; parameters are zero. config is borrowed.
 bool vlm_create(Vlm *m, Backend *be, const VLMConfig *config, const VlmPlan *plan, Error *err);
+// For generation alone: with its parameters in this form. The configuration of a decoder alone needs only the
+// fields of the decoder.
+bool vlm_create_form(Vlm *m, Backend *be, const VLMConfig *config, const VlmPlan *plan,
+                     const ParamsForm *form, Error *err);
 void vlm_free(Vlm *m);
 
 // Bytes the plan takes, without getting them.

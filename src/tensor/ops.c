@@ -57,6 +57,12 @@ static bool has_shape(Tensor t, int ndim, const size_t *shape) {
     REQUIRE(has_memory(t) && (t).dtype == (type) && tensor_is_contiguous(t), #t " is %s", describe(t).text)
 #define CHECK_F32(t) CHECK_PLAIN(t, DTYPE_F32)
 #define CHECK_I32(t) CHECK_PLAIN(t, DTYPE_I32)
+// A matrix of weights, which may be packed: its rows are whole blocks then.
+#define CHECK_WEIGHT(t)                                                                                      \
+    REQUIRE(has_memory(t) && tensor_is_contiguous(t) &&                                                      \
+                ((t).dtype == DTYPE_F32 || (t).dtype == DTYPE_BF16 || (t).dtype == DTYPE_Q8_0) &&            \
+                tensor_cols(t) % dtype_block((t).dtype) == 0,                                                \
+            #t " is %s", describe(t).text)
 #define IS_FLOAT(t)  ((t).dtype == DTYPE_F32 || (t).dtype == DTYPE_BF16)
 #define CHECK_FLOAT(t)                                                                                       \
     REQUIRE(has_memory(t) && IS_FLOAT(t) && tensor_is_contiguous(t), #t " is %s", describe(t).text)
@@ -125,7 +131,8 @@ void zero_rows(Backend *be, Tensor y, Tensor rows) {
 // ---- linear ----
 
 void linear_forward(Backend *be, Tensor y, Tensor x, Tensor w, Tensor b) {
-    CHECK_STRIDED_FLOAT(y), CHECK_STRIDED_FLOAT(x), CHECK_FLOAT(w), CHECK_LIKE(w, x), CHECK_PRODUCT(y, x);
+    CHECK_STRIDED_FLOAT(y), CHECK_STRIDED_FLOAT(x), CHECK_WEIGHT(w), CHECK_PRODUCT(y, x);
+    if (x.dtype != DTYPE_F32) CHECK_LIKE(w, x);
     CHECK_MATRIX(w, tensor_cols(y), tensor_cols(x));
     CHECK_MATRIX(y, tensor_rows(x), tensor_rows(w));
     if (tensor_exists(b)) {
@@ -312,7 +319,7 @@ void attention_backward(Backend *be, Tensor dq, Tensor dk, Tensor dv, Tensor del
 // ---- embeddings ----
 
 void embedding_forward(Backend *be, Tensor y, Tensor table, Tensor ids) {
-    CHECK_F32(y), CHECK_F32(table), CHECK_I32(ids);
+    CHECK_F32(y), CHECK_WEIGHT(table), CHECK_I32(ids);
     CHECK_MATRIX(y, tensor_count(ids), tensor_cols(table));
     if (tensor_count(y)) RUN(embedding_forward, 1, (y, table, ids));
 }

@@ -31,7 +31,8 @@ void zero_rows(Backend *be, Tensor y, Tensor rows);
 
 // ---- linear: y = x wᵀ + b ----
 // The two factors of a product are acts, and so is an assigned or accumulated y or dx, but BF16 only of BF16
-// factors; b, dw and db are F32 always. Sums are F32.
+// factors; b, dw and db are F32 always. Sums are F32. With x in F32 the w of linear_forward may also be packed,
+// BF16 or Q8_0: it is unpacked on the way, nothing else is rounded.
 // y [M, O] strided, x [M, C] strided, w [O, C], b (opt) [O]; assigned.
 void linear_forward(Backend *be, Tensor y, Tensor x, Tensor w, Tensor b);
 // dx [M, C] strided = dy w (+ dx when accumulate); dy [M, O] strided.
@@ -96,7 +97,7 @@ void attention_backward(Backend *be, Tensor dq, Tensor dk, Tensor dv, Tensor del
                         bool causal);
 
 // ---- embeddings ----
-// y [M, C] = table[ids], table [V, C], ids [M] I32; assigned.
+// y [M, C] = table[ids], table [V, C] F32, BF16 or Q8_0, ids [M] I32; assigned.
 void embedding_forward(Backend *be, Tensor y, Tensor table, Tensor ids);
 // dtable[ids[m]] += dy[m]; accumulated, in a fixed order.
 void embedding_backward(Backend *be, Tensor dtable, Tensor dy, Tensor ids);

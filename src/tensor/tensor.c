@@ -24,7 +24,7 @@ size_t tensor_count(Tensor t) {
 }
 
 size_t tensor_bytes(Tensor t) {
-    return tensor_count(t) * dtype_size(t.dtype);
+    return dtype_bytes(t.dtype, tensor_count(t));
 }
 
 size_t tensor_cols(Tensor t) {
@@ -41,7 +41,7 @@ size_t tensor_span(Tensor t) {
     if (tensor_count(t) == 0) return 0;
     size_t last = 0;
     for (int i = 0; i < t.ndim; i++) last += (t.shape[i] - 1) * t.stride[i];
-    return (last + 1) * dtype_size(t.dtype);
+    return dtype_bytes(t.dtype, last + 1);
 }
 
 bool tensor_is_contiguous(Tensor t) {
@@ -81,7 +81,7 @@ Tensor tensor_reshape(Tensor t, int ndim, const size_t *shape) {
 
 Tensor tensor_slice(Tensor t, size_t first, size_t n) {
     CHECK(first + n <= t.shape[0], "rows %zu to %zu of %zu", first, first + n, t.shape[0]);
-    t.data += first * t.stride[0] * dtype_size(t.dtype);
+    t.data += dtype_bytes(t.dtype, first * t.stride[0]);
     t.shape[0] = n;
     return t;
 }
@@ -92,7 +92,7 @@ Tensor tensor_head(Tensor t, size_t n) {
 
 Tensor tensor_columns(Tensor t, size_t first, size_t n) {
     CHECK(first + n <= tensor_cols(t), "columns %zu to %zu of %zu", first, first + n, tensor_cols(t));
-    t.data += first * dtype_size(t.dtype);
+    t.data += dtype_bytes(t.dtype, first);
     t.shape[t.ndim - 1] = n;
     return t;
 }

@@ -6,6 +6,7 @@
 #include <stdio.h>
 
 #define IM_START "<|im_start|>"
+#define IM_END   "<|im_end|>"
 
 static void append_text(CharVec *out, const char *text) {
     vec_extend(out, text, strlen(text));
@@ -20,7 +21,7 @@ static void append_header(CharVec *out, const char *role) {
 static void append_message(CharVec *out, const ChatMessage *m) {
     append_header(out, m->role);
     vec_extend(out, m->content, m->size);
-    append_text(out, "<|im_end|>\n");
+    append_text(out, IM_END "\n");
 }
 
 static bool parse_template(ChatTemplate *c, const char *from, const char *text, Error *err) {
@@ -122,9 +123,18 @@ void chat_encode_training(const ChatTemplate *c, const ChatMessage *messages, si
     free(ends);
 }
 
+void chat_encode_turn(const ChatTemplate *c, const ChatMessage *message, Int32Vec *ids) {
+    CharVec text = {0};
+    append_text(&text, IM_END "\n");
+    append_message(&text, message);
+    append_header(&text, "assistant");
+    tokenizer_encode(c->tokenizer, text.items, text.count, ids);
+    vec_free(&text);
+}
+
 void chat_encode_prompt(const ChatTemplate *c, const ChatMessage *messages, size_t n, Int32Vec *ids) {
     CharVec text = {0};
-    vec_extend(&text, c->system, c->system_size);
+    if (n == 0 || strcmp(messages[0].role, "system")) vec_extend(&text, c->system, c->system_size);
     for (size_t i = 0; i < n; i++) append_message(&text, &messages[i]);
     append_header(&text, "assistant");
     tokenizer_encode(c->tokenizer, text.items, text.count, ids);

@@ -28,8 +28,13 @@ bool chat_template_init(ChatTemplate *c, const Tokenizer *tokenizer, const char 
 // not trained, the last one IGNORE_INDEX.
 void chat_encode_training(const ChatTemplate *c, const ChatMessage *messages, size_t n, Int32Vec *ids,
                           Int32Vec *labels);
-// Appends the ids of the messages followed by "<|im_start|>assistant\n".
+// Appends the ids of the messages followed by "<|im_start|>assistant\n". A first message of the role "system"
+// takes the place of the template's own.
 void chat_encode_prompt(const ChatTemplate *c, const ChatMessage *messages, size_t n, Int32Vec *ids);
+
+// Appends what follows an answer that has not been closed: "<|im_end|>\n", the message and the header of the
+// next answer.
+void chat_encode_turn(const ChatTemplate *c, const ChatMessage *message, Int32Vec *ids);
 
 // Whether the tokenizer keeps the image token whole: several in a row give as many ids of it. An error else.
 bool chat_check_image_token(const Tokenizer *t, Error *err);

@@ -69,6 +69,7 @@ static void product(Backend *be, GemmSize size, Tensor c, bool accumulate, Opera
 }
 
 void KERNEL(linear_forward)(Backend *be, Tensor y, Tensor x, Tensor w, Tensor b) {
+    if (KERNEL(linear_by_rows)(be, y, x, w, b)) return;
     GemmSize size = {tensor_rows(y), tensor_cols(y), tensor_cols(x)};
     product(be, size, y, false, (Operand){x, false}, (Operand){w, true}, b);
 }

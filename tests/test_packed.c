@@ -1,0 +1,223 @@
+// LINK: model ops_cpu
+// Weights kept as BF16 and Q8_0: products and embeddings equal those of the same values in F32, for few rows and
+// many, at each level of instructions; a GGUF file's Q8_0 blocks are taken over bit by bit.
+#include "base/half.h"
+#include "base/random.h"
+#include "format/gguf.h"
+#include "model/backbone.h"
+#include "model/vlm.h"
+#include "ops/cpu/cpu.h"
+#include "support/golden.h"
+#include "support/op_case.h"
+
+#include <float.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define COUNT(list) (sizeof(list) / sizeof *(list))
+
+static float *draw(size_t n, uint64_t stream) {
+    float *x = malloc(n * sizeof *x + 1);
+    Random r = random_stream(4, RANDOM_TEST, stream);
+    for (size_t i = 0; i < n; i++) x[i] = (float)(2 * random_uniform(&r) - 1);
+    return x;
+}
+
+// The values packed, and made what the packed ones stand for.
+static void *pack(float *values, Dtype dtype, size_t n) {
+    void *packed = malloc(dtype_bytes(dtype, n) + 1);
+    if (dtype == DTYPE_Q8_0) {
+        gguf_encode(packed, GGUF_TYPE_Q8_0, values, n);
+        gguf_decode(values, GGUF_TYPE_Q8_0, packed, n);
+    }
+    for (size_t i = 0; dtype == DTYPE_BF16 && i < n; i++) {
+        ((uint16_t *)packed)[i] = bf16_from_f32(values[i]);
+        values[i] = f32_from_bf16(((uint16_t *)packed)[i]);
+    }
+    return packed;
+}
+
+static const Dtype dtypes[] = {DTYPE_F32, DTYPE_BF16, DTYPE_Q8_0};
+
+// |Σ x w| is at most C, so that rounding of the sum is within C epsilon; y's rows lie apart, guarded by NaN.
+static void check_linear(Backend *be, Dtype dtype, size_t M, size_t C, size_t O, bool bias) {
+    enum { GAP = 3 };
+    float *x = draw(M * C, 1), *values = draw(O * C, 2), *b = draw(O, 3), *y = malloc(M * (O + GAP) * sizeof *y);
+    void *w = dtype == DTYPE_F32 ? NULL : pack(values, dtype, O * C);
+    for (size_t i = 0; i < M * (O + GAP); i++) y[i] = NAN;
+    Tensor out = tensor_at(y, DTYPE_F32, SHAPE(M, O + GAP));
+    out = tensor_columns(out, 0, O);
+    linear_forward(be, out, tensor_at(x, DTYPE_F32, SHAPE(M, C)),
+                   tensor_at(w ? w : values, dtype, SHAPE(O, C)),
+                   bias ? tensor_at(b, DTYPE_F32, SHAPE(O)) : TENSOR_NONE);
+    for (size_t m = 0; m < M; m++) {
+        for (size_t o = 0; o < O; o++) {
+            double expected = bias ? b[o] : 0, size = fabs(expected);
+            for (size_t k = 0; k < C; k++) {
+                const double term = (double)x[m * C + k] * values[o * C + k];
+                expected += term;
+                size += fabs(term);
+            }
+            expect_within("packed product, of its terms' size", fabs(y[m * (O + GAP) + o] - expected) / size,
+                          (4 + sqrt((double)C)) * FLT_EPSILON, "%s %zu x %zu x %zu at %zu, %zu",
+                          dtype_name(dtype), M, C, O, m, o);
+        }
+        for (size_t i = O; i < O + GAP; i++) assert_true(isnan(y[m * (O + GAP) + i]));
+    }
+    free(x), free(values), free(b), free(y), free(w);
+}
+
+static Backend *backend(size_t threads) {
+    Backend *be;
+    Error err;
+    if (!backend_cpu_create(&be, threads, &err)) fail_msg("%s", err.text);
+    return be;
+}
+
+static void products(void **state) {
+    (void)state;
+    static const size_t sizes[][3] = {{1, 32, 1},   {1, 64, 5},    {1, 160, 33},  {3, 96, 130}, {8, 1056, 7},
+                                      {9, 32, 129}, {20, 1088, 3}, {33, 192, 257}}; // M, C, O
+    for (size_t threads = 1; threads <= 2; threads++) {
+        Backend *be = backend(threads);
+        for (size_t i = 0; i < COUNT(sizes); i++)
+            for (size_t d = 0; d < COUNT(dtypes); d++)
+                for (int bias = 0; bias < 2; bias++)
+                    check_linear(be, dtypes[d], sizes[i][0], sizes[i][1], sizes[i][2], bias);
+        for (size_t C = 1; C < 80; C += 13) // rows that are no multiple of anything
+            for (size_t M = 1; M < 12; M += 10) check_linear(be, DTYPE_BF16, M, C, 6, true);
+        backend_destroy(be);
+    }
+}
+
+static void embeddings(void **state) {
+    (void)state;
+    enum { V = 11, C = 96, M = 5 };
+    static int32_t ids[M] = {10, 0, 3, 3, 7};
+    Backend *be = backend(1);
+    for (size_t d = 0; d < COUNT(dtypes); d++) {
+        float *values = draw(V * C, 5), y[M * C];
+        void *table = dtypes[d] == DTYPE_F32 ? NULL : pack(values, dtypes[d], V * C);
+        embedding_forward(be, tensor_at(y, DTYPE_F32, SHAPE(M, C)),
+                          tensor_at(table ? table : values, dtypes[d], SHAPE(V, C)),
+                          tensor_at(ids, DTYPE_I32, SHAPE(M)));
+        for (size_t m = 0; m < M; m++)
+            assert_memory_equal(y + m * C, values + (size_t)ids[m] * C, C * sizeof *y);
+        free(values);
+        free(table);
+    }
+    backend_destroy(be);
+}
+
+static void block_sizes(void **state) {
+    (void)state;
+    Tensor t = tensor_at((void *)64, DTYPE_Q8_0, SHAPE(5, 64));
+    assert_int_equal(tensor_bytes(t), 5 * 2 * 34);
+    assert_int_equal(tensor_span(t), 5 * 2 * 34);
+    assert_int_equal(tensor_slice(t, 2, 1).data - t.data, 2 * 2 * 34);
+    assert_int_equal(dtype_from_name("Q8_0", 4), -1); // no format of safetensors
+}
+
+// ---- loading ----
+
+typedef struct Loaded {
+    VLMConfig config;
+    Backbone backbone;
+    Vlm model;
+} Loaded;
+
+static void load(Loaded *l, Backend *be, const char *path, Dtype weights) {
+    Error err;
+    *l = (Loaded){0};
+    fields_set_defaults((FieldSet){&vlm_config_table, &l->config});
+    if (!backbone_open(&l->backbone, BACKBONE_LANGUAGE, path, &err)) fail_msg("%s", err.text);
+    l->config.lm_vocab_size = l->config.lm_base_vocab_size = 40;
+    l->config.lm_tie_weights = !weights_find(l->backbone.weights, "lm_head.weight");
+    const VlmPlan plan = {.max_batch = 1, .max_positions = 8};
+    const ParamsForm form = {true, weights};
+    if (!backbone_configure(&l->backbone, &l->config, &err) ||
+        !vlm_create_form(&l->model, be, &l->config, &plan, &form, &err) ||
+        !backbone_load(&l->backbone, &l->model.params, be, &l->config, &(SourceRules){0}, &err))
+        fail_msg("%s", err.text);
+}
+
+static void unload(Loaded *l) {
+    vlm_free(&l->model);
+    backbone_close(&l->backbone);
+    fields_free((FieldSet){&vlm_config_table, &l->config});
+}
+
+static bool is_vector(const Param *p) {
+    return p->ndim == 1;
+}
+
+static void blocks_of_a_file(void **state) {
+    (void)state;
+    static const char path[] = "tests/golden/gguf_llama/untied_q8_0/model.gguf";
+    Backend *be = backend(1);
+    Gguf *file;
+    Loaded l;
+    Error err;
+    size_t compared = 0;
+    if (!gguf_open(&file, path, &err)) fail_msg("%s", err.text);
+    load(&l, be, path, DTYPE_Q8_0);
+    const struct {
+        const char *name, *param;
+    } tensors[] = {{"token_embd.weight", "decoder.token_embedding.weight"},
+                   {"output.weight", "decoder.head.weight"},
+                   {"blk.0.ffn_down.weight", "decoder.blocks.0.mlp.down_proj.weight"},
+                   {"blk.0.attn_v.weight", "decoder.blocks.0.attn.v_proj.weight"}};
+    for (size_t i = 0; i < COUNT(tensors); i++) {
+        const GgufTensor *t = gguf_find_tensor(file, tensors[i].name);
+        const Param *p = params_find(&l.model.params, tensors[i].param);
+        if (t->type != GGUF_TYPE_Q8_0) continue;
+        assert_int_equal(p->w.dtype, DTYPE_Q8_0);
+        assert_int_equal(tensor_bytes(p->w), t->bytes);
+        assert_memory_equal(p->w.data, t->data, t->bytes);
+        compared++;
+    }
+    assert_true(compared >= 3);
+    unload(&l);
+    gguf_close(file);
+    backend_destroy(be);
+}
+
+// Of a decoder alone nothing but the decoder is there, its vectors in F32.
+static void what_is_kept(void **state) {
+    (void)state;
+    Backend *be = backend(1);
+    size_t bytes[COUNT(dtypes)];
+    for (size_t d = 0; d < COUNT(dtypes); d++) {
+        Loaded l;
+        load(&l, be, "tests/golden/gguf_llama/tied_f32/model.gguf", dtypes[d]);
+        const Params *p = &l.model.params;
+        assert_null(p->projector);
+        assert_null(p->vision.position);
+        bytes[d] = 0;
+        for (size_t i = 0; i < p->count; i++) {
+            assert_true(p->items[i].group == GROUP_LANGUAGE || p->items[i].group == GROUP_BUFFER);
+            assert_int_equal(p->items[i].w.dtype, is_vector(&p->items[i]) ? DTYPE_F32 : dtypes[d]);
+            if (!is_vector(&p->items[i])) bytes[d] += tensor_bytes(p->items[i].w);
+        }
+        unload(&l);
+    }
+    assert_int_equal(bytes[1] * 2, bytes[0]);
+    assert_int_equal(bytes[2] * 128, bytes[0] * 34);
+    backend_destroy(be);
+}
+
+static int run_all(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(products),         cmocka_unit_test(embeddings),   cmocka_unit_test(block_sizes),
+        cmocka_unit_test(blocks_of_a_file), cmocka_unit_test(what_is_kept),
+    };
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    print_worst_shares();
+    return failed;
+}
+
+int main(int argc, char **argv) {
+    (void)argc;
+    return run_at_each_level(argv, run_all);
+}
