@@ -1,6 +1,6 @@
 // LINK: model ops_cpu
-// Weights kept as BF16 and Q8_0: products and embeddings equal those of the same values in F32, for few rows and
-// many, at each level of instructions; a GGUF file's Q8_0 blocks are taken over bit by bit.
+// Weights kept as BF16 and Q8_0: products and embeddings equal those of the same values in F32, for few rows
+// and many, at each level of instructions; a GGUF file's Q8_0 blocks are taken over bit by bit.
 #include "base/half.h"
 #include "base/random.h"
 #include "format/gguf.h"
@@ -43,7 +43,8 @@ static const Dtype dtypes[] = {DTYPE_F32, DTYPE_BF16, DTYPE_Q8_0};
 // |Σ x w| is at most C, so that rounding of the sum is within C epsilon; y's rows lie apart, guarded by NaN.
 static void check_linear(Backend *be, Dtype dtype, size_t M, size_t C, size_t O, bool bias) {
     enum { GAP = 3 };
-    float *x = draw(M * C, 1), *values = draw(O * C, 2), *b = draw(O, 3), *y = malloc(M * (O + GAP) * sizeof *y);
+    float *x = draw(M * C, 1), *values = draw(O * C, 2), *b = draw(O, 3),
+          *y = malloc(M * (O + GAP) * sizeof *y);
     void *w = dtype == DTYPE_F32 ? NULL : pack(values, dtype, O * C);
     for (size_t i = 0; i < M * (O + GAP); i++) y[i] = NAN;
     Tensor out = tensor_at(y, DTYPE_F32, SHAPE(M, O + GAP));
@@ -77,8 +78,8 @@ static Backend *backend(size_t threads) {
 
 static void products(void **state) {
     (void)state;
-    static const size_t sizes[][3] = {{1, 32, 1},   {1, 64, 5},    {1, 160, 33},  {3, 96, 130}, {8, 1056, 7},
-                                      {9, 32, 129}, {20, 1088, 3}, {33, 192, 257}}; // M, C, O
+    static const size_t sizes[][3] = {{1, 32, 1},   {1, 64, 5},   {1, 160, 33},  {3, 96, 130},
+                                      {8, 1056, 7}, {9, 32, 129}, {20, 1088, 3}, {33, 192, 257}}; // M, C, O
     for (size_t threads = 1; threads <= 2; threads++) {
         Backend *be = backend(threads);
         for (size_t i = 0; i < COUNT(sizes); i++)

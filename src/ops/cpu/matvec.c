@@ -6,8 +6,8 @@
 
 #include <string.h>
 
-// Sums that run beside one another, because an addition takes longer than a load. They follow one row: rows side by
-// side would be streams too short for the hardware to fetch ahead, at half the speed.
+// Sums that run beside one another, because an addition takes longer than a load. They follow one row: rows
+// side by side would be streams too short for the hardware to fetch ahead, at half the speed.
 enum { SUMS = 4 };
 
 typedef uint16_t HalfLanes __attribute__((vector_size(LANES * 2), aligned(2), may_alias));
@@ -87,7 +87,8 @@ static inline float dot_q8_0(const float *x, const char *block, size_t n) {
     Lanes sum[SUMS] = {0};
     size_t k = 0;
     for (; k + SUMS * Q8_VALUES <= n; k += SUMS * Q8_VALUES)
-        for (size_t i = 0; i < SUMS; i++, block += Q8_BYTES) sum[i] += block_q8_0(x + k + i * Q8_VALUES, block);
+        for (size_t i = 0; i < SUMS; i++, block += Q8_BYTES)
+            sum[i] += block_q8_0(x + k + i * Q8_VALUES, block);
     for (; k < n; k += Q8_VALUES, block += Q8_BYTES) sum[0] += block_q8_0(x + k, block);
     return sum_of_sums(sum);
 }
