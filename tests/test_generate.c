@@ -189,7 +189,8 @@ static int by_falling_logit(const void *a, const void *b) {
 }
 
 // A vocabulary of a real size with many ties: the sampler selects, this sorts all of it.
-static void check_selection(const float *logits, const uint32_t *order, size_t V, size_t top_k, double top_p) {
+static void check_selection(const float *logits, const uint32_t *order, size_t V, size_t top_k,
+                            double top_p) {
     size_t kept = V, n = 0;
     double total = 0, cumulative = 0, sum = 0;
     if (top_k > 0 && top_k < V)
@@ -228,7 +229,8 @@ static void test_selection(void **state) {
 
 // ---- going on in the cache ----
 
-// A prompt in two parts gives the logits of the prompt as a whole, also where the pictures stand in the second.
+// A prompt in two parts gives the logits of the prompt as a whole, also where the pictures stand in the
+// second.
 static void test_extend(void **state) {
     (void)state;
     Backend *be;
@@ -251,8 +253,8 @@ static void test_extend(void **state) {
             memcpy(whole, generation_logits(&g), V * sizeof *whole);
             if (!generation_prefill(&g, &head, &err) || !generation_extend(&g, &rest, &err))
                 fail_msg("%s", err.text);
-            expect_within("logits of a prompt in two parts", largest_difference(generation_logits(&g), whole, V),
-                          logits_limit, "%s", c.name);
+            expect_within("logits of a prompt in two parts",
+                          largest_difference(generation_logits(&g), whole, V), logits_limit, "%s", c.name);
             assert_false(generation_extend(&g, &head, &err)); // no room is left
             free(whole);
             generation_free(&g);
@@ -278,7 +280,8 @@ static bool end_a_row(void *context, size_t step, const int32_t *tokens, bool *e
     return true;
 }
 
-// A stop token and a callback end one row alone; it gives eos from then on, and the others go on as they were.
+// A stop token and a callback end one row alone; it gives eos from then on, and the others go on as they
+// were.
 static void test_ends(void **state) {
     (void)state;
     enum { EOS = 1 };
@@ -331,12 +334,8 @@ static void test_draw(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_cpu),
-        cmocka_unit_test(test_guard),
-        cmocka_unit_test(test_filter),
-        cmocka_unit_test(test_draw),
-        cmocka_unit_test(test_selection),
-        cmocka_unit_test(test_extend),
+        cmocka_unit_test(test_cpu),  cmocka_unit_test(test_guard),     cmocka_unit_test(test_filter),
+        cmocka_unit_test(test_draw), cmocka_unit_test(test_selection), cmocka_unit_test(test_extend),
         cmocka_unit_test(test_ends),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);

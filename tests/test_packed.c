@@ -1,6 +1,6 @@
 // LINK: model ops_cpu
-// Weights kept as BF16 and Q8_0: products and embeddings equal those of the same values in F32, for few rows and
-// many, at each level of instructions; a GGUF file's Q8_0 blocks are taken over bit by bit.
+// Weights kept as BF16 and Q8_0: products and embeddings equal those of the same values in F32, for few rows
+// and many, at each level of instructions; a GGUF file's Q8_0 blocks are taken over bit by bit.
 #include "base/half.h"
 #include "base/random.h"
 #include "format/gguf.h"
@@ -40,10 +40,26 @@ static void *pack(float *values, Dtype dtype, size_t n) {
 
 static const Dtype dtypes[] = {DTYPE_F32, DTYPE_BF16, DTYPE_Q8_0};
 
-// |Σ x w| is at most C, so that rounding of the sum is within C epsilon; y's rows lie apart, guarded by NaN.
+// What rounding may do to Σ x w, whose terms have the sizes given: that of sums, and with Q8_0 that of x to
+// 16 bits of each block.
+static double allowed(Dtype dtype, const float *x, const float *w, size_t C, double size) {
+    double rounded = 0;
+    for (size_t k = 0; dtype == DTYPE_Q8_0 && k < C; k += 32) {
+        double largest = 0, sum = 0;
+        for (size_t i = k; i < k + 32; i++) {
+            largest = fmax(largest, fabs(x[i]));
+            sum += fabs(w[i]);
+        }
+        rounded += largest * sum * 0x1p-16;
+    }
+    return (4 + sqrt((double)C)) * FLT_EPSILON * size + rounded;
+}
+
+// y's rows lie apart, guarded by NaN.
 static void check_linear(Backend *be, Dtype dtype, size_t M, size_t C, size_t O, bool bias) {
     enum { GAP = 3 };
-    float *x = draw(M * C, 1), *values = draw(O * C, 2), *b = draw(O, 3), *y = malloc(M * (O + GAP) * sizeof *y);
+    float *x = draw(M * C, 1), *values = draw(O * C, 2), *b = draw(O, 3),
+          *y = malloc(M * (O + GAP) * sizeof *y);
     void *w = dtype == DTYPE_F32 ? NULL : pack(values, dtype, O * C);
     for (size_t i = 0; i < M * (O + GAP); i++) y[i] = NAN;
     Tensor out = tensor_at(y, DTYPE_F32, SHAPE(M, O + GAP));
@@ -59,9 +75,9 @@ static void check_linear(Backend *be, Dtype dtype, size_t M, size_t C, size_t O,
                 expected += term;
                 size += fabs(term);
             }
-            expect_within("packed product, of its terms' size", fabs(y[m * (O + GAP) + o] - expected) / size,
-                          (4 + sqrt((double)C)) * FLT_EPSILON, "%s %zu x %zu x %zu at %zu, %zu",
-                          dtype_name(dtype), M, C, O, m, o);
+            const double limit = allowed(dtype, x + m * C, values + o * C, C, size);
+            expect_within(dtype_name(dtype), fabs(y[m * (O + GAP) + o] - expected) / limit, 1,
+                          "%zu x %zu x %zu at %zu, %zu", M, C, O, m, o);
         }
         for (size_t i = O; i < O + GAP; i++) assert_true(isnan(y[m * (O + GAP) + i]));
     }
@@ -77,8 +93,8 @@ static Backend *backend(size_t threads) {
 
 static void products(void **state) {
     (void)state;
-    static const size_t sizes[][3] = {{1, 32, 1},   {1, 64, 5},    {1, 160, 33},  {3, 96, 130}, {8, 1056, 7},
-                                      {9, 32, 129}, {20, 1088, 3}, {33, 192, 257}}; // M, C, O
+    static const size_t sizes[][3] = {{1, 32, 1},   {1, 64, 5},   {1, 160, 33},  {3, 96, 130},
+                                      {8, 1056, 7}, {9, 32, 129}, {20, 1088, 3}, {33, 192, 257}}; // M, C, O
     for (size_t threads = 1; threads <= 2; threads++) {
         Backend *be = backend(threads);
         for (size_t i = 0; i < COUNT(sizes); i++)
@@ -89,6 +105,25 @@ static void products(void **state) {
             for (size_t M = 1; M < 12; M += 10) check_linear(be, DTYPE_BF16, M, C, 6, true);
         backend_destroy(be);
     }
+}
+
+// A value that is not finite must not be rounded away.
+static void not_finite(void **state) {
+    (void)state;
+    enum { C = 64 };
+    Backend *be = backend(1);
+    const float bad[] = {NAN, INFINITY, -INFINITY};
+    for (size_t d = 0; d < COUNT(dtypes); d++)
+        for (size_t i = 0; i < COUNT(bad); i++) {
+            float *x = draw(C, 1), *values = draw(C, 2), y = 0;
+            void *w = dtypes[d] == DTYPE_F32 ? NULL : pack(values, dtypes[d], C);
+            x[40] = bad[i];
+            linear_forward(be, tensor_at(&y, DTYPE_F32, SHAPE(1, 1)), tensor_at(x, DTYPE_F32, SHAPE(1, C)),
+                           tensor_at(w ? w : values, dtypes[d], SHAPE(1, C)), TENSOR_NONE);
+            assert_false(isfinite(y));
+            free(x), free(values), free(w);
+        }
+    backend_destroy(be);
 }
 
 static void embeddings(void **state) {
@@ -209,8 +244,8 @@ static void what_is_kept(void **state) {
 
 static int run_all(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(products),         cmocka_unit_test(embeddings),   cmocka_unit_test(block_sizes),
-        cmocka_unit_test(blocks_of_a_file), cmocka_unit_test(what_is_kept),
+        cmocka_unit_test(products),    cmocka_unit_test(not_finite),       cmocka_unit_test(embeddings),
+        cmocka_unit_test(block_sizes), cmocka_unit_test(blocks_of_a_file), cmocka_unit_test(what_is_kept),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     print_worst_shares();

@@ -2,6 +2,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "format/safetensors.h"
+#include "text/unicode.h"
 
 #include <stdatomic.h>
 #include <stdio.h>
@@ -68,8 +69,11 @@ bool answer_append(CharVec *text, const Tokenizer *t, int32_t id, const StringLi
 
 static void print_up_to(Answer *a, size_t end) {
     if (!a->echo || end <= a->printed) return;
-    fwrite(a->text.items + a->printed, 1, end - a->printed, stdout);
+    CharVec shown = {0};
+    utf8_append_lossy(&shown, a->text.items + a->printed, end - a->printed);
+    fwrite(shown.items, 1, shown.count, stdout);
     fflush(stdout);
+    vec_free(&shown);
     a->printed = end;
 }
 
@@ -103,8 +107,8 @@ static bool prefill(Generation *g, const Prompt *prompt, bool follows, Error *er
     return follows ? generation_extend(g, &batch, err) : generation_prefill(g, &batch, err);
 }
 
-bool answer_run(Answer *a, Generation *g, const Prompt *prompt, bool follows, size_t limit, uint64_t seed_offset,
-                Error *err) {
+bool answer_run(Answer *a, Generation *g, const Prompt *prompt, bool follows, size_t limit,
+                uint64_t seed_offset, Error *err) {
     GenerateOptions o = generate_options(a->flags, a->session, seed_offset);
     const int32_t eos = tokenizer_eos_id(a->session->tokenizer);
     const double vision = g->vision_seconds, begin = clock_seconds();
@@ -136,15 +140,22 @@ static double decode_rate(const Answer *a) {
     return a->ids.count > 1 ? rate(a->ids.count - 1, a->decode_seconds) : 0;
 }
 
+json_t *answer_fields(const Int32Vec *ids, const CharVec *text, size_t prompt_tokens, const char *finish) {
+    CharVec shown = {0};
+    json_t *list = json_array(), *o = json_object();
+    utf8_append_lossy(&shown, text->items, text->count);
+    for (size_t i = 0; i < ids->count; i++) json_array_append_new(list, json_integer(ids->items[i]));
+    json_object_set_new(o, "text", json_stringn(shown.items ? shown.items : "", shown.count));
+    json_object_set_new(o, "ids", list);
+    json_object_set_new(o, "prompt_tokens", json_integer((json_int_t)prompt_tokens));
+    json_object_set_new(o, "new_tokens", json_integer((json_int_t)ids->count));
+    json_object_set_new(o, "finish", json_string(finish));
+    vec_free(&shown);
+    return o;
+}
+
 json_t *answer_json(const Answer *a) {
-    char *text = tokenizer_decode(a->session->tokenizer, a->ids.items, a->ids.count, true);
-    if (!strcmp(a->finish, "stop_text")) text[strlen(text) < a->text.count ? strlen(text) : a->text.count] = 0;
-    json_t *ids = json_array();
-    for (size_t i = 0; i < a->ids.count; i++) json_array_append_new(ids, json_integer(a->ids.items[i]));
-    json_t *o = json_pack("{s:s, s:o, s:I, s:I, s:s}", "text", text, "ids", ids, "prompt_tokens",
-                          (json_int_t)a->prompt_tokens, "new_tokens", (json_int_t)a->ids.count, "finish",
-                          a->finish);
-    free(text);
+    json_t *o = answer_fields(&a->ids, &a->text, a->prompt_tokens, a->finish);
     const struct {
         const char *key;
         double value;
@@ -173,8 +184,8 @@ void answer_log(const Answer *a, const Generation *g) {
     const double mib = 1048576.0;
     log_info("%zu prompt tokens in %.3f s (%.1f tokens/s, of that pictures %.3f s), %zu new tokens in %.3f s "
              "(%.1f tokens/s), ended by %s",
-             a->prompt_tokens, a->prefill_seconds, rate(a->prompt_tokens, a->prefill_seconds), a->vision_seconds,
-             a->ids.count, a->decode_seconds, decode_rate(a), a->finish);
+             a->prompt_tokens, a->prefill_seconds, rate(a->prompt_tokens, a->prefill_seconds),
+             a->vision_seconds, a->ids.count, a->decode_seconds, decode_rate(a), a->finish);
     log_info("memory: weights %.1f MiB (%s), cache %.1f MiB for %zu positions, %.1f MiB resident at most",
              (double)g->m->params.values.size / mib, dtype_name(g->m->params.weights),
              (double)g->cache.arena.size / mib, g->capacity, peak_memory());

@@ -1,5 +1,5 @@
-// `vlm bench decode`: tokens a second of one sequence, and what share that is of the speed at which this machine
-// reads memory, measured in the same run: each token reads every weight once.
+// `vlm bench decode`: tokens a second of one sequence, and what share that is of the speed at which this
+// machine reads memory, measured in the same run: each token reads every weight once.
 #include "base/log.h"
 #include "cmd/bench.h"
 #include "cmd/cmd.h"
@@ -19,16 +19,19 @@ typedef struct DecodeFlags {
 static const Field decode_fields[] = {
     {"checkpoint", FIELD_STRING, AT(checkpoint), NULL, 0, 0, NULL,
      "checkpoint folder, .gguf file or folder with a Llama model"},
-    {"lm_tokenizer", FIELD_STRING, AT(lm_tokenizer), NULL, 0, 0, NULL, "tokenizer instead of the model's own"},
+    {"lm_tokenizer", FIELD_STRING, AT(lm_tokenizer), NULL, 0, 0, NULL,
+     "tokenizer instead of the model's own"},
     {"weights", FIELD_STRING, AT(weights), "f32", 0, 0, WEIGHTS_CHOICES, "what weights are kept in"},
-    {"prompt_tokens", FIELD_SIZE, AT(prompt_tokens), "64", 1, 1e6, NULL, "tokens in front, one prefill a repeat"},
+    {"prompt_tokens", FIELD_SIZE, AT(prompt_tokens), "64", 1, 1e6, NULL,
+     "tokens in front, one prefill a repeat"},
     {"tokens", FIELD_SIZE, AT(tokens), "32", 1, 1e6, NULL, "tokens a repeat"},
     {"repeats", FIELD_SIZE, AT(repeats), "5", 1, 1e4, NULL, "the fastest of so many counts"},
     {"threads", FIELD_SIZE, AT(threads), "1", 0, 4096, NULL, "threads; 0: one per physical core"},
     {"stream_mib", FIELD_SIZE, AT(stream_mib), "256", 1, 1e6, NULL, "memory that is read for comparison"},
     {"json", FIELD_BOOL, AT(json), "false", 0, 0, NULL, "print one JSON object"},
 };
-static const FieldTable decode_table = {"Decoding", decode_fields, sizeof decode_fields / sizeof *decode_fields};
+static const FieldTable decode_table = {"Decoding", decode_fields,
+                                        sizeof decode_fields / sizeof *decode_fields};
 
 typedef struct Timings { // seconds, the least of all repeats; of processor time, divided by the threads
     double stream, prefill, token;
@@ -82,7 +85,8 @@ static bool measure(Timings *t, Session *s, const DecodeFlags *f, Error *err) {
     int32_t *ids = mem_alloc(f->prompt_tokens * sizeof *ids);
     Generation g = {0};
     for (size_t i = 0; i < words; i++) memory[i] = i;
-    for (size_t i = 0; i < f->prompt_tokens; i++) ids[i] = (int32_t)((i * 7919 + 11) % s->config.lm_vocab_size);
+    for (size_t i = 0; i < f->prompt_tokens; i++)
+        ids[i] = (int32_t)((i * 7919 + 11) % s->config.lm_vocab_size);
     bool ok = generation_create(&g, &s->model, 1, f->prompt_tokens + f->tokens, err);
     for (size_t i = 0; ok && i < f->repeats; i++) {
         const BenchTime begin = bench_now();
@@ -111,12 +115,11 @@ static void report(const Timings *t, const Session *s, const DecodeFlags *f) {
                stream > 0 ? 100 * gigabytes / stream : 0);
         return;
     }
-    bench_print_json(json_pack("{s:s, s:i, s:f, s:f, s:I, s:f, s:f}", "weights",
-                               dtype_name(s->model.params.weights), "threads", cpu_threads(s->be),
-                               "prefill_tokens_per_second", bench_rate((double)f->prompt_tokens, t->prefill),
-                               "decode_tokens_per_second", bench_rate(1, t->token), "bytes_per_token",
-                               (json_int_t)bytes, "decode_gb_per_second", gigabytes, "stream_gb_per_second",
-                               stream));
+    bench_print_json(json_pack(
+        "{s:s, s:i, s:f, s:f, s:I, s:f, s:f}", "weights", dtype_name(s->model.params.weights), "threads",
+        cpu_threads(s->be), "prefill_tokens_per_second", bench_rate((double)f->prompt_tokens, t->prefill),
+        "decode_tokens_per_second", bench_rate(1, t->token), "bytes_per_token", (json_int_t)bytes,
+        "decode_gb_per_second", gigabytes, "stream_gb_per_second", stream));
 }
 
 static bool run(const DecodeFlags *f, Error *err) {

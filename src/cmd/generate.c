@@ -14,15 +14,18 @@
 #define AT(field) offsetof(GenerateFlags, field)
 static const Field generate_fields[] = {
     {"checkpoint", FIELD_STRING, AT(checkpoint), NULL, 0, 0, NULL,
-     "folder with config.json and model.safetensors; or, to answer without pictures, a decoder alone: a .gguf "
+     "folder with config.json and model.safetensors; or, to answer without pictures, a decoder alone: a "
+     ".gguf "
      "file or a folder with a Llama model"},
     {"hf_model", FIELD_STRING, AT(hf_model), NULL, 0, 0, NULL,
      "the same as a name on the Hugging Face Hub, found in the local cache"},
-    {"lm_tokenizer", FIELD_STRING, AT(lm_tokenizer), NULL, 0, 0, NULL, "tokenizer instead of the model's own"},
+    {"lm_tokenizer", FIELD_STRING, AT(lm_tokenizer), NULL, 0, 0, NULL,
+     "tokenizer instead of the model's own"},
     {"weights", FIELD_STRING, AT(weights), "f32", 0, 0, WEIGHTS_CHOICES,
      "what weights are kept in; f32 is exact, q8_0 takes about a quarter of it"},
     {"image", FIELD_STRING_REPEATED, AT(image), NULL, 0, 0, NULL, "picture file; may be given several times"},
-    {"prompt", FIELD_STRING, AT(prompt), "What is this?", 0, 0, NULL, "the question; -: all of standard input"},
+    {"prompt", FIELD_STRING, AT(prompt), "What is this?", 0, 0, NULL,
+     "the question; -: all of standard input"},
     {"prompt_file", FIELD_STRING, AT(prompt_file), NULL, 0, 0, NULL, "a file that holds the question"},
     {"system", FIELD_STRING, AT(system), NULL, 0, 0, NULL, "system message, instead of the template's own"},
     {"plain", FIELD_BOOL, AT(plain), "false", 0, 0, NULL,
@@ -30,7 +33,8 @@ static const Field generate_fields[] = {
     {"interactive", FIELD_BOOL, AT(interactive), "false", 0, 0, NULL,
      "a chat: lines of standard input are turns; /help lists commands"},
     {"context", FIELD_SIZE, AT(context), "0", 0, 1e7, NULL,
-     "most tokens of a chat, or of a prompt and answer of --batch; 0: as the model was made for, at most 4096"},
+     "most tokens of a chat, or of a prompt and answer of --batch; 0: as the model was made for, at most "
+     "4096"},
     {"batch", FIELD_STRING, AT(batch), NULL, 0, 0, NULL,
      "file of prompts, one JSON object a line: {\"id\", \"prompt\", \"images\": [paths]}"},
     {"out", FIELD_STRING, AT(out), NULL, 0, 0, NULL,
@@ -97,7 +101,8 @@ size_t generate_tiles(const Session *s, size_t positions) {
 bool pictures_add(Pictures *p, const Session *s, const char *path, Error *err) {
     Image image;
     if (s->decoder_alone)
-        return error_set(err, "%s: %s is a decoder alone and sees no pictures; give a vision-language checkpoint",
+        return error_set(err,
+                         "%s: %s is a decoder alone and sees no pictures; give a vision-language checkpoint",
                          path, s->path);
     if (!image_load(&image, path, false, err)) return false;
     p->items = mem_resize(p->items, (p->count + 1) * sizeof *p->items);
@@ -178,7 +183,8 @@ static bool generate_once(Session *s, const GenerateFlags *f, Error *err) {
     char *text = NULL;
     bool ok = read_prompt(&text, f, err);
     for (size_t i = 0; ok && i < f->image.count; i++) ok = pictures_add(&pictures, s, f->image.items[i], err);
-    ok = ok && prompt_build_form(&prompt, &s->config, &s->chat, pictures.items, pictures.count, text, &form, err);
+    ok = ok &&
+         prompt_build_form(&prompt, &s->config, &s->chat, pictures.items, pictures.count, text, &form, err);
     pictures_free(&pictures);
     ok = ok && answer_prompt(s, f, &prompt, err);
     prompt_free(&prompt);
@@ -190,10 +196,11 @@ static bool generate_once(Session *s, const GenerateFlags *f, Error *err) {
 
 static bool check_flags(const GenerateFlags *f, Error *err) {
     if (!f->checkpoint == !f->hf_model)
-        return error_set(err,
-                         "--checkpoint: %s; name a folder with config.json and model.safetensors, a .gguf file, "
-                         "or a model of the Hub by --hf_model",
-                         f->checkpoint ? "given together with --hf_model" : "not given");
+        return error_set(
+            err,
+            "--checkpoint: %s; name a folder with config.json and model.safetensors, a .gguf file, "
+            "or a model of the Hub by --hf_model",
+            f->checkpoint ? "given together with --hf_model" : "not given");
     if (!f->batch != !f->out)
         return error_set(err, "--%s: not given; --batch reads prompts and --out takes the answers",
                          f->batch ? "out" : "batch");
@@ -215,7 +222,8 @@ static bool run(const GenerateFlags *f, Error *err) {
     if (!ok) return false;
     if (s.no_chat.text[0] && f->plain) s.chat.tokenizer = s.tokenizer;
     if (s.no_chat.text[0] && !f->plain)
-        ok = error_set(err, "%s, or use --plain: no template, the prompt's text is continued", s.no_chat.text);
+        ok =
+            error_set(err, "%s, or use --plain: no template, the prompt's text is continued", s.no_chat.text);
     else
         ok = (f->interactive ? generate_chat : f->batch ? generate_batch : generate_once)(&s, f, err);
     session_close(&s);

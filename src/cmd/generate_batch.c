@@ -1,9 +1,10 @@
-// `vlm generate --batch FILE --out FILE`: prompts from a file, answered in left-padded batches. An answer is a line
-// of --out, in the order of the prompts; a prompt that cannot be answered gets a line that says why.
+// `vlm generate --batch FILE --out FILE`: prompts from a file, answered in left-padded batches. An answer is
+// a line of --out, in the order of the prompts; a prompt that cannot be answered gets a line that says why.
 #include "base/file.h"
 #include "base/log.h"
 #include "base/pyjson.h"
 #include "cmd/answer.h"
+#include "text/unicode.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -65,8 +66,8 @@ static bool check_length(const Job *j, const Prompt *p, Error *err) {
     const size_t needed = p->ids.count + j->f->max_new_tokens;
     if (p->ids.count == 0) return error_set(err, "the prompt is empty");
     if (needed <= j->context) return true;
-    return error_set(err, "the prompt has %zu tokens, with max_new_tokens %zu more than --context %zu", p->ids.count,
-                     j->f->max_new_tokens, j->context);
+    return error_set(err, "the prompt has %zu tokens, with max_new_tokens %zu more than --context %zu",
+                     p->ids.count, j->f->max_new_tokens, j->context);
 }
 
 static bool build_item(Item *item, const Job *j, const json_t *o, Error *err) {
@@ -77,8 +78,8 @@ static bool build_item(Item *item, const Job *j, const json_t *o, Error *err) {
     if (json_object_get(o, "id")) item->id = json_incref(json_object_get(o, "id"));
     if (!text) return error_set(err, "prompt is missing or no text");
     const bool ok = add_images(&pictures, j->s, json_object_get(o, "images"), err) &&
-                    prompt_build_form(&item->prompt, &j->s->config, &j->s->chat, pictures.items, pictures.count,
-                                      text, &form, err) &&
+                    prompt_build_form(&item->prompt, &j->s->config, &j->s->chat, pictures.items,
+                                      pictures.count, text, &form, err) &&
                     check_length(j, &item->prompt, err);
     pictures_free(&pictures);
     return ok;
@@ -88,8 +89,8 @@ static void read_item(Item *item, const Job *j, size_t size) {
     json_error_t where;
     json_t *o = json_loadb(j->buffer, size, 0, &where);
     *item = (Item){.line = j->line, .finish = "length"};
-    const bool ok =
-        o ? build_item(item, j, o, &item->err) : error_set(&item->err, "column %d: %s", where.column, where.text);
+    const bool ok = o ? build_item(item, j, o, &item->err)
+                      : error_set(&item->err, "column %d: %s", where.column, where.text);
     if (!ok) error_prefix(&item->err, "%s: line %zu", j->f->batch, j->line);
     json_decref(o);
 }
@@ -156,8 +157,9 @@ static bool answer_batch(Job *j, Error *err) {
     if (j->n_rows == 0) return true;
     Batch b = join(j);
     int32_t *tokens = mem_alloc(b.B * o.max_new_tokens * sizeof *tokens);
-    const bool ok = generation_create(&g, &j->s->model, b.B, b.T + o.max_new_tokens, err) &&
-                    generate(tokens, &steps, &g, &b, &o, tokenizer_eos_id(j->s->tokenizer), on_tokens, j, err);
+    const bool ok =
+        generation_create(&g, &j->s->model, b.B, b.T + o.max_new_tokens, err) &&
+        generate(tokens, &steps, &g, &b, &o, tokenizer_eos_id(j->s->tokenizer), on_tokens, j, err);
     generation_free(&g);
     free(tokens);
     free(b.input_ids);
@@ -168,23 +170,19 @@ static bool answer_batch(Job *j, Error *err) {
 
 // ---- writing ----
 
-static json_t *item_json(const Item *item, const Session *s) {
-    json_t *o = json_object(), *ids = json_array();
+static json_t *item_json(const Item *item) {
+    json_t *o = json_object(), *fields;
     json_object_set(o, "id", item->id ? item->id : json_null());
     if (item->err.text[0]) {
-        json_object_set_new(o, "error", json_string(item->err.text));
-        json_decref(ids);
+        CharVec text = {0}; // a long message may end within a character
+        utf8_append_lossy(&text, item->err.text, strlen(item->err.text));
+        json_object_set_new(o, "error", json_stringn(text.items, text.count));
+        vec_free(&text);
         return o;
     }
-    char *text = tokenizer_decode(s->tokenizer, item->ids.items, item->ids.count, true);
-    if (!strcmp(item->finish, "stop_text") && item->text.count < strlen(text)) text[item->text.count] = '\0';
-    for (size_t i = 0; i < item->ids.count; i++) json_array_append_new(ids, json_integer(item->ids.items[i]));
-    json_object_set_new(o, "text", json_string(text));
-    json_object_set_new(o, "ids", ids);
-    json_object_set_new(o, "prompt_tokens", json_integer((json_int_t)item->prompt.ids.count));
-    json_object_set_new(o, "new_tokens", json_integer((json_int_t)item->ids.count));
-    json_object_set_new(o, "finish", json_string(item->finish));
-    free(text);
+    fields = answer_fields(&item->ids, &item->text, item->prompt.ids.count, item->finish);
+    json_object_update(o, fields);
+    json_decref(fields);
     return o;
 }
 
@@ -201,7 +199,7 @@ static void free_items(Job *j) {
 
 static bool write_batch(Job *j, Error *err) {
     for (size_t i = 0; i < j->count; i++) {
-        json_t *o = item_json(&j->items[i], j->s);
+        json_t *o = item_json(&j->items[i]);
         char *line = pyjson_dump(o, -1);
         fprintf(j->out, "%s\n", line);
         free(line);

@@ -1,5 +1,5 @@
-// `vlm generate --interactive`: a chat. Lines of standard input are turns or commands. Keys and values of what was
-// said stay in the cache, so that each turn runs only its own tokens.
+// `vlm generate --interactive`: a chat. Lines of standard input are turns or commands. Keys and values of
+// what was said stay in the cache, so that each turn runs only its own tokens.
 #include "base/log.h"
 #include "base/check.h"
 #include "base/pyjson.h"
@@ -64,7 +64,8 @@ static void set_answering(bool answering) {
 // The prompt of this turn; behind an answer it begins with that answer's last tokens.
 static bool build_turn(Prompt *p, Chat *c, const char *text, Error *err) {
     const PromptForm form = {.system = c->f->system, .follows = c->g.cache.used > 0};
-    if (!prompt_build_form(p, &c->s->config, &c->s->chat, c->pictures.items, c->pictures.count, text, &form, err))
+    if (!prompt_build_form(p, &c->s->config, &c->s->chat, c->pictures.items, c->pictures.count, text, &form,
+                           err))
         return false;
     Int32Vec ids = {0};
     vec_extend(&ids, c->unfed.items, c->unfed.count);
@@ -74,10 +75,11 @@ static bool build_turn(Prompt *p, Chat *c, const char *text, Error *err) {
     const size_t used = c->g.cache.used + ids.count, room = c->g.capacity;
     if (used < room) return true;
     prompt_free(p);
-    return error_set(err,
-                     "the chat would have %zu tokens with this turn, --context is %zu; /clear begins a new one, or "
-                     "start with a larger --context",
-                     used, room);
+    return error_set(
+        err,
+        "the chat would have %zu tokens with this turn, --context is %zu; /clear begins a new one, or "
+        "start with a larger --context",
+        used, room);
 }
 
 static void print_turn(const Chat *c, const Answer *a) {
@@ -150,8 +152,9 @@ static const struct {
     {"/image", add_image, "/image PATH  a picture for the next question; several are fine"},
     {"/clear", clear, "/clear       forget everything said so far"},
     {"/help", show_help, "/help        this list"},
-    {"/exit", leave, "/exit        leave (as the end of the input and Ctrl-C do; while an answer comes, Ctrl-C "
-                     "stops that first)"},
+    {"/exit", leave,
+     "/exit        leave (as the end of the input and Ctrl-C do; while an answer comes, Ctrl-C "
+     "stops that first)"},
 };
 enum { N_COMMANDS = sizeof chat_commands / sizeof *chat_commands };
 
@@ -198,7 +201,8 @@ bool generate_chat(Session *s, const GenerateFlags *f, Error *err) {
     const SessionPlan plan = {1, context, generate_tiles(s, context), f->threads, weights_dtype(f->weights)};
     Chat c = {.s = s, .f = f, .at_terminal = isatty(STDIN_FILENO)};
     bool ok = true;
-    for (size_t i = 0; ok && i < f->image.count; i++) ok = pictures_add(&c.pictures, s, f->image.items[i], err);
+    for (size_t i = 0; ok && i < f->image.count; i++)
+        ok = pictures_add(&c.pictures, s, f->image.items[i], err);
     ok = ok && session_load(s, &plan, err) && generation_create(&c.g, &s->model, 1, context, err);
     if (ok) talk(&c);
     generation_free(&c.g);

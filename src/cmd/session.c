@@ -32,8 +32,8 @@ static bool folder_has_gguf(const char *path) {
     return found;
 }
 
-// A file is a decoder alone; a folder is one when its config.json is transformers', which names a model_type, or
-// when a GGUF file in it stands for the config.json.
+// A file is a decoder alone; a folder is one when its config.json is transformers', which names a model_type,
+// or when a GGUF file in it stands for the config.json.
 static bool is_decoder_alone(const char *path) {
     if (!file_exists(path)) return false;
     if (!file_is_folder(path)) return true;
@@ -102,7 +102,8 @@ static bool open_checkpoint(Session *s, const char *lm_tokenizer, Error *err) {
 bool session_open(Session *s, const char *checkpoint, const char *lm_tokenizer, Error *err) {
     *s = (Session){.path = mem_strdup(checkpoint), .decoder_alone = is_decoder_alone(checkpoint)};
     fields_set_defaults(config_set(s));
-    const bool ok = s->decoder_alone ? open_decoder(s, lm_tokenizer, err) : open_checkpoint(s, lm_tokenizer, err);
+    const bool ok =
+        s->decoder_alone ? open_decoder(s, lm_tokenizer, err) : open_checkpoint(s, lm_tokenizer, err);
     if (!ok) session_close(s);
     return ok;
 }

@@ -1,6 +1,6 @@
 // A model ready to answer: configuration, tokenizer, backend and weights, as `generate` and `eval` need them.
-// It is a checkpoint as nanoVLM saves it, or a decoder alone (a GGUF file, or a folder with a Llama model), which
-// answers without pictures.
+// It is a checkpoint as nanoVLM saves it, or a decoder alone (a GGUF file, or a folder with a Llama model),
+// which answers without pictures.
 #pragma once
 #include "data/prompt.h"
 #include "model/backbone.h"
@@ -22,9 +22,10 @@ typedef struct Session {
 bool session_open(Session *s, const char *checkpoint, const char *lm_tokenizer, Error *err);
 
 typedef struct SessionPlan {
-    size_t batch, positions, tiles; // prompts of up to so many tokens, `batch` at a time, with so many tiles in all
-    size_t threads;                 // 0: one per physical core
-    Dtype weights;                  // what matrices are kept in: F32, BF16, Q8_0
+    size_t batch, positions,
+        tiles;      // prompts of up to so many tokens, `batch` at a time, with so many tiles in all
+    size_t threads; // 0: one per physical core
+    Dtype weights;  // what matrices are kept in: F32, BF16, Q8_0
 } SessionPlan;
 // Gets memory and loads the weights.
 bool session_load(Session *s, const SessionPlan *plan, Error *err);

@@ -33,8 +33,8 @@ bool generation_create(Generation *g, Vlm *m, size_t B, size_t capacity, Error *
 void generation_free(Generation *g);
 // Runs the prompts (left-padded; attention_mask may be NULL) with their pictures; the cache begins anew.
 bool generation_prefill(Generation *g, const Batch *prompt, Error *err);
-// Runs more tokens of every row behind those in the cache (as many a row, with their pictures); a chat goes on
-// this way. batch->attention_mask must be NULL: all of them are seen.
+// Runs more tokens of every row behind those in the cache (as many a row, with their pictures); a chat goes
+// on this way. batch->attention_mask must be NULL: all of them are seen.
 bool generation_extend(Generation *g, const Batch *more, Error *err);
 // Feeds one token a row; the next logits are then there.
 bool generation_step(Generation *g, const int32_t *tokens, Error *err);
@@ -48,7 +48,7 @@ typedef bool (*TokenCallback)(void *context, size_t step, const int32_t *tokens,
 // done in *steps.
 bool generate(int32_t *tokens, size_t *steps, Generation *g, const Batch *prompt,
               const GenerateOptions *options, int32_t eos, TokenCallback callback, void *context, Error *err);
-// The same from where the cache stands: generation_prefill or generation_extend has been called. The last token
-// chosen is not fed.
-bool generation_run(int32_t *tokens, size_t *steps, Generation *g, const GenerateOptions *options, int32_t eos,
-                    TokenCallback callback, void *context, Error *err);
+// The same from where the cache stands: generation_prefill or generation_extend has been called. The last
+// token chosen is not fed.
+bool generation_run(int32_t *tokens, size_t *steps, Generation *g, const GenerateOptions *options,
+                    int32_t eos, TokenCallback callback, void *context, Error *err);

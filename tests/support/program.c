@@ -40,20 +40,23 @@ static void redirect(int to, const char *path) {
     if (file < 0 || dup2(file, to) < 0) _exit(126);
 }
 
-int program_run_into(char *const words[], const char *out, const char *err) {
+void program_exec(char *const words[]) {
     char *binary = binary_path(), *argv[MAX_WORDS + 2] = {binary};
     for (int i = 0; words[i]; i++) argv[i + 1] = words[i];
+    execv(binary, argv);
+    _exit(127);
+}
+
+int program_run_into(char *const words[], const char *out, const char *err) {
     pid_t child = fork();
     assert_true(child >= 0);
     if (child == 0) {
         redirect(1, out);
         redirect(2, err);
-        execv(binary, argv);
-        _exit(127);
+        program_exec(words);
     }
     int status;
     assert_int_equal(waitpid(child, &status, 0), child);
-    free(binary);
     return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
 

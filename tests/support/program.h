@@ -12,6 +12,8 @@ ProgramResult program_run(const char *line);
 void program_result_free(ProgramResult *r);
 // Runs it with these words (NULL-terminated); its two outputs go to files. Returns its status.
 int program_run_into(char *const words[], const char *out, const char *err);
+// In a child process: becomes the program with these words; does not return.
+_Noreturn void program_exec(char *const words[]);
 // Runs it and fails the test unless it ends with this status and its output holds these texts.
 void program_expect(const char *line, int status, const char *out, const char *err);
 

@@ -1,33 +1,25 @@
 // y = x wᵀ + b for a few rows of x and for packed w. Few rows (a token a sequence) are bound by reading w, so
 // they are dot products that read each value of w once, in whatever format it is kept; many rows are a matrix
-// product with a block of w unpacked. x stays F32 in both.
+// product with a block of w unpacked.
 #include "ops/cpu/packed.h"
 #include "ops/cpu/tile.h"
 
+#include <math.h>
 #include <string.h>
 
-// Sums that run beside one another, because an addition takes longer than a load. They follow one row: rows side by
-// side would be streams too short for the hardware to fetch ahead, at half the speed.
+// Sums that run beside one another, because an addition takes longer than a load. They follow one row: rows
+// side by side would be streams too short for the hardware to fetch ahead, at half the speed.
 enum { SUMS = 4 };
 
 typedef uint16_t HalfLanes __attribute__((vector_size(LANES * 2), aligned(2), may_alias));
 typedef uint32_t WordLanes __attribute__((vector_size(LANES * 4)));
 typedef int32_t IntLanes __attribute__((vector_size(LANES * 4)));
+#ifndef __AVX2__
 typedef int8_t ByteLanes __attribute__((vector_size(LANES), aligned(1), may_alias));
+#endif
 
 ALWAYS_INLINE Lanes lanes_bf16(const uint16_t *p) {
     return (Lanes)(__builtin_convertvector(*(const HalfLanes *)p, WordLanes) << 16);
-}
-
-// Written out where there is an instruction for it: gcc 12 takes the plain conversion apart value by value.
-ALWAYS_INLINE Lanes lanes_i8(const char *p) {
-#if defined(__AVX512F__)
-    return (Lanes)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)));
-#elif defined(__AVX2__)
-    return (Lanes)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)p)));
-#else
-    return __builtin_convertvector(__builtin_convertvector(*(const ByteLanes *)p, IntLanes), Lanes);
-#endif
 }
 
 ALWAYS_INLINE float sum_of_lanes(Lanes v) {
@@ -77,40 +69,113 @@ ALWAYS_INLINE float itself(float x) {
 DOT(dot_f32, float, lanes_f32, itself)
 DOT(dot_bf16, uint16_t, lanes_bf16, f32_from_bf16)
 
-ALWAYS_INLINE Lanes block_q8_0(const float *x, const char *block) {
-    Lanes part = {0};
-    for (size_t j = 0; j < Q8_VALUES; j += LANES) part += *(const Lanes *)(x + j) * lanes_i8(block + 2 + j);
-    return part * q8_scale(block);
+// A row of x as the products with Q8_0 take it: blocks of 32 whole numbers of 16 bits with a scale each,
+// where there are instructions that multiply those, else as it is. That rounds x to 2⁻¹⁶ of its block's
+// largest value (llama.cpp, to 8 bits: 2⁻⁸).
+typedef struct Q8Factor {
+    const float *x;
+    const int16_t *whole; // [n]
+    const float *scales;  // [n / Q8_VALUES]
+} Q8Factor;
+
+static void round_block(int16_t *whole, float *scale, const float *x) {
+    float largest = 0, zero = 0;
+    for (size_t i = 0; i < Q8_VALUES; i++) {
+        largest = fabsf(x[i]) > largest ? fabsf(x[i]) : largest;
+        zero += 0 * x[i];
+    }
+    const bool finite = zero == 0; // else NaN goes on through the scale
+    const float up = finite && largest > 0 ? 32767 / largest : 0;
+    for (size_t i = 0; i < Q8_VALUES; i++) {
+        const float scaled = finite ? x[i] * up : 0;
+        whole[i] = (int16_t)(scaled + (scaled < 0 ? -0.5f : 0.5f));
+    }
+    *scale = finite ? largest / 32767 : NAN;
 }
 
-static inline float dot_q8_0(const float *x, const char *block, size_t n) {
+#if defined(__AVX512F__)
+ALWAYS_INLINE Lanes block_q8_0(const Q8Factor *f, size_t k, const char *block) {
+    const __m512i w = _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)(block + 2)));
+    const __m512i products = _mm512_madd_epi16(w, _mm512_loadu_si512(f->whole + k));
+    return (Lanes)_mm512_cvtepi32_ps(products) * (q8_scale(block) * f->scales[k / Q8_VALUES]);
+}
+#elif defined(__AVX2__)
+ALWAYS_INLINE __m256i half_block(const int16_t *x, const char *w) {
+    const __m256i wide = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)w));
+    return _mm256_madd_epi16(wide, _mm256_loadu_si256((const __m256i *)x));
+}
+ALWAYS_INLINE Lanes block_q8_0(const Q8Factor *f, size_t k, const char *block) {
+    const __m256i products =
+        _mm256_add_epi32(half_block(f->whole + k, block + 2), half_block(f->whole + k + 16, block + 18));
+    return (Lanes)_mm256_cvtepi32_ps(products) * (q8_scale(block) * f->scales[k / Q8_VALUES]);
+}
+#else
+ALWAYS_INLINE Lanes block_q8_0(const Q8Factor *f, size_t k, const char *block) {
+    Lanes part = {0};
+    for (size_t j = 0; j < Q8_VALUES; j += LANES) {
+        const IntLanes whole = __builtin_convertvector(*(const ByteLanes *)(block + 2 + j), IntLanes);
+        part += *(const Lanes *)(f->x + k + j) * __builtin_convertvector(whole, Lanes);
+    }
+    return part * q8_scale(block);
+}
+#endif
+
+static inline float dot_q8_0(const Q8Factor *f, const char *block, size_t n) {
     Lanes sum[SUMS] = {0};
     size_t k = 0;
     for (; k + SUMS * Q8_VALUES <= n; k += SUMS * Q8_VALUES)
-        for (size_t i = 0; i < SUMS; i++, block += Q8_BYTES) sum[i] += block_q8_0(x + k + i * Q8_VALUES, block);
-    for (; k < n; k += Q8_VALUES, block += Q8_BYTES) sum[0] += block_q8_0(x + k, block);
+        for (size_t i = 0; i < SUMS; i++, block += Q8_BYTES)
+            sum[i] += block_q8_0(f, k + i * Q8_VALUES, block);
+    for (; k < n; k += Q8_VALUES, block += Q8_BYTES) sum[0] += block_q8_0(f, k, block);
     return sum_of_sums(sum);
 }
 
-static inline float dot(const float *x, const char *w, Dtype dtype, size_t n) {
-    if (dtype == DTYPE_Q8_0) return dot_q8_0(x, w, n);
-    return dtype == DTYPE_BF16 ? dot_bf16(x, w, n) : dot_f32(x, w, n);
+// Beyond this many rows of x a matrix product is faster.
+enum { FEW_ROWS = 8 };
+
+// Prepares the rows of x in scratch.
+static void make_factors(Backend *be, Q8Factor f[FEW_ROWS], Matrix x) {
+    const size_t blocks = x.cols / Q8_VALUES;
+    int16_t *whole = cpu_scratch(be, x.rows * (x.cols * sizeof *whole + blocks * sizeof(float)));
+    float *scales = (float *)(whole + x.rows * x.cols);
+    for (size_t m = 0; m < x.rows; m++, whole += x.cols, scales += blocks) {
+        f[m] = (Q8Factor){row(x, m), whole, scales};
+        for (size_t i = 0; i < blocks; i++)
+            round_block(whole + i * Q8_VALUES, &scales[i], row(x, m) + i * Q8_VALUES);
+    }
 }
 
+// ---- rows of x ----
+
+// The rows of w are taken one by one, all rows of x while it is in the cache. One place writes the loop, once
+// a format.
+#define FEW_ROWS_LOOP(dot)                                                                                   \
+    _Pragma("omp parallel for schedule(static) num_threads(threads)") for (size_t o = 0; o < y.cols; o++) {  \
+        const char *w_row = w.data + o * stride;                                                             \
+        for (size_t m = 0; m < x.rows; m++) row(y, m)[o] = (dot) + (bias ? bias[o] : 0.0f);                  \
+    }
+
 static void few_rows(Backend *be, Matrix y, Matrix x, Tensor w, const float *bias) {
-    const size_t stride = dtype_bytes(w.dtype, x.cols);
-#pragma omp parallel for schedule(static) num_threads(threads_for(be, y.cols *x.cols))
-    for (size_t o = 0; o < y.cols; o++)
-        for (size_t m = 0; m < x.rows; m++) // the row of w is then in the cache
-            row(y, m)[o] = dot(row(x, m), w.data + o * stride, w.dtype, x.cols) + (bias ? bias[o] : 0.0f);
+    const size_t stride = dtype_bytes(w.dtype, x.cols), n = x.cols;
+    const int threads = threads_for(be, y.cols * n);
+    Q8Factor f[FEW_ROWS];
+    if (w.dtype == DTYPE_Q8_0) {
+        make_factors(be, f, x);
+        FEW_ROWS_LOOP(dot_q8_0(&f[m], w_row, n))
+    } else if (w.dtype == DTYPE_BF16) {
+        FEW_ROWS_LOOP(dot_bf16(row(x, m), w_row, n))
+    } else {
+        FEW_ROWS_LOOP(dot_f32(row(x, m), w_row, n))
+    }
 }
+
+// ---- a matrix product ----
 
 // A block of w as F32: 512 KiB, which stay in a core's second cache.
 enum { UNPACKED_ROWS = 128, UNPACKED_COLS = 1024 };
 
 static void many_rows(Backend *be, Matrix y, Matrix x, Tensor w, const float *bias) {
-    static _Thread_local float block[UNPACKED_ROWS * UNPACKED_COLS];
-    float *unpacked = block; // the calling thread's, for all that help it
+    float *unpacked = cpu_scratch(be, UNPACKED_ROWS * UNPACKED_COLS * sizeof *unpacked);
     for (size_t m = 0; bias && m < y.rows; m++) memcpy(row(y, m), bias, y.cols * sizeof(float));
     for (size_t o = 0; o < y.cols; o += UNPACKED_ROWS) {
         const size_t rows = y.cols - o < UNPACKED_ROWS ? y.cols - o : UNPACKED_ROWS;
@@ -123,9 +188,6 @@ static void many_rows(Backend *be, Matrix y, Matrix x, Tensor w, const float *bi
         }
     }
 }
-
-// Beyond this many rows of x a matrix product is faster.
-enum { FEW_ROWS = 8 };
 
 bool KERNEL(linear_by_rows)(Backend *be, Tensor y, Tensor x, Tensor w, Tensor b) {
     const float *bias = tensor_exists(b) ? floats(b) : NULL;
