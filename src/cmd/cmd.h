@@ -19,6 +19,7 @@ int cmd_generate(int argc, char **argv);
 int cmd_eval(int argc, char **argv);
 int cmd_synth(int argc, char **argv);
 int cmd_export(int argc, char **argv);
+int cmd_import(int argc, char **argv);
 int cmd_data(int argc, char **argv);
 int cmd_memory(int argc, char **argv);
 int cmd_bench(int argc, char **argv);

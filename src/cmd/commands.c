@@ -7,6 +7,7 @@ const Command commands[] = {
     {"generate", cmd_generate, "answer a question about pictures"},
     {"eval", cmd_eval, "exact match of a checkpoint on a test set, beside wrong pictures and guessing"},
     {"export", cmd_export, "a checkpoint in the layout of nanoVLM, transformers or llama.cpp"},
+    {"import", cmd_import, "a SmolVLM folder of transformers as a nanoVLM checkpoint"},
     {"synth", cmd_synth, "draw a synthetic data set of pictures with questions and answers"},
     {"data", cmd_data, "look at a data set before training: what is in it, what is dropped, rows as a page"},
     {"memory", cmd_memory, "what training with a configuration takes, without running"},
