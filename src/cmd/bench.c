@@ -19,6 +19,7 @@ static const struct {
     {"decode", bench_decode, "how fast tokens come, beside how fast the machine reads memory"},
     {"ops", bench_ops, "operators one by one: GFLOP/s of attention, GB/s of what moves memory"},
     {"pack", bench_pack, "how full sequences get for given lengths of samples, and how fast"},
+    {"step", bench_step, "whole training steps on random data, beside what the machine gives at best"},
     {"text", bench_text, "how fast a tokenizer encodes and decodes the texts of a file"},
 };
 enum { N_BENCHES = sizeof benches / sizeof *benches };

@@ -7,6 +7,7 @@ int bench_data(int argc, char **argv);
 int bench_decode(int argc, char **argv);
 int bench_ops(int argc, char **argv);
 int bench_pack(int argc, char **argv);
+int bench_step(int argc, char **argv);
 int bench_text(int argc, char **argv);
 
 // Processor time of the whole process and wall time, in seconds; durations are differences of two of them.

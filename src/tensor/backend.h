@@ -20,6 +20,7 @@ typedef struct OpCall {
     const char *name;
     const Tensor *tensors; // absent ones have data NULL
     size_t writes, count;  // tensors[0 .. writes) are written (and may be read), the rest only read
+    bool causal;           // of attention: no query sees what comes after it
 } OpCall;
 
 typedef struct BackendOps BackendOps; // the operators; declared in tensor/ops_table.h

@@ -9,10 +9,11 @@
 #define LIST(...) __VA_ARGS__
 // Tensors stand in the order that both the hooks and the kernel take them: those written first, then those
 // read; what follows are the kernel's other arguments.
-#define RUN(op, n_written, list, ...)                                                                        \
+#define RUN(op, n_written, list, ...) RUN_CAUSAL(false, op, n_written, list, __VA_ARGS__)
+#define RUN_CAUSAL(is_causal, op, n_written, list, ...)                                                      \
     do {                                                                                                     \
         const Tensor tensors_[] = {LIST list};                                                               \
-        const OpCall call_ = {#op, tensors_, n_written, sizeof tensors_ / sizeof *tensors_};                 \
+        const OpCall call_ = {#op, tensors_, n_written, sizeof tensors_ / sizeof *tensors_, is_causal};      \
         if (be->op_enter) be->op_enter(be, &call_);                                                          \
         be->ops->op(be, LIST list __VA_OPT__(, ) __VA_ARGS__);                                               \
         if (be->op_leave) be->op_leave(be, &call_);                                                          \
@@ -300,7 +301,7 @@ void attention_forward(Backend *be, Tensor o, Tensor lse, Tensor q, Tensor k, Te
     if (tensor_count(q) == 0) return;
     check_attention(q, k, v, o, lse, mask, starts, causal);
     CHECK(scale > 0, "scale %g", (double)scale);
-    RUN(attention_forward, 2, (o, lse, q, k, v, mask, starts), scale, causal);
+    RUN_CAUSAL(causal, attention_forward, 2, (o, lse, q, k, v, mask, starts), scale, causal);
 }
 
 void attention_backward(Backend *be, Tensor dq, Tensor dk, Tensor dv, Tensor delta, Tensor dout, Tensor q,
@@ -313,7 +314,8 @@ void attention_backward(Backend *be, Tensor dq, Tensor dk, Tensor dv, Tensor del
     CHECK(scale > 0, "scale %g", (double)scale);
     CHECK(dq.dtype == q.dtype, "dq is %s, q %s", describe(dq).text, describe(q).text);
     CHECK(tensor_exists(lse) && q.shape[1] == k.shape[1], "%zu queries, %zu keys", q.shape[1], k.shape[1]);
-    RUN(attention_backward, 4, (dq, dk, dv, delta, dout, q, k, v, o, lse, mask, starts), scale, causal);
+    RUN_CAUSAL(causal, attention_backward, 4, (dq, dk, dv, delta, dout, q, k, v, o, lse, mask, starts), scale,
+               causal);
 }
 
 // ---- embeddings ----

@@ -1,0 +1,33 @@
+// What `vlm bench step` says: the step's times, its share of what the machine gives, and the operators.
+#pragma once
+#include "base/batch.h"
+#include "cmd/bench.h"
+#include "tensor/profile.h"
+
+typedef struct StepTime {
+    BenchTime step, update; // update: clipping, AdamW and the gradients' zeroing
+    float loss;
+} StepTime;
+
+typedef struct StepReport {
+    const char *preset;
+    const Backend *be;
+    Dtype dtype;
+    const Batch *batch;
+    size_t params, tokens, n_targets;
+    double flops;    // of a step
+    double start_up; // seconds from the process's start to the first step
+    StepTime *times; // [n_times]; the first step stands apart
+    size_t n_times;
+    size_t peak_rss_mb;
+    double ceiling_gflops, ceiling_gbs;
+    Profile profile; // of n_profiled further steps
+    size_t n_profiled;
+    BenchTime profiled; // they took so long
+} StepReport;
+
+void step_report_print(StepReport *r, bool json);
+
+// The profile's rows, most time first, as a table on stdout: time a step, share of `seconds` (of the steps'
+// whole duration), rate and its share of what bounds it.
+void profile_print(Profile *p, size_t steps, double seconds, double gflops, double gbs, const Backend *be);

@@ -1,0 +1,118 @@
+// LINK: config
+// RUNS: vlm
+// `vlm bench step`: what it counts against a count by hand, that the operators' work is the step's, and what
+// it refuses.
+#include "support/golden.h"
+#include "support/program.h"
+
+#include "base/memory.h"
+
+#include <jansson.h>
+#include <math.h>
+#include <string.h>
+
+#define COUNT(array) (sizeof(array) / sizeof(array)[0])
+
+static double number(const json_t *object, const char *key) {
+    const json_t *value = json_object_get(object, key);
+    if (!json_is_number(value)) fail_msg("%s is no number", key);
+    return json_number_value(value);
+}
+
+static json_t *run(const char *flags) {
+    char *line = mem_printf("bench step --preset tiny --threads 1 --ceiling 0 --json %s", flags);
+    ProgramResult r = program_run(line);
+    json_t *object = json_loads(r.out, 0, NULL);
+    if (r.status || !object) fail_msg("vlm %s: status %d\n%s\n%s", line, r.status, r.out, r.err);
+    program_result_free(&r);
+    free(line);
+    return object;
+}
+
+// tiny with 1 sequence of 32 tokens, 1 tile, 16 targets, by hand, each product as 2 M K O:
+static const double patches = 2 * 2.0 * 64 * 192 * 128; // forward and the weight's gradient
+static const double vision_block = 3 * 2.0 * 64 * (128 * 384 + 128 * 128 + 2 * 128 * 512) // 4 of these
+                                   + 14.0 * 128 * 64 * 64;
+static const double projector = 3 * 2.0 * 16 * 512 * 192;
+static const double decoder_block =
+    3 * 2.0 * 32 * (2 * 192 * 192 + 2 * 192 * 64 + 3 * 192 * 512) // 6 of these
+    + 14.0 * 192 * (32 * 33 / 2);
+static const double head = 3 * 2.0 * 16 * 192 * 386;
+
+static void work_is_what_a_hand_counts(void **state) {
+    (void)state;
+    static const char *const dtypes[] = {"f32", "bf16"};
+    const double expected = patches + 4 * vision_block + projector + 6 * decoder_block + head;
+    assert_true(expected == 815693824.0);
+    for (size_t i = 0; i < COUNT(dtypes); i++) {
+        char *flags = mem_printf("--seq 32 --tiles 1 --targets 0.5 --steps 2 --dtype %s", dtypes[i]);
+        json_t *r = run(flags), *row;
+        double flops = 0, share = 0;
+        size_t at;
+        json_array_foreach(json_object_get(r, "operators"), at, row) {
+            flops += number(row, "gflop") * 1e9;
+            share += number(row, "share");
+            assert_true(number(row, "calls") > 0 && number(row, "bound") > 0);
+        }
+        assert_true(fabs(number(r, "gflop") * 1e9 - expected) < 1);
+        assert_true(fabs(flops - expected) < 1);
+        assert_true(share > 0 && share <= 1);
+        json_decref(r);
+        free(flags);
+    }
+}
+
+static void all_fields_are_there(void **state) {
+    (void)state;
+    static const char *const positive[] = {
+        "first",      "step_min",     "step_median", "step_cpu_min",   "optimizer",
+        "start_up",   "tokens_per_s", "gflops",      "ceiling_gflops", "ceiling_share",
+        "memory_gbs", "peak_rss_mb",  "loss",
+    };
+    json_t *r = run("--batch 2 --seq 64 --tiles 2 --steps 3 --profile 0");
+    for (size_t i = 0; i < COUNT(positive); i++)
+        if (!(number(r, positive[i]) > 0)) fail_msg("%s is %g", positive[i], number(r, positive[i]));
+    assert_true(number(r, "params") == 3360448);
+    assert_true(number(r, "batch") == 2 && number(r, "seq") == 64 && number(r, "tiles") == 4);
+    assert_true(number(r, "targets") == 2 * 19); // 0.3 of 64, rounded down
+    assert_true(number(r, "step_median") >= number(r, "step_min"));
+    assert_int_equal(json_array_size(json_object_get(r, "operators")), 0);
+    json_decref(r);
+}
+
+static void people_get_a_table(void **state) {
+    (void)state;
+    program_expect("bench step --preset tiny --seq 32 --tiles 0 --steps 1 --threads 1 --ceiling 0", 0,
+                   "outside of operators", "");
+}
+
+static void what_makes_no_step_is_refused(void **state) {
+    (void)state;
+    static const struct {
+        const char *flags, *err;
+    } cases[] = {
+        {"--steps 0", "--steps: found \"0\""},
+        {"--seq 32 --tiles 2", "2 tiles of 16 tokens and 3 before them do not fit into --seq 32"},
+        {"--targets 0", "no target"},
+        {"--seq 2 --tiles 0", "no target"},
+        {"--dtype f16", "--dtype"},
+        {"--preset huge", "--preset"},
+        {"--nonsense 1", "--nonsense"},
+    };
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        const bool preset = strstr(cases[i].flags, "--preset") != NULL;
+        char *line = mem_printf("bench step%s %s", preset ? "" : " --preset tiny", cases[i].flags);
+        program_expect(line, 2, "", cases[i].err);
+        free(line);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(work_is_what_a_hand_counts),
+        cmocka_unit_test(all_fields_are_there),
+        cmocka_unit_test(people_get_a_table),
+        cmocka_unit_test(what_makes_no_step_is_refused),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
