@@ -116,7 +116,7 @@ static bool open_model(Bench *b, Error *err) {
     if (!backend_cpu_create(&b->be, f->threads, err)) return false;
     plan.dtype = vlm_dtype(f->dtype, b->be);
     if (!vlm_create(&b->model, b->be, &b->config.vlm, &plan, err) ||
-        !trainer_create(&b->trainer, &b->model, &b->config.train, err))
+        !trainer_create(&b->trainer, &b->model, &b->config.train, DTYPE_F32, err))
         return false;
     params_initialise(&b->model.params, b->be, &b->config.vlm, "nanovlm", 0);
     return true;
