@@ -175,7 +175,7 @@ static void add_global_token(const ImportSource *s, VLMConfig *c, const Tokenize
 static void add_grid_tokens(VLMConfig *c, const Tokenizer *t) {
     for (int row = 1; row <= MAX_TILES_A_SIDE; row++)
         for (int col = 1; col <= MAX_TILES_A_SIDE; col++) {
-            char name[16], text[32];
+            char name[32], text[48];
             snprintf(name, sizeof name, "r%dc%d", row, col);
             snprintf(text, sizeof text, "<row_%d_col_%d>", row, col);
             if (tokenizer_token_id(t, text) < 0) break;
