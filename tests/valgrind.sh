@@ -19,6 +19,11 @@ check synth --out "$work" --rows 24 --test_rows 4 --samples 1
 check train --preset tiny --train_dataset_path "$work/train" "${model[@]}" --vlm_checkpoint_path "$work" --run_name run
 check generate --checkpoint "$work/run/step_1" --image "$work"/samples/*.png --prompt 'what colour is the circle?' \
     --max_new_tokens 4 --threads 1
+printf '{"prompt": "what?"}\n{\n{"id": 3, "prompt": "which colour?"}\n' >"$work/batch.jsonl"
+check generate --checkpoint "$work/run/step_1" --weights bf16 --batch "$work/batch.jsonl" --out "$work/out.jsonl" --batch_size 2 \
+    --max_new_tokens 3 --threads 1
+printf 'what?\n/image nowhere\nand now?\n/clear\n/exit\n' |
+    check generate --checkpoint "$work/run/step_1" --weights q8_0 --interactive --max_new_tokens 3 --threads 1 --stop x
 check eval --checkpoint "$work/run/step_1" --dataset "$work/test" --questions 3 --batch_size 2 --max_new_tokens 2 --threads 1
 check train --preset tiny --train_dataset_path "$work/train" --lm_max_length 200 --max_sample_length 200 --batch_size 1 \
     --val_size 0 --max_training_steps 1 --threads 1 --vlm_load_backbone_weights true --mp_image_token_length 4 \

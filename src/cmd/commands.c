@@ -4,7 +4,7 @@
 
 const Command commands[] = {
     {"train", cmd_train, "train a model on a data set, or go on from a checkpoint"},
-    {"generate", cmd_generate, "answer a question about pictures"},
+    {"generate", cmd_generate, "answer questions about pictures: one, a chat, or a file of them"},
     {"eval", cmd_eval, "exact match of a checkpoint on a test set, beside wrong pictures and guessing"},
     {"export", cmd_export, "a checkpoint in the layout of nanoVLM, transformers or llama.cpp"},
     {"import", cmd_import, "a SmolVLM folder of transformers as a nanoVLM checkpoint"},
