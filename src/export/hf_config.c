@@ -187,10 +187,11 @@ json_t *export_hf_tokenizer_config(const ExportSource *s, Error *err) {
     CharVec eos = {0};
     const int32_t id = tokenizer_eos_id(s->tokenizer);
     tokenizer_decode_bytes(s->tokenizer, &id, 1, false, &eos);
-    json_t *j = json_pack("{s:s, s:s%, s:s%, s:s, s:o}", "tokenizer_class", "PreTrainedTokenizerFast",
+    json_t *j = json_pack("{s:s, s:s%, s:s%, s:s, s:o, s:[s, s]}", "tokenizer_class", "PreTrainedTokenizerFast",
                           "eos_token", eos.items, eos.count, "pad_token", eos.items, eos.count,
                           "padding_side", "left", "model_max_length",
-                          size_json(s->config->lm_max_position_embeddings));
+                          size_json(s->config->lm_max_position_embeddings), "model_input_names", "input_ids",
+                          "attention_mask");
     vec_free(&eos);
     for (size_t i = 0; i < sizeof kept / sizeof *kept; i++)
         if (json_object_get(from, kept[i])) json_object_set(j, kept[i], json_object_get(from, kept[i]));
