@@ -13,6 +13,7 @@
 #include "ops/cpu/cpu.h"
 #include "support/data_case.h"
 #include "support/reference.h"
+#include "text/tokenizer_gguf_write.h"
 
 static const char *const cases[] = {"a_base", "b_untied", "f_text_only", "g_packed"};
 enum { N_CASES = sizeof cases / sizeof *cases };
@@ -243,7 +244,45 @@ static void test_gguf_tokenizer(void **state) {
     close_model(&m);
 }
 
-// A tensor that is missing, one that is unknown, another shape: all in one error.
+static bool fill_nothing(void *context, size_t i, void *dst) {
+    (void)context;
+    (void)i;
+    (void)dst;
+    return false;
+}
+
+// The order of the merges: a tokenizer of some hundred of them cuts English text as before.
+static void test_merges(void **state) {
+    (void)state;
+    static const char text[] =
+        "How many of the 1234 shapes are there? The largest circle is left of the triangle, "
+        "and nothing else stands beneath it; answer in one word.\nYellow squares.";
+    Error err;
+    Tokenizer *t, *back;
+    GgufMetadata m = {0};
+    Int32Vec a = {0}, b = {0};
+    char *folder = make_folder(), *path = path_join(folder, "t.gguf");
+    expect(tokenizer_load(&t, "assets/tokenizer", NULL, &err), &err);
+    gguf_put_string(&m, "general.architecture", "llama");
+    expect(tokenizer_put_gguf(t, &m, tokenizer_vocab_size(t), NULL, 0, "", &err) &&
+               gguf_write(path, &m, NULL, 0, fill_nothing, NULL, &err) &&
+               tokenizer_load(&back, path, NULL, &err),
+           &err);
+    tokenizer_encode(t, text, strlen(text), &a);
+    tokenizer_encode(back, text, strlen(text), &b);
+    assert_true(a.count < strlen(text) * 2 / 3);
+    assert_int_equal(a.count, b.count);
+    assert_memory_equal(a.items, b.items, a.count * sizeof *a.items);
+    vec_free(&a);
+    vec_free(&b);
+    gguf_metadata_free(&m);
+    tokenizer_free(back);
+    tokenizer_free(t);
+    free(path);
+    remove_folder(folder);
+}
+
+// Tensors that are missing, and a folder of another model.
 static void test_misfits(void **state) {
     (void)state;
     Error err;
@@ -263,6 +302,27 @@ static void test_misfits(void **state) {
     free(part);
     free(path);
     remove_folder(other);
+    remove_folder(folder);
+    close_model(&m);
+}
+
+// A block that config.json does not speak of.
+static void test_unknown_tensors(void **state) {
+    (void)state;
+    Error err;
+    Model m, back;
+    char *folder = make_folder(), *path = path_join(folder, "config.json");
+    open_model(&m, "a_base");
+    const ExportSource s = source_of(&m, EXPORT_ALL, GGUF_TYPE_F32);
+    expect(export_hf(&s, folder, &err), &err);
+    json_t *config = json_load_file(path, 0, NULL);
+    json_object_set_new(json_object_get(config, "text_config"), "num_hidden_layers", json_integer(1));
+    assert_int_equal(json_dump_file(config, path, 0), 0);
+    json_decref(config);
+    expect_refusal(import_folder(&back, folder, &err), &err,
+                   "model.text_model.layers.1.input_layernorm.weight has no place in this model");
+    close_model(&back);
+    free(path);
     remove_folder(folder);
     close_model(&m);
 }
@@ -340,9 +400,10 @@ static void test_damaged(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_round_trip),   cmocka_unit_test(test_grid),
-        cmocka_unit_test(test_llama_values), cmocka_unit_test(test_gguf_tokenizer),
-        cmocka_unit_test(test_misfits),      cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_round_trip),      cmocka_unit_test(test_grid),
+        cmocka_unit_test(test_llama_values),    cmocka_unit_test(test_gguf_tokenizer),
+        cmocka_unit_test(test_misfits),         cmocka_unit_test(test_merges),
+        cmocka_unit_test(test_unknown_tensors), cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_damaged),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
