@@ -25,11 +25,13 @@ static const Field export_fields[] = {
     {"part", FIELD_STRING, AT(part), "all", 0, 0, "all|decoder|vision",
      "the whole model, the language model (Llama), or the vision encoder (SigLIP)"},
     {"type", FIELD_STRING, AT(type), "f32", 0, 0, "f32|f16|bf16|q8_0", "of the matrices; q8_0 in gguf only"},
-    {"name", FIELD_STRING, AT(name), "model", 0, 0, NULL, "of gguf files: NAME-TYPE.gguf, mmproj-NAME-TYPE.gguf"},
+    {"name", FIELD_STRING, AT(name), "model", 0, 0, NULL,
+     "of gguf files: NAME-TYPE.gguf, mmproj-NAME-TYPE.gguf"},
     {"lm_tokenizer", FIELD_STRING, AT(lm_tokenizer), NULL, 0, 0, NULL,
      "tokenizer folder instead of the checkpoint's"},
 };
-static const FieldTable export_table = {"Export", export_fields, sizeof export_fields / sizeof *export_fields};
+static const FieldTable export_table = {"Export", export_fields,
+                                        sizeof export_fields / sizeof *export_fields};
 
 static bool write_folder(const ExportSource *s, const ExportFlags *f, Error *err) {
     char *fresh = export_folder_begin(f->out, err);
@@ -79,7 +81,8 @@ static bool run(const ExportFlags *f, Error *err) {
 
 static bool check_flags(const ExportFlags *f, Error *err) {
     if (!f->checkpoint)
-        return error_set(err, "--checkpoint: not given; name a folder with config.json and model.safetensors");
+        return error_set(err,
+                         "--checkpoint: not given; name a folder with config.json and model.safetensors");
     if (!f->out) return error_set(err, "--out: not given; name the folder to be made");
     if (!strcmp(f->to, "nanovlm") && (strcmp(f->part, "all") || strcmp(f->type, "f32")))
         return error_set(err, "--to nanovlm: nanoVLM's checkpoints hold the whole model in f32; leave out "

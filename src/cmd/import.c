@@ -19,7 +19,8 @@ static const Field import_fields[] = {
      "SmolVLM, SmolVLM2 (its pictures) or Idefics3: a folder, or a hub name in the local cache"},
     {"out", FIELD_STRING, AT(out), NULL, 0, 0, NULL, "folder of the checkpoint to be made"},
 };
-static const FieldTable import_table = {"Import", import_fields, sizeof import_fields / sizeof *import_fields};
+static const FieldTable import_table = {"Import", import_fields,
+                                        sizeof import_fields / sizeof *import_fields};
 
 static bool save(const VLMConfig *config, const Params *params, Backend *be, const char *out, Error *err) {
     const ExportSource source = {.config = config, .params = params, .be = be};
@@ -34,7 +35,7 @@ static bool save(const VLMConfig *config, const Params *params, Backend *be, con
 static bool convert(const ImportSource *s, const VLMConfig *config, const char *out, Error *err) {
     Backend *be = NULL;
     Params params = {0};
-    bool ok = backend_cpu_create(&be, 0, err);
+    bool ok = backend_cpu_create(&be, 0, err) && import_check(s, be, config, err);
     if (ok) params_plan(&params, be, config, (const bool[GROUP_TRAINED]){false});
     ok = ok && params_allocate(&params, err) && import_load(s, &params, be, config, err) &&
          save(config, &params, be, out, err);
@@ -69,8 +70,9 @@ int cmd_import(int argc, char **argv) {
     int status = EXIT_USAGE;
     if (!flags_parse(&set, 1, argc, argv, NULL, &err)) {
     } else if (!f.model || !f.out) {
-        error_set(&err, "%s", f.model ? "--out: not given; name the folder to be made"
-                                      : "--model: not given; name a SmolVLM or Idefics3 folder");
+        error_set(&err, "%s",
+                  f.model ? "--out: not given; name the folder to be made"
+                          : "--model: not given; name a SmolVLM or Idefics3 folder");
     } else {
         status = run(&f, &err) ? EXIT_DONE : EXIT_FAILED;
     }

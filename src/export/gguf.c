@@ -92,8 +92,8 @@ static bool write_llama(const ExportSource *s, const char *path, const char *nam
     add_factors(&t, factors);
     const size_t rows = s->config->lm_vocab_size + t.more_rows.count;
     put_llama(&m, s, name, rows);
-    const char *template = s->config->lm_chat_template ? s->config->lm_chat_template
-                                                       : tokenizer_chat_template(s->tokenizer);
+    const char *template =
+        s->config->lm_chat_template ? s->config->lm_chat_template : tokenizer_chat_template(s->tokenizer);
     const bool ok =
         tokenizer_put_gguf(s->tokenizer, &m, rows, plan.changes, plan.n, template ? template : "", err) &&
         export_check_types(&t, err) && export_write_gguf(&t, &m, path, err);
@@ -148,21 +148,24 @@ static bool write_clip(const ExportSource *s, const char *path, const char *name
 static bool check(const ExportSource *s, Error *err) {
     const VLMConfig *c = s->config;
     if (s->part != EXPORT_VISION && c->lm_attn_scaling.value != 1)
-        return error_set(err, "lm_attn_scaling is %g: llama.cpp's llama has no such factor; only 1 can be "
-                              "exported",
+        return error_set(err,
+                         "lm_attn_scaling is %g: llama.cpp's llama has no such factor; only 1 can be "
+                         "exported",
                          c->lm_attn_scaling.value);
     if (s->part != EXPORT_DECODER && c->vit_img_size % c->vit_patch_size)
-        return error_set(err, "vit_img_size %zu is no multiple of vit_patch_size %zu: llama.cpp has no "
-                              "pictures with a remainder",
+        return error_set(err,
+                         "vit_img_size %zu is no multiple of vit_patch_size %zu: llama.cpp has no "
+                         "pictures with a remainder",
                          c->vit_img_size, c->vit_patch_size);
     return true;
 }
 
 static void warn(const ExportSource *s) {
     if (s->part != EXPORT_ALL) return;
-    log_warning("llama.cpp writes pictures otherwise than nanoVLM: tiles first, the global tile last and also "
-                "for a picture of one tile, tokens between them that this model has not seen in training "
-                "(docs/export.md)");
+    log_warning(
+        "llama.cpp writes pictures otherwise than nanoVLM: tiles first, the global tile last and also "
+        "for a picture of one tile, tokens between them that this model has not seen in training "
+        "(docs/export.md)");
 }
 
 bool export_gguf(const ExportSource *s, const char *folder, const char *name, Error *err) {

@@ -12,9 +12,10 @@
 static bool check_frequencies(const float *factors, size_t n, Error *err) {
     for (size_t i = 1; factors && i < n; i++)
         if (fabsf(factors[i] / factors[0] - 1) > 1e-5f)
-            return error_set(err, "decoder.rotary_embd.inv_freq is neither that of lm_re_base nor that divided "
-                                  "by one number: config.json of transformers cannot hold it; export --to "
-                                  "gguf, or --to nanovlm");
+            return error_set(err,
+                             "decoder.rotary_embd.inv_freq is neither that of lm_re_base nor that divided "
+                             "by one number: config.json of transformers cannot hold it; export --to "
+                             "gguf, or --to nanovlm");
     return true;
 }
 
@@ -22,8 +23,9 @@ static bool check(const ExportSource *s, const float *factors, Error *err) {
     if (s->type == GGUF_TYPE_Q8_0)
         return error_set(err, "--type q8_0: transformers' folders hold f32, f16 or bf16; use --to gguf");
     if (s->part != EXPORT_VISION && s->config->lm_attn_scaling.value != 1)
-        return error_set(err, "lm_attn_scaling is %g: Llama in transformers has no such factor; only 1 can be "
-                              "exported",
+        return error_set(err,
+                         "lm_attn_scaling is %g: Llama in transformers has no such factor; only 1 can be "
+                         "exported",
                          s->config->lm_attn_scaling.value);
     return s->part == EXPORT_VISION ||
            check_frequencies(factors, tensor_count(s->params->decoder.inv_freq->w), err);

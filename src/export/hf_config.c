@@ -20,11 +20,11 @@ static json_t *text_config(const ExportSource *s, const float *factors) {
     const VLMConfig *c = s->config;
     json_t *j = json_pack(
         "{s:[s], s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:s, s:f, s:f, s:o, s:o, s:b, s:f, s:b, s:b, s:s, s:b}",
-        "architectures", "LlamaForCausalLM", "model_type", "llama", "hidden_size", size_json(c->lm_hidden_dim),
-        "intermediate_size", size_json(c->lm_inter_dim), "num_hidden_layers", size_json(c->lm_n_blocks),
-        "num_attention_heads", size_json(c->lm_n_heads), "num_key_value_heads", size_json(c->lm_n_kv_heads),
-        "head_dim", size_json(vlm_config_head_dim(c)), "hidden_act", "silu", "rms_norm_eps",
-        c->lm_rms_eps.value, "rope_theta", c->lm_re_base.value, "max_position_embeddings",
+        "architectures", "LlamaForCausalLM", "model_type", "llama", "hidden_size",
+        size_json(c->lm_hidden_dim), "intermediate_size", size_json(c->lm_inter_dim), "num_hidden_layers",
+        size_json(c->lm_n_blocks), "num_attention_heads", size_json(c->lm_n_heads), "num_key_value_heads",
+        size_json(c->lm_n_kv_heads), "head_dim", size_json(vlm_config_head_dim(c)), "hidden_act", "silu",
+        "rms_norm_eps", c->lm_rms_eps.value, "rope_theta", c->lm_re_base.value, "max_position_embeddings",
         size_json(c->lm_max_position_embeddings), "vocab_size", size_json(c->lm_vocab_size), "attention_bias",
         0, "attention_dropout", c->lm_dropout.value, "mlp_bias", 0, "tie_word_embeddings", c->lm_tie_weights,
         "torch_dtype", type_name(s->type), "use_cache", 1);
@@ -42,15 +42,15 @@ static json_t *text_config(const ExportSource *s, const float *factors) {
 static json_t *vision_config(const ExportSource *s) {
     const VLMConfig *c = s->config;
     const bool whole = s->part == EXPORT_ALL;
-    const size_t side = whole ? (c->vit_img_size / c->vit_patch_size + 1) * c->vit_patch_size : c->vit_img_size;
-    return json_pack("{s:s, s:o, s:o, s:o, s:o, s:i, s:o, s:o, s:s, s:f, s:f, s:s}", "model_type",
-                     whole ? "idefics3_vision" : "siglip_vision_model", "hidden_size",
-                     size_json(c->vit_hidden_dim), "intermediate_size", size_json(c->vit_inter_dim),
-                     "num_hidden_layers", size_json(c->vit_n_blocks), "num_attention_heads",
-                     size_json(c->vit_n_heads), "num_channels", 3, "image_size", size_json(side), "patch_size",
-                     size_json(c->vit_patch_size), "hidden_act", "gelu_pytorch_tanh", "layer_norm_eps",
-                     c->vit_ln_eps.value, "attention_dropout", c->vit_dropout.value, "torch_dtype",
-                     type_name(s->type));
+    const size_t side =
+        whole ? (c->vit_img_size / c->vit_patch_size + 1) * c->vit_patch_size : c->vit_img_size;
+    return json_pack(
+        "{s:s, s:o, s:o, s:o, s:o, s:i, s:o, s:o, s:s, s:f, s:f, s:s}", "model_type",
+        whole ? "idefics3_vision" : "siglip_vision_model", "hidden_size", size_json(c->vit_hidden_dim),
+        "intermediate_size", size_json(c->vit_inter_dim), "num_hidden_layers", size_json(c->vit_n_blocks),
+        "num_attention_heads", size_json(c->vit_n_heads), "num_channels", 3, "image_size", size_json(side),
+        "patch_size", size_json(c->vit_patch_size), "hidden_act", "gelu_pytorch_tanh", "layer_norm_eps",
+        c->vit_ln_eps.value, "attention_dropout", c->vit_dropout.value, "torch_dtype", type_name(s->type));
 }
 
 json_t *export_hf_config(const ExportSource *s, const float *factors) {
@@ -79,18 +79,19 @@ json_t *export_hf_generation_config(const ExportSource *s) {
 // ---- processors ----
 
 static json_t *pixels_json(const char *type) {
-    return json_pack("{s:s, s:b, s:b, s:i, s:b, s:f, s:b, s:[f,f,f], s:[f,f,f]}", "image_processor_type", type,
-                     "do_convert_rgb", 1, "do_resize", 1, "resample", 3, "do_rescale", 1, "rescale_factor",
-                     1.0 / 255, "do_normalize", 1, "image_mean", PIXEL_MEAN, PIXEL_MEAN, PIXEL_MEAN,
-                     "image_std", 1.0, 1.0, 1.0);
+    return json_pack("{s:s, s:b, s:b, s:i, s:b, s:f, s:b, s:[f,f,f], s:[f,f,f]}", "image_processor_type",
+                     type, "do_convert_rgb", 1, "do_resize", 1, "resample", 3, "do_rescale", 1,
+                     "rescale_factor", 1.0 / 255, "do_normalize", 1, "image_mean", PIXEL_MEAN, PIXEL_MEAN,
+                     PIXEL_MEAN, "image_std", 1.0, 1.0, 1.0);
 }
 
 json_t *export_hf_image_processor(const ExportSource *s) {
     const VLMConfig *c = s->config;
     json_t *j = pixels_json(s->part == EXPORT_ALL ? "SmolVLMImageProcessor" : "SiglipImageProcessor");
     if (s->part == EXPORT_VISION) {
-        json_object_set_new(j, "size", json_pack("{s:o, s:o}", "height", size_json(c->vit_img_size), "width",
-                                                 size_json(c->vit_img_size)));
+        json_object_set_new(j, "size",
+                            json_pack("{s:o, s:o}", "height", size_json(c->vit_img_size), "width",
+                                      size_json(c->vit_img_size)));
         return j;
     }
     json_object_set_new(j, "processor_class", json_string("SmolVLMProcessor"));
@@ -137,10 +138,11 @@ static bool is_listed(const json_t *added, int32_t id) {
 
 json_t *export_hf_tokenizer(const ExportSource *s, Error *err) {
     if (gguf_is_file(s->tokenizer_path)) {
-        error_set(err,
-                  "%s: a tokenizer out of a GGUF file cannot be written as tokenizer.json; name the folder of "
-                  "the same tokenizer by --lm_tokenizer, or export --to gguf",
-                  s->tokenizer_path);
+        error_set(
+            err,
+            "%s: a tokenizer out of a GGUF file cannot be written as tokenizer.json; name the folder of "
+            "the same tokenizer by --lm_tokenizer, or export --to gguf",
+            s->tokenizer_path);
         return NULL;
     }
     char *path = tokenizer_file(s, "tokenizer.json");
@@ -153,10 +155,9 @@ json_t *export_hf_tokenizer(const ExportSource *s, Error *err) {
         const TokenPair *token = &s->config->vlm_extra_tokens.items[i];
         const int32_t id = tokenizer_extra_id(s->tokenizer, token->name);
         if (is_listed(added, id)) continue;
-        json_array_append_new(added,
-                              json_pack("{s:i, s:s, s:b, s:b, s:b, s:b, s:b}", "id", (int)id, "content",
-                                        token->token, "single_word", 0, "lstrip", 0, "rstrip", 0,
-                                        "normalized", 0, "special", 1));
+        json_array_append_new(added, json_pack("{s:i, s:s, s:b, s:b, s:b, s:b, s:b}", "id", (int)id,
+                                               "content", token->token, "single_word", 0, "lstrip", 0,
+                                               "rstrip", 0, "normalized", 0, "special", 1));
     }
     return j;
 }
@@ -187,10 +188,10 @@ json_t *export_hf_tokenizer_config(const ExportSource *s, Error *err) {
     CharVec eos = {0};
     const int32_t id = tokenizer_eos_id(s->tokenizer);
     tokenizer_decode_bytes(s->tokenizer, &id, 1, false, &eos);
-    json_t *j = json_pack("{s:s, s:s%, s:s%, s:s, s:o}", "tokenizer_class", "PreTrainedTokenizerFast",
-                          "eos_token", eos.items, eos.count, "pad_token", eos.items, eos.count,
-                          "padding_side", "left", "model_max_length",
-                          size_json(s->config->lm_max_position_embeddings));
+    json_t *j = json_pack(
+        "{s:s, s:s%, s:s%, s:s, s:o, s:[s, s]}", "tokenizer_class", "PreTrainedTokenizerFast", "eos_token",
+        eos.items, eos.count, "pad_token", eos.items, eos.count, "padding_side", "left", "model_max_length",
+        size_json(s->config->lm_max_position_embeddings), "model_input_names", "input_ids", "attention_mask");
     vec_free(&eos);
     for (size_t i = 0; i < sizeof kept / sizeof *kept; i++)
         if (json_object_get(from, kept[i])) json_object_set(j, kept[i], json_object_get(from, kept[i]));

@@ -22,10 +22,25 @@ static json_t *read_pixels(const char *path, Error *err) {
     return j;
 }
 
+static bool check_objects(const ImportSource *s, Error *err) {
+    static const char *const parts[] = {"vision_config", "text_config"};
+    const char *type = json_string_value(json_object_get(s->config, "model_type"));
+    if (!type || (strcmp(type, "idefics3") && strcmp(type, "smolvlm")))
+        return error_set(err,
+                         "%s: config.json: model_type is \"%.60s\", expected \"idefics3\" or \"smolvlm\"",
+                         s->path, type ? type : "missing");
+    for (size_t i = 0; i < 2; i++) {
+        const json_t *part = json_object_get(s->config, parts[i]);
+        if (part && !json_is_object(part))
+            return error_set(err, "%s: config.json: %s is not an object", s->path, parts[i]);
+    }
+    return true;
+}
+
 bool import_open(ImportSource *s, const char *path, Error *err) {
     *s = (ImportSource){.path = path};
     if (weights_open(&s->weights, path, err) && (s->config = weights_config(s->weights, err)) &&
-        (s->pixels = read_pixels(path, err)))
+        check_objects(s, err) && (s->pixels = read_pixels(path, err)))
         return true;
     import_close(s);
     return false;
@@ -62,13 +77,14 @@ static json_t *vision_config(const ImportSource *s) {
         const char *key;
         int value;
     } absent[] = {{"hidden_size", 1152}, {"num_attention_heads", 16}, {"patch_size", 32}};
-    json_t *given = json_object_get(s->config, "vision_config"), *j = given ? json_copy(given) : json_object();
+    json_t *given = json_object_get(s->config, "vision_config"),
+           *j = given ? json_copy(given) : json_object();
     for (size_t i = 0; i < sizeof absent / sizeof *absent; i++)
         if (!json_object_get(j, absent[i].key))
             json_object_set_new(j, absent[i].key, json_integer(absent[i].value));
     const char *type = json_string_value(json_object_get(j, "model_type"));
-    if (!type || !strcmp(type, "idefics3_vision") || !strcmp(type, "smolvlm_vision") || !strcmp(type, "idefics3") ||
-        !strcmp(type, "smolvlm"))
+    if (!type || !strcmp(type, "idefics3_vision") || !strcmp(type, "smolvlm_vision") ||
+        !strcmp(type, "idefics3") || !strcmp(type, "smolvlm"))
         json_object_set_new(j, "model_type", json_string("siglip_vision_model"));
     return j;
 }
@@ -90,37 +106,26 @@ static bool configure_half(const ImportSource *s, BackboneKind kind, VLMConfig *
     return ok || error_prefix(err, "%s", kind == BACKBONE_VISION ? "vision_config" : "text_config");
 }
 
-static bool check_objects(const ImportSource *s, Error *err) {
-    static const char *const parts[] = {"vision_config", "text_config"};
-    const char *type = json_string_value(json_object_get(s->config, "model_type"));
-    if (!type || (strcmp(type, "idefics3") && strcmp(type, "smolvlm")))
-        return error_set(err, "%s: config.json: model_type is \"%.60s\", expected \"idefics3\" or \"smolvlm\"",
-                         s->path, type ? type : "missing");
-    for (size_t i = 0; i < 2; i++) {
-        const json_t *part = json_object_get(s->config, parts[i]);
-        if (part && !json_is_object(part))
-            return error_set(err, "%s: config.json: %s is not an object", s->path, parts[i]);
-    }
-    return true;
-}
-
 // ---- pictures ----
 
 static void set_pictures(Misfits *m, const ImportSource *s, VLMConfig *c) {
     const size_t side = whole(m, at(s->pixels, "max_image_size", "longest_edge"),
                               "preprocessor_config.json: max_image_size.longest_edge", c->vit_img_size);
     if (side > c->vit_img_size)
-        misfit(m, "preprocessor_config.json: tiles of %zu pixels are larger than vision_config.image_size %zu",
+        misfit(m,
+               "preprocessor_config.json: tiles of %zu pixels are larger than vision_config.image_size %zu",
                side, c->vit_img_size);
     else
         c->vit_img_size = side;
     const size_t longest = whole(m, at(s->pixels, "size", "longest_edge"),
                                  "preprocessor_config.json: size.longest_edge", c->vit_img_size);
     const bool split = !json_is_false(json_object_get(s->pixels, "do_image_splitting"));
-    c->max_img_size = split ? (longest + c->vit_img_size - 1) / c->vit_img_size * c->vit_img_size : c->vit_img_size;
+    c->max_img_size =
+        split ? (longest + c->vit_img_size - 1) / c->vit_img_size * c->vit_img_size : c->vit_img_size;
     c->resize_to_max_side_len = true;
     c->mp_pixel_shuffle_factor = whole(m, json_object_get(s->config, "scale_factor"), "scale_factor", 2);
-    const size_t grid = c->vit_patch_size ? c->vit_img_size / c->vit_patch_size / c->mp_pixel_shuffle_factor : 0;
+    const size_t grid =
+        c->vit_patch_size ? c->vit_img_size / c->vit_patch_size / c->mp_pixel_shuffle_factor : 0;
     c->mp_image_token_length = grid * grid;
     if (json_is_false(json_object_get(s->pixels, "do_rescale")))
         misfit(m, "preprocessor_config.json: do_rescale is false, but nanoVLM's pixels are in [0, 1]");
@@ -197,9 +202,10 @@ static void set_tokens(Misfits *m, const ImportSource *s, VLMConfig *c, const To
     else
         c->lm_base_vocab_size = c->lm_vocab_size - c->extra_token_amount;
     if (tokenizer_token_id(t, "<|im_start|>") < 0 || tokenizer_token_id(t, "<|im_end|>") < 0)
-        log_warning("%s: the tokenizer has no <|im_start|> and <|im_end|>, which nanoVLM's chat template writes; "
-                    "set lm_chat_template in the checkpoint's config.json",
-                    s->path);
+        log_warning(
+            "%s: the tokenizer has no <|im_start|> and <|im_end|>, which nanoVLM's chat template writes; "
+            "set lm_chat_template in the checkpoint's config.json",
+            s->path);
 }
 
 // ---- all ----
@@ -220,7 +226,6 @@ static bool is_tied(const ImportSource *s) {
 
 bool import_configure(const ImportSource *s, VLMConfig *c, const Tokenizer *t, Error *err) {
     Misfits m = {0};
-    if (!check_objects(s, err)) return false;
     c->lm_vocab_size = whole(&m, at(s->config, "text_config", "vocab_size"), "text_config.vocab_size", 32000);
     if (!misfits_none(&m, s->path, err) || !configure_half(s, BACKBONE_VISION, c, err) ||
         !configure_half(s, BACKBONE_LANGUAGE, c, err))
@@ -230,6 +235,5 @@ bool import_configure(const ImportSource *s, VLMConfig *c, const Tokenizer *t, E
     set_names(s, c);
     c->lm_tie_weights = is_tied(s);
     if (c->lm_max_length > c->lm_max_position_embeddings) c->lm_max_length = c->lm_max_position_embeddings;
-    return misfits_none(&m, s->path, err) &&
-           (vlm_config_check(c, err) || error_prefix(err, "%s", s->path));
+    return misfits_none(&m, s->path, err) && (vlm_config_check(c, err) || error_prefix(err, "%s", s->path));
 }

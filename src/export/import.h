@@ -16,6 +16,8 @@ void import_close(ImportSource *s); // a zeroed one is fine
 // Sets the fields of config, vlm_extra_tokens by the folder's tokenizer included. All that nanoVLM cannot
 // express is named in one error; config must be initialised, and may be changed in part then.
 bool import_configure(const ImportSource *s, VLMConfig *config, const Tokenizer *tokenizer, Error *err);
+// Whether the folder's tensors fit a model of this configuration, found out without memory for it.
+bool import_check(const ImportSource *s, Backend *be, const VLMConfig *config, Error *err);
 // Fills the parameters, which have their memory. The image processor's mean and deviation are folded into the
 // convolution of the patches, since nanoVLM feeds pixels in [0, 1].
 bool import_load(const ImportSource *s, Params *p, Backend *be, const VLMConfig *config, Error *err);

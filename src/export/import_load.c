@@ -34,7 +34,8 @@ static size_t parts_of(const Param *p) {
 // A tied model's head may stand in the file beside its embedding.
 static bool is_passed_over(const Params *p, const char *name) {
     const size_t n = strlen(name), m = strlen("rotary_emb.inv_freq");
-    return (p->tied && !strcmp(name, "lm_head.weight")) || (n > m && !strcmp(name + n - m, "rotary_emb.inv_freq"));
+    return (p->tied && !strcmp(name, "lm_head.weight")) ||
+           (n > m && !strcmp(name + n - m, "rotary_emb.inv_freq"));
 }
 
 static bool is_known(const Params *p, const char *name) {
@@ -47,7 +48,17 @@ static bool is_known(const Params *p, const char *name) {
     return is_passed_over(p, name);
 }
 
-static bool list_sources(ParamSources *s, const ImportSource *from, const WeightsEntry **positions, Error *err) {
+// The table of positions may be of a larger grid (load_positions).
+static const WeightsEntry *take_positions(ParamSources *s, const WeightsEntry *e, const Param *p) {
+    const size_t n = positions_side(p->shape[1]), N = e->ndim == 2 ? positions_side(e->shape[0]) : 0;
+    if (N < n || N == 0 || e->shape[1] != p->shape[2])
+        misfit(&s->misfits, "tensor %.120s: expected [N, %zu], N a square of at least %zu patches a side",
+               e->name, p->shape[2], n);
+    return e;
+}
+
+static bool list_sources(ParamSources *s, const ImportSource *from, const WeightsEntry **positions,
+                         Error *err) {
     const Params *params = s->params;
     for (size_t i = 0; i < params->count; i++) {
         const Param *p = &params->items[i];
@@ -58,7 +69,7 @@ static bool list_sources(ParamSources *s, const ImportSource *from, const Weight
             if (!e)
                 misfit(&s->misfits, "tensor %s is missing", name);
             else if (p == params->vision.position)
-                *positions = e;
+                *positions = take_positions(s, e, p);
             else
                 sources_add(s, p, e, part, parts_of(p), i);
         }
@@ -75,10 +86,7 @@ static bool list_sources(ParamSources *s, const ImportSource *from, const Weight
 // Patch i of n in a row has the position floor(i · N / n) of the N that the table has (Idefics3's fractional
 // coordinates): itself when N is n, and when it is n + 1.
 static bool load_positions(const WeightsEntry *e, const Param *p, Backend *be, Error *err) {
-    const size_t C = p->shape[2], n = positions_side(p->shape[1]), N = e->ndim == 2 ? positions_side(e->shape[0]) : 0;
-    if (!N || N < n || e->shape[1] != C)
-        return error_set(err, "%s: tensor %s: expected [N, %zu], N a square of at least %zu patches a side",
-                         weights_entry_path(e), e->name, C, n);
+    const size_t C = p->shape[2], n = positions_side(p->shape[1]), N = positions_side(e->shape[0]);
     float *table = mem_alloc(e->count * sizeof *table), *out = mem_alloc(tensor_bytes(p->w));
     bool ok = weights_read_f32(table, e, 0, e->count, err);
     for (size_t i = 0; ok && i < n * n; i++) {
@@ -122,7 +130,8 @@ static bool read_three(double out[3], const json_t *pixels, const char *key, boo
 static bool read_scale(PixelScale *s, bool *plain, const json_t *pixels, Error *err) {
     *plain = json_is_false(json_object_get(pixels, "do_normalize"));
     if (*plain) return true;
-    if (!read_three(s->mean, pixels, "image_mean", false, err) || !read_three(s->std, pixels, "image_std", true, err))
+    if (!read_three(s->mean, pixels, "image_mean", false, err) ||
+        !read_three(s->std, pixels, "image_std", true, err))
         return error_prefix(err, "image processor");
     *plain = true;
     for (size_t i = 0; i < 3; i++) *plain = *plain && fabs(s->mean[i]) < 1e-20 && s->std[i] == 1;
@@ -152,6 +161,17 @@ static void fold(const Params *p, Backend *be, const PixelScale *s) {
     backend_sync(be);
     free(w);
     free(b);
+}
+
+bool import_check(const ImportSource *from, Backend *be, const VLMConfig *config, Error *err) {
+    Params planned;
+    const WeightsEntry *positions;
+    params_plan(&planned, be, config, (const bool[GROUP_TRAINED]){false});
+    ParamSources s = sources_begin(&planned, be, &(SourceRules){0});
+    const bool ok = list_sources(&s, from, &positions, err);
+    sources_free(&s);
+    params_free(&planned);
+    return ok;
 }
 
 bool import_load(const ImportSource *from, Params *p, Backend *be, const VLMConfig *config, Error *err) {

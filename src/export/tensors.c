@@ -200,8 +200,7 @@ static void rotate_rows(float *out, const float *in, const ExportTensors *t, con
 static void widen_grid(float *out, const float *in, const ExportTensors *t, const ExportTensor *e) {
     const size_t n = export_grid(t->source->config), C = e->shape[1];
     memset(out, 0, value_count(e) * sizeof *out);
-    for (size_t y = 0; y < n; y++)
-        memcpy(out + y * (n + 1) * C, in + y * n * C, n * C * sizeof *out);
+    for (size_t y = 0; y < n; y++) memcpy(out + y * (n + 1) * C, in + y * n * C, n * C * sizeof *out);
 }
 
 static void append_rows(float *out, const float *in, const ExportTensors *t, const ExportTensor *e) {

@@ -15,8 +15,8 @@ typedef enum ExportChange {
 
 typedef struct ExportTensor {
     char name[EXPORT_MAX_NAME];
-    const Param *param; // NULL: values that are no parameter, `made`
-    const float *made;  // borrowed
+    const Param *param;  // NULL: values that are no parameter, `made`
+    const float *made;   // borrowed
     size_t first, count; // values of the parameter
     int ndim;
     size_t shape[GGUF_MAX_DIMS]; // of what is written

@@ -60,7 +60,9 @@ static void put_tokens(const Tokenizer *t, GgufMetadata *m, size_t rows, const G
         const VocabToken *token = vocab_token(&t->vocab, (int64_t)i);
         if (token) {
             texts[i] = (GgufString){t->vocab.texts.items + token->offset, token->size};
-            types[i] = !is_added(t, (int32_t)i) ? TYPE_NORMAL : token->special ? TYPE_CONTROL : TYPE_USER_DEFINED;
+            types[i] = !is_added(t, (int32_t)i) ? TYPE_NORMAL
+                       : token->special         ? TYPE_CONTROL
+                                                : TYPE_USER_DEFINED;
         } else {
             char text[16];
             const size_t size = (size_t)snprintf(text, sizeof text, "[PAD%zu]", i);
@@ -117,8 +119,9 @@ bool tokenizer_put_gguf(const Tokenizer *t, GgufMetadata *m, size_t rows, const 
                         size_t n_changes, const char *chat_template, Error *err) {
     const char *pre = pre_name(t);
     if (!pre)
-        return error_set(err, "the tokenizer's pre_tokenizer is none that llama.cpp has a name for (known here "
-                              "are those of SmolLM2, GPT-2, Llama 3 and Qwen 2): it cannot be exported to gguf");
+        return error_set(err,
+                         "the tokenizer's pre_tokenizer is none that llama.cpp has a name for (known here "
+                         "are those of SmolLM2, GPT-2, Llama 3 and Qwen 2): it cannot be exported to gguf");
     gguf_put_string(m, KEY("model"), "gpt2");
     gguf_put_string(m, KEY("pre"), pre);
     put_tokens(t, m, rows, changes, n_changes);

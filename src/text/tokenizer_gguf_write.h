@@ -11,6 +11,7 @@ typedef struct GgufToken {
 } GgufToken;
 
 // The token types, merges, the name of the pre-tokenizer, the end token and the template. rows: of the
-// embedding; ids without a token become unused ones. An error when the pre-tokenizer has no name in llama.cpp.
+// embedding; ids without a token become unused ones. An error when the pre-tokenizer has no name in
+// llama.cpp.
 bool tokenizer_put_gguf(const Tokenizer *t, GgufMetadata *m, size_t rows, const GgufToken *changes,
                         size_t n_changes, const char *chat_template, Error *err);
