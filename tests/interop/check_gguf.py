@@ -19,6 +19,7 @@ import llama_cpp
 import llama_cpp.mtmd_cpp as mtmd
 import numpy as np
 import torch
+from report import compared, exit_status, relative
 from safetensors.torch import save_file
 from transformers import AutoModelForImageTextToText, AutoTokenizer
 
@@ -31,19 +32,10 @@ TEXT = {"f32": 2e-5, "f16": 5e-3, "bf16": 4e-2, "q8_0": 6e-2}
 PICTURE = {"f32": 5e-5, "f16": 6e-3, "bf16": 4e-2, "q8_0": 6e-2}
 WIDTH, INTER, LAYERS, HEADS, KV_HEADS = 64, 96, 2, 4, 2
 TILE, PATCH, SHUFFLE = 32, 4, 2
-failures, compared = [], 0
 
 
 def report(what, got, want, tolerance):
-    global compared
-    got, want = torch.as_tensor(got).double(), torch.as_tensor(want).double()
-    error = ((got - want).norm() / want.norm()).item()
-    compared += 1
-    ok = error <= tolerance
-    print(f"{what:32} rel {error:.2e} of {tolerance:.0e}, greatest difference {(got - want).abs().max().item():.2e}"
-          f"{'' if ok else '  FAILED'}")
-    if not ok:
-        failures.append(what)
+    compared(f"gguf: {what}", relative(got, want), tolerance)
 
 
 def half(x):
@@ -221,8 +213,7 @@ def main():
             check_picture(name, f"{work}/{name}", model, context, reference)
             llama_cpp.llama_free(context)
             llama_cpp.llama_free_model(model)
-    print(f"{compared} comparisons, {len(failures)} failed")
-    return 1 if failures or not compared else 0
+    return exit_status()
 
 
 if __name__ == "__main__":

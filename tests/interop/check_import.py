@@ -14,12 +14,12 @@ import sys
 import tempfile
 
 import torch
+from report import compared, exit_status, relative
 from transformers import AutoModelForImageTextToText, AutoTokenizer, Idefics3Config, Idefics3ForConditionalGeneration
 from transformers.models.idefics3.image_processing_idefics3 import Idefics3ImageProcessor
 
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 1e-5}  # the weights are rounded before both sides read them
 TILE, PATCH, SCALE = 32, 4, 2
-failures = []
 
 
 def make_folder(folder, tokenizer_folder, dtype, mean, std):
@@ -76,12 +76,7 @@ def check(args, dtype, mean, std):
         pixels = torch.rand(1, 2, 3, TILE, TILE)
         want = logits_of(original, (pixels - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1))
         got = logits_of(again, pixels)
-    error = ((got - want).norm() / want.norm()).item()
-    ok = error <= TOLERANCE[dtype]
-    print(f"{str(dtype):16} mean {mean} std {std}: rel {error:.2e} of {TOLERANCE[dtype]:.0e}, greatest difference "
-          f"{(got - want).abs().max().item():.2e}{'' if ok else '  FAILED'}")
-    if not ok:
-        failures.append(mean)
+    compared(f"import: {dtype}, mean {mean[0]}, std {std[0]}", relative(got, want), TOLERANCE[dtype])
 
 
 def main():
@@ -92,8 +87,7 @@ def main():
     check(args, torch.float32, [0.5] * 3, [0.5] * 3)
     check(args, torch.float32, [0.481, 0.457, 0.408], [0.268, 0.261, 0.275])
     check(args, torch.bfloat16, [0.5] * 3, [0.5] * 3)
-    print(f"3 comparisons, {len(failures)} failed")
-    return 1 if failures else 0
+    return exit_status()
 
 
 if __name__ == "__main__":

@@ -6,15 +6,21 @@ import tempfile
 import torch
 from safetensors.torch import load_file, save_file
 
-failed = []
+failed, compared_names = [], []
 
 
 def compared(name, difference, limit):
     """Prints the comparison; a difference that is no number fails like one above the limit."""
     ok = difference <= limit
+    compared_names.append(name)
     print(f"RESULT\t{name}\t{difference:.2e}\t{limit:.1e}\t{'ok' if ok else 'FAILED'}", flush=True)
     if not ok:
         failed.append(name)
+
+
+def exit_status():
+    """1 when a comparison failed or none was made."""
+    return 1 if failed or not compared_names else 0
 
 
 def skipped(name, why):
