@@ -8,17 +8,13 @@
 #include "dist/launch.h"
 #include "dist/transport.h"
 #include "support/golden.h"
+#include "support/ranks.h"
 
-#include <arpa/inet.h>
-#include <fcntl.h>
 #include <math.h>
-#include <netinet/in.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 // ---- what a rank does; it ends with 0, or 1 with the error's text as its report ----
@@ -170,13 +166,6 @@ static const struct {
     {"one_is_missing", works, 1},
 };
 
-static void write_report(const char *folder, size_t rank) {
-    char path[256];
-    snprintf(path, sizeof path, "%s/%zu", folder, rank);
-    FILE *f = fopen(path, "w");
-    if (!f || fputs(report, f) < 0 || fclose(f) != 0) _exit(9);
-}
-
 static int be_a_rank(const char *scene, const char *folder) {
     Comm *c;
     Error err = {""};
@@ -186,106 +175,11 @@ static int be_a_rank(const char *scene, const char *folder) {
     bool ok = launch_read(&launch, &err) && comm_open(&c, scenes[s].timeout, &err), open = ok;
     ok = ok && scenes[s].run(c, &err);
     snprintf(report + strlen(report), sizeof report - strlen(report), "%s%s", ok ? "fine" : "", err.text);
-    write_report(folder, launch.rank);
+    ranks_report(folder, launch.rank, report);
     if (open && !ok) comm_give_up(c, err.text);
     if (ok && !comm_close(c, &err)) snprintf(report, sizeof report, "%s", err.text), ok = false;
-    if (open) write_report(folder, launch.rank);
+    if (open) ranks_report(folder, launch.rank, report);
     return ok ? 0 : 1;
-}
-
-// ---- starting them ----
-
-typedef struct World {
-    char folder[64];
-    size_t size;
-    pid_t children[8];
-    char reports[8][2048];
-    int ends[8]; // exit status, or minus the signal
-} World;
-
-static int free_port(void) {
-    struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t size = sizeof a;
-    const int file = socket(AF_INET, SOCK_STREAM, 0);
-    assert_true(file >= 0 && bind(file, (struct sockaddr *)&a, sizeof a) == 0);
-    assert_int_equal(getsockname(file, (struct sockaddr *)&a, &size), 0);
-    close(file);
-    return ntohs(a.sin_port);
-}
-
-static void set_number(const char *name, size_t value) {
-    char text[32];
-    snprintf(text, sizeof text, "%zu", value);
-    setenv(name, text, 1);
-}
-
-static pid_t start_rank(const World *w, const char *scene, size_t rank, size_t said_world, int port) {
-    fflush(NULL);
-    const pid_t child = fork();
-    assert_true(child >= 0);
-    if (child > 0) return child;
-    setenv("MASTER_ADDR", "localhost", 1);
-    set_number("MASTER_PORT", (size_t)port);
-    set_number("RANK", rank);
-    set_number("LOCAL_RANK", rank);
-    set_number("WORLD_SIZE", said_world);
-    execl("/proc/self/exe", "test_dist", "--rank", scene, w->folder, NULL);
-    _exit(98);
-}
-
-static int end_of(pid_t child) {
-    int status;
-    assert_int_equal(waitpid(child, &status, 0), child);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
-}
-
-static void read_reports(World *w) {
-    for (size_t r = 0; r < w->size; r++) {
-        char path[128];
-        snprintf(path, sizeof path, "%s/%zu", w->folder, r);
-        FILE *f = fopen(path, "r");
-        const size_t n = f ? fread(w->reports[r], 1, sizeof w->reports[r] - 1, f) : 0;
-        w->reports[r][n] = 0;
-        if (f) fclose(f);
-        unlink(path);
-    }
-    rmdir(w->folder);
-}
-
-static void open_world(World *w, size_t size) {
-    *w = (World){.folder = "/tmp/vlm_dist_XXXXXX", .size = size};
-    assert_non_null(mkdtemp(w->folder));
-}
-
-static World run_sockets(const char *scene, size_t size) {
-    World w;
-    open_world(&w, size);
-    const int port = free_port();
-    for (size_t r = 0; r < size; r++) w.children[r] = start_rank(&w, scene, r, size, port);
-    for (size_t r = 0; r < size; r++) w.ends[r] = end_of(w.children[r]);
-    read_reports(&w);
-    return w;
-}
-
-#define EXPECT_IN(text, part)                                                                                \
-    do {                                                                                                     \
-        if (!strstr(text, part)) fail_msg("\"%s\" is not in \"%s\"", part, text);                            \
-    } while (0)
-
-static void expect_fine(const World *w) {
-    for (size_t r = 0; r < w->size; r++) {
-        if (w->ends[r] != 0 || strcmp(w->reports[r], "fine"))
-            fail_msg("rank %zu ended with %d: %s", r, w->ends[r], w->reports[r]);
-    }
-}
-
-// All but the last rank end with status 1 and a report with both parts.
-static void expect_failed(const World *w, const char *part, const char *other_part) {
-    for (size_t r = 0; r + 1 < w->size; r++) {
-        assert_int_equal(w->ends[r], 1);
-        EXPECT_IN(w->reports[r], part);
-        EXPECT_IN(w->reports[r], other_part);
-    }
 }
 
 // ---- tests ----
@@ -461,25 +355,6 @@ static void test_launchers_gone_wrong(void **state) {
 
 static bool has_mpirun(void) {
     return transport_mpi_is_built_in() && system("command -v mpirun >/dev/null 2>&1") == 0;
-}
-
-// The end of mpirun itself goes into ends[0].
-static World run_mpi(const char *scene, size_t size) {
-    World w;
-    char command[512], self[256];
-    open_world(&w, size);
-    const ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
-    assert_true(n > 0);
-    self[n] = 0;
-    snprintf(
-        command, sizeof command,
-        "OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 mpirun --oversubscribe --bind-to none "
-        "-np %zu %s --rank %s %s >/dev/null 2>&1",
-        size, self, scene, w.folder);
-    const int status = system(command);
-    w.ends[0] = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-    read_reports(&w);
-    return w;
 }
 
 static void test_mpi(void **state) {
