@@ -9,6 +9,7 @@
 #include "support/ranks.h"
 #include "support/train_case.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -88,6 +89,8 @@ static void write_weights(const TrainCase *c, const char *folder, size_t rank) {
     float *x = all_weights(c, &n);
     snprintf(path, sizeof path, "%s/weights%zu", folder, rank);
     FILE *f = fopen(path, "w");
+    x = mem_resize(x, (n + 1) * sizeof *x);
+    x[n++] = c->trainer.grad_norm; // which unlike AdamW's step knows the gradients' scale
     if (!f || fwrite(x, sizeof *x, n, f) != n || fclose(f) != 0) _exit(9);
     free(x);
 }
@@ -177,7 +180,9 @@ static void compare_with_one(const char *scene_name, Weights ranks, size_t world
     float *start = all_weights(&c, &n);
     if (!train(&c, scene, world, 0, 1, &err)) fail_msg("%s", err.text);
     float *one = all_weights(&c, &n);
-    assert_int_equal(n, ranks.n);
+    assert_int_equal(n + 1, ranks.n);
+    expect_within("norm of the gradient, relative", fabs(ranks.x[n] / c.trainer.grad_norm - 1), 5e-4,
+                  "%s, %zu ranks", scene_name, world);
     for (size_t i = 0; i < n; i++) one[i] -= start[i], ranks.x[i] -= start[i];
     expect_within("weights of ranks against one process, of the movement", relative_l2(ranks.x, one, n), 1e-2,
                   "%s, %zu ranks", scene_name, world);
