@@ -190,7 +190,7 @@ static bool do_job(Comm *c, const Job *j, Error *err) {
     case JOB_CLOSE:
         break;
     }
-    if (!j->in_peace && c->transport) c->transport->tell(c->transport, j->what);
+    if (!j->in_peace && !c->failed && c->transport) c->transport->tell(c->transport, j->what);
     if (c->transport) c->transport->close(c->transport, j->in_peace);
     c->transport = NULL;
     return true;
@@ -293,7 +293,10 @@ bool comm_close(Comm *c, Error *err) {
 }
 
 void comm_give_up(Comm *c, const char *reason) {
-    if (c) end_thread(c, (Job){.kind = JOB_CLOSE, .what = reason});
+    if (!c) return;
+    char text[TRANSPORT_TEXT];
+    snprintf(text, sizeof text, "rank %zu: %s", c->launch.rank, reason);
+    end_thread(c, (Job){.kind = JOB_CLOSE, .what = text});
 }
 
 // ---- what callers see ----
