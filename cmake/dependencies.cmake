@@ -35,6 +35,15 @@ if(VLM_TIFF)
     set(VLM_TIFF OFF)
   endif()
 endif()
+# MPI is an option too: -DVLM_MPI=OFF, or no MPI here. Ranks then meet through sockets.
+option(VLM_MPI "ranks through MPI" ON)
+if(VLM_MPI)
+  find_package(MPI COMPONENTS C QUIET)
+  if(NOT MPI_C_FOUND)
+    message(STATUS "MPI was not found: ranks have sockets alone (libopenmpi-dev and openmpi-bin bring it)")
+    set(VLM_MPI OFF)
+  endif()
+endif()
 add_library(jansson ALIAS PkgConfig::JANSSON)
 
 # Debian's oneDNN 2 carries no CMake package, so it is found by file; src/ops/cpu/gemm.c speaks versions 2 and 3.

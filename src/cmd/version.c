@@ -6,12 +6,16 @@
 #include "ops/cpu/cpu.h"
 
 #include <stdio.h>
+#include <string.h>
 
 #include <cairo.h>
 #include <dnnl.h>
 #include <gif_lib.h>
 #include <jansson.h>
 #include <jpeglib.h>
+#ifdef VLM_MPI
+#include <mpi.h>
+#endif
 #include <png.h>
 #ifdef VLM_TIFF
 #include <tiffio.h>
@@ -26,6 +30,18 @@
 
 static void print_row(const char *name, const char *value) {
     printf("%-14s %s\n", name, value);
+}
+
+static const char *mpi_version(void) {
+#ifdef VLM_MPI
+    static char text[MPI_MAX_LIBRARY_VERSION_STRING];
+    int n;
+    MPI_Get_library_version(text, &n); // allowed before MPI_Init
+    text[strcspn(text, ",\n")] = 0;
+    return text;
+#else
+    return "not built in; ranks meet through sockets";
+#endif
 }
 
 static void print_libraries(void) {
@@ -67,7 +83,7 @@ int cmd_version(int argc, char **argv) {
     print_row("cpu", ok ? be->detail : err.text);
     if (ok) backend_destroy(be);
     print_row("CUDA", "not built in");
-    print_row("MPI", "not built in");
+    print_row("MPI", mpi_version());
     print_libraries();
     return fflush(stdout) || ferror(stdout) || !ok ? EXIT_FAILED : EXIT_DONE;
 }

@@ -239,7 +239,10 @@ void language_model_backward(LanguageModel *lm, Tensor mask) {
     const Param *norm = lm->params->decoder.norm;
     fill(lm->be, lm->dx, 0.0f);
     rms_norm_backward(lm->be, lm->dx, norm->d, lm->dnorm, lm->x_out, norm->w, lm->norm_rstd);
-    for (size_t i = lm->config->lm_n_blocks; i-- > 0;) block_backward(lm, i, mask);
+    for (size_t i = lm->config->lm_n_blocks; i-- > 0;) {
+        block_backward(lm, i, mask);
+        params_gradients_final(lm->params, lm->params->decoder.blocks[i].gate);
+    }
 }
 
 void kv_cache_plan(KVCache *cache, Arena *arena, const VLMConfig *c, Dtype act, size_t B, size_t capacity) {

@@ -66,7 +66,16 @@ typedef struct Params {
         Param *embedding, *norm, *head, *inv_freq; // head is embedding when tied
         DecoderBlockParams *blocks;
     } decoder;
+    // Who wants to know, during the backward, that the gradients of `lowest` and of all that stands behind it
+    // in its part of the model are final for this batch; NULL: nobody.
+    void (*gradients_final)(void *state, const Param *lowest);
+    void *final_state;
 } Params;
+
+// For the backward, between its blocks.
+static inline void params_gradients_final(const Params *p, const Param *lowest) {
+    if (p->gradients_final) p->gradients_final(p->final_state, lowest);
+}
 
 extern const char *const param_group_names[GROUP_COUNT]; // "MP", "vision", "language", "buffer"
 

@@ -187,7 +187,10 @@ void vision_encoder_backward(VisionEncoder *v, Tensor dout) {
     layer_norm_backward(be, norm_input(v, v->dx), p->vision.ln_w->d, p->vision.ln_b->d, dout, x,
                         p->vision.ln_w->w, tensor_head(v->ln_mean, tensor_rows(x)),
                         tensor_head(v->ln_rstd, tensor_rows(x)));
-    for (size_t i = c->vit_n_blocks; i-- > 0;) block_backward(v, &p->vision.blocks[i], &v->blocks[i]);
+    for (size_t i = c->vit_n_blocks; i-- > 0;) {
+        block_backward(v, &p->vision.blocks[i], &v->blocks[i]);
+        params_gradients_final(p, p->vision.blocks[i].ln1_w);
+    }
     Tensor dposition = without_leading_one(p->vision.position->d), dcls = TENSOR_NONE;
     if (c->vit_cls_flag) dcls = tensor_reshape(p->vision.cls->d, SHAPE(c->vit_hidden_dim));
     position_backward(be, v->dpatches, dposition, dcls, v->dx);

@@ -235,6 +235,7 @@ void vlm_backward(Vlm *m) {
     if (m->I > 0 && (trained[GROUP_MP] || trained[GROUP_VISION])) {
         gather_rows(m->be, m->dvectors, m->decoder.dx, m->image_rows);
         modality_projector_backward(&m->projector, m->dvectors, trained[GROUP_VISION]);
+        params_gradients_final(&m->params, m->params.projector);
         if (trained[GROUP_VISION]) vision_encoder_backward(&m->vision, m->projector.dpatches);
     }
     if (!trained[GROUP_LANGUAGE]) return;

@@ -28,6 +28,7 @@ bool trainer_create(Trainer *t, Vlm *model, const TrainConfig *config, Dtype mom
 }
 
 void trainer_free(Trainer *t) {
+    gradient_sync_close(&t->sync);
     optimizer_free(&t->optimizer);
     *t = (Trainer){0};
 }
@@ -35,12 +36,14 @@ void trainer_free(Trainer *t) {
 bool trainer_micro_step(Trainer *t, const Batch *batch, float *loss, Error *err) {
     const float dscale = 1.0f / (float)t->config->gradient_accumulation_steps;
     if (!vlm_forward(t->model, batch, dscale, err)) return false;
+    const bool is_last = t->accumulated + 1 == t->config->gradient_accumulation_steps;
+    if (is_last) gradient_sync_begin(&t->sync);
     vlm_backward(t->model);
     *loss = vlm_loss(t->model);
     for (int g = 0; g < GROUP_TRAINED; g++)
         if (t->model->plan.trained[g] && (g == GROUP_LANGUAGE || batch->n_tiles > 0)) t->received[g] = true;
     t->accumulated++;
-    return true;
+    return !is_last || gradient_sync_end(&t->sync, t->received, err);
 }
 
 static void begin_accumulation(Trainer *t) {
@@ -77,4 +80,8 @@ bool trainer_evaluate(Trainer *t, const Batch *batch, float *loss, Error *err) {
     if (!vlm_forward(t->model, batch, 0.0f, err)) return false;
     *loss = vlm_loss(t->model);
     return true;
+}
+
+bool trainer_join(Trainer *t, Comm *comm, size_t bucket_bytes, Error *err) {
+    return gradient_sync_open(&t->sync, comm, &t->model->params, bucket_bytes, err);
 }

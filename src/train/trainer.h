@@ -2,6 +2,7 @@
 // train.py). It knows nothing of files, clocks or epochs; train/run.h adds those.
 #pragma once
 #include "model/vlm.h"
+#include "train/gradient_sync.h"
 #include "train/optimizer.h"
 
 typedef struct Trainer {
@@ -17,6 +18,7 @@ typedef struct Trainer {
     // of the last update
     double lr[GROUP_TRAINED]; // 0 for frozen groups
     float grad_norm;          // before clipping
+    GradientSync sync;        // with the other ranks, after trainer_join
 } Trainer;
 
 // Groups with a learning rate above 0; the others are frozen and have no gradients (for VlmPlan.trained).
@@ -26,6 +28,10 @@ void trainer_trained_groups(bool trained[GROUP_TRAINED], const TrainConfig *conf
 // trainer_trained_groups.
 bool trainer_create(Trainer *t, Vlm *model, const TrainConfig *config, Dtype moments, Error *err);
 void trainer_free(Trainer *t);
+// From now on the last micro-batch of an update averages the gradients over the ranks while its backward
+// runs. comm is borrowed (NULL: one process). Fails when the ranks do not have the same weights. After a
+// failure of comm, trainer_micro_step fails too.
+bool trainer_join(Trainer *t, Comm *comm, size_t bucket_bytes, Error *err);
 
 // Forward and backward of one micro-batch; adds the gradient of loss / gradient_accumulation_steps. *loss is
 // the mean over the batch's targets, NaN when it has none.
