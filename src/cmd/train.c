@@ -30,6 +30,7 @@ typedef struct Job {
     Loader *training, *validation;
     Backend *be;
     Vlm model;
+    Comm *comm; // NULL: one process
     Trainer trainer;
 } Job;
 
@@ -179,10 +180,17 @@ static bool open_tokenizer(Job *j, Error *err) {
     return chat_template_init(&chat, j->tokenizer, c->lm_chat_template, err);
 }
 
+// A failure stays one: the run's next call says what it was.
+static bool all_have_batches(void *comm, bool has_batch) {
+    return comm_all(comm, &has_batch, "agreement on the next batch", NULL) && has_batch;
+}
+
 static bool open_loaders(Job *j, Error *err) {
-    if (!loader_open(&j->training, &j->config, j->tokenizer, LOADER_TRAIN, err)) return false;
+    const LoaderRanks ranks = {comm_rank(j->comm), comm_world_size(j->comm),
+                               j->comm ? all_have_batches : NULL, j->comm};
+    if (!loader_open_rank(&j->training, &j->config, j->tokenizer, LOADER_TRAIN, ranks, err)) return false;
     if (j->config.train.val_size == 0 && !j->config.options.val_dataset_path) return true;
-    return loader_open(&j->validation, &j->config, j->tokenizer, LOADER_VALIDATION, err);
+    return loader_open_rank(&j->validation, &j->config, j->tokenizer, LOADER_VALIDATION, ranks, err);
 }
 
 static void log_memory(const Job *j) {
@@ -213,6 +221,14 @@ static bool first_weights(Job *j, Error *err) {
     return true;
 }
 
+// Rank 0 speaks for all; the others only warn.
+static bool open_ranks(Job *j, Error *err) {
+    if (!comm_open(&j->comm, 60 * j->config.options.comm_timeout.value, err)) return false;
+    if (!comm_is_first(j->comm)) log_set_level(LOG_WARNING);
+    if (j->comm) log_info("ranks: %s", comm_describe(j->comm));
+    return true;
+}
+
 // First of all, so that weights which do not fit are named before data is read.
 static bool open_backend(Job *j, Error *err) {
     const Config *c = &j->config;
@@ -235,7 +251,8 @@ static bool open_model(Job *j, Error *err) {
     if (!vlm_create(&j->model, j->be, &c->vlm, &plan, err) ||
         !trainer_create(&j->trainer, &j->model, &c->train, optimizer_moments(&c->options), err))
         return false;
-    if (!first_weights(j, err)) return false;
+    if (!first_weights(j, err) || !trainer_join(&j->trainer, j->comm, GRADIENT_BUCKET_BYTES, err))
+        return false;
     log_info("backend: %s, %s, dtype %s", j->be->name, j->be->detail, dtype_name(plan.dtype));
     params_print_summary(&j->model.params);
     log_memory(j);
@@ -244,13 +261,22 @@ static bool open_model(Job *j, Error *err) {
 
 // ---- the run ----
 
+static void report_ranks(const Job *j, double updates) {
+    const CommCosts c = comm_costs(j->comm);
+    if (!j->comm || updates == 0) return;
+    log_info("gradients: %.2f MiB sent by each rank an update, %.4f s on their way, of which training waited "
+             "%.4f s",
+             (double)c.bytes / 1048576 / updates, c.seconds / updates, c.waited / updates);
+}
+
 static void report(const Job *j, const RunResult *r, int argc, char **argv) {
     const uint64_t updates = j->trainer.updates;
-    const double samples =
-        (double)(j->config.train.batch_size * j->config.train.gradient_accumulation_steps * updates);
+    const double samples = (double)(comm_world_size(j->comm) * j->config.train.batch_size *
+                                    j->config.train.gradient_accumulation_steps * updates);
     if (updates > 0 && r->epochs > 0)
         log_info("average time: %.2f s an epoch, %.3f s an update, %.4f s a sample",
                  r->seconds / (double)r->epochs, r->seconds / (double)updates, r->seconds / samples);
+    report_ranks(j, (double)updates);
     if (r->best_checkpoint) log_info("best: %s, validation loss %.4f", r->best_checkpoint, r->best_val_loss);
     if (r->last_checkpoint) log_info("last: %s", r->last_checkpoint);
     if (r->end == RUN_COMPLETE || !r->last_checkpoint) return;
@@ -261,7 +287,7 @@ static void report(const Job *j, const RunResult *r, int argc, char **argv) {
 
 static int exit_status(const RunResult *r) {
     if (r->save_failed || r->end == RUN_FAILED) return EXIT_FAILED;
-    return r->end == RUN_SIGNALLED ? 128 + stop_signal() : EXIT_DONE;
+    return r->end == RUN_SIGNALLED ? 128 + r->signal : EXIT_DONE;
 }
 
 static int print_plan(Job *j, Error *err) {
@@ -274,7 +300,7 @@ static int train(Job *j, int argc, char **argv, Error *err) {
     const time_t now = time(NULL);
     strftime(date, sizeof date, "%m%d-%H%M%S", localtime(&now));
     const char *given = j->config.options.run_name;
-    char *name = given ? mem_strdup(given) : run_name(&j->config, 1, date);
+    char *name = given ? mem_strdup(given) : run_name(&j->config, comm_world_size(j->comm), date);
     const RunPlan plan = {&j->config,
                           &j->trainer,
                           batch_source_of_loader(j->training),
@@ -282,9 +308,11 @@ static int train(Job *j, int argc, char **argv, Error *err) {
                           name,
                           j->resume_from,
                           j->resume_is_exact,
-                          j->goes_on};
+                          j->goes_on,
+                          j->comm};
     RunResult result;
-    log_info("run %s: %zu updates of %zu x %zu sequences", name, j->config.train.max_training_steps,
+    log_info("run %s: %zu updates of %zu x %zu x %zu sequences (ranks, accumulation, batch)", name,
+             j->config.train.max_training_steps, comm_world_size(j->comm),
              j->config.train.gradient_accumulation_steps, j->config.train.batch_size);
     stop_gently();
     const bool ok = train_run(&plan, &result, err);
@@ -296,6 +324,14 @@ static int train(Job *j, int argc, char **argv, Error *err) {
     return status;
 }
 
+// A rank that has failed tells the others; without a failure all part together.
+static int end_ranks(Comm *comm, int status, Error *err) {
+    const bool failed = status == EXIT_FAILED || (status != EXIT_USAGE && !comm_close(comm, err));
+    if (err->text[0]) log_error("%s", err->text);
+    if (status == EXIT_FAILED) comm_give_up(comm, err->text);
+    return failed ? EXIT_FAILED : status;
+}
+
 int cmd_train(int argc, char **argv) {
     Job job = {0};
     Error err = {""};
@@ -304,13 +340,13 @@ int cmd_train(int argc, char **argv) {
     if (read_config(&job, argc, argv, &err)) {
         say_what_is_left_out(&job.config);
         stop_on_signals();
-        bool ok = open_backend(&job, &err) && open_tokenizer(&job, &err) && open_loaders(&job, &err) &&
-                  open_model(&job, &err);
+        bool ok = open_ranks(&job, &err) && open_backend(&job, &err) && open_tokenizer(&job, &err) &&
+                  open_loaders(&job, &err) && open_model(&job, &err);
         status = !ok                          ? EXIT_FAILED
                  : job.config.options.dry_run ? print_plan(&job, &err)
                                               : train(&job, argc, argv, &err);
     }
-    if (err.text[0]) log_error("%s", err.text);
+    status = end_ranks(job.comm, status, &err);
     job_close(&job);
     return status;
 }

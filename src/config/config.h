@@ -69,6 +69,7 @@ typedef struct TrainOptions {
     size_t log_interval;    // update steps between plain progress lines
     size_t max_tiles;       // tiles a batch may hold; 0: as many as its tokens allow
     Number max_minutes;     // stop (and save) after this many minutes; 0: no limit
+    Number comm_timeout;    // minutes without a word from another rank that are an error
     char *resume;           // none | auto
     bool resume_weights_only;
     size_t keep_checkpoints; // newest ones; 0: all

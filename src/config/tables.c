@@ -151,6 +151,8 @@ static const Field option_fields[] = {
     F(log_interval, SIZE, "10", RANGE(1, MAX_COUNT), "updates between progress lines"),
     F(max_tiles, SIZE, "0", RANGE(0, MAX_TOKENS), "tiles of a batch; 0: as many as its tokens allow"),
     F(max_minutes, NUMBER, "0", RANGE(0, INFINITY), "save and stop after so many minutes; 0: no limit"),
+    F(comm_timeout, NUMBER, "30", RANGE(0.001, 100000),
+      "several ranks: minutes without a word from one after which the others give up"),
     F_CHOICE(resume, "none", "none|auto",
       "auto: go on from the newest complete checkpoint of the run if there is one, else begin"),
     F(resume_weights_only, BOOL, "false", ANY,

@@ -4,6 +4,7 @@
 #include "base/memory.h"
 #include "format/safetensors.h"
 #include "model/checkpoint.h"
+#include "train/together.h"
 
 #include <ctype.h>
 #include <stdio.h>
@@ -124,6 +125,7 @@ static const char *const free_fields[] = {
     "run_name",
     "log_interval",
     "max_minutes",
+    "comm_timeout",
     "resume",
     "resume_weights_only",
     "keep_checkpoints",
@@ -215,13 +217,20 @@ static bool load_moments(Trainer *t, const Safetensors *st, const uint64_t steps
     return true;
 }
 
-static bool load_place(const BatchSource *source, const Safetensors *st, uint64_t epoch, bool exact,
-                       Error *err) {
+static bool load_place(const Comm *comm, const BatchSource *source, const Safetensors *st, uint64_t epoch,
+                       bool exact, Error *err) {
     const SafetensorsEntry *e = safetensors_find(st, "loader");
     if (!source->restore)
         return error_set(err, "%s: this source of batches has no place to go back to", safetensors_path(st));
-    if (!e) error_set(err, "%s: it holds no place in the data", safetensors_path(st));
-    if (e && source->restore(source->state, e->data, e->bytes, err)) return true;
+    const void *place = e ? e->data : NULL;
+    size_t size = e ? e->bytes : 0;
+    if (!e)
+        error_set(err, "%s: it holds no place in the data", safetensors_path(st));
+    else if (!together_own_place(comm, &place, &size))
+        error_set(err, "%s: its place in the data is not that of %zu ranks", safetensors_path(st),
+                  comm_world_size(comm));
+    else if (source->restore(source->state, place, size, err))
+        return true;
     if (exact) {
         error_prefix(err, "%s: the place in the data does not fit (--resume_weights_only begins anew)",
                      safetensors_path(st));
@@ -232,11 +241,16 @@ static bool load_place(const BatchSource *source, const Safetensors *st, uint64_
     return source->restart(source->state, epoch, err);
 }
 
+static bool same_ranks(const RunState *s, const Trainer *t) {
+    return s->world_size == comm_world_size(t->sync.comm);
+}
+
 static bool load_state(RunState *s, Trainer *t, const BatchSource *source, const char *path, bool exact,
                        Error *err) {
     Safetensors *st;
     if (!safetensors_open(&st, path, err)) return false;
-    const bool ok = load_moments(t, st, s->steps, err) && load_place(source, st, s->epoch.number, exact, err);
+    const bool ok = load_moments(t, st, s->steps, err) &&
+                    load_place(t->sync.comm, source, st, s->epoch.number, exact && same_ranks(s, t), err);
     safetensors_close(st);
     return ok;
 }
@@ -247,6 +261,8 @@ bool resume_load(RunState *s, Trainer *t, const BatchSource *source, const char 
          *state = path_join(checkpoint, RESUME_STATE_FILE);
     const bool ok = run_state_read(s, json, err) && checkpoint_load_weights(t->model, checkpoint, err) &&
                     load_state(s, t, source, state, exact, err);
+    // what the ranks had put together at rank 0 for the checkpoint
+    if (!comm_is_first(t->sync.comm)) s->statistics = (Statistics){0};
     t->updates = s->updates;
     memcpy(t->optimizer.steps, s->steps, sizeof s->steps);
     free(state);

@@ -8,6 +8,7 @@
 #include "train/resume.h"
 #include "train/saver.h"
 #include "train/stop.h"
+#include "train/together.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -49,17 +50,26 @@ static double max_seconds(const Run *r) {
     return 60 * r->plan->config->options.max_minutes.value;
 }
 
-// Whether the run ends here, between two updates.
-static bool is_over(Run *r) {
-    if (r->trainer->accumulated > 0) return false;
+static bool is_first(const Run *r) {
+    return comm_is_first(r->plan->comm);
+}
+
+// Whether the run ends here, between two updates: on all ranks when it does on one.
+static bool check_end(Run *r, bool *is_over, Error *err) {
+    *is_over = false;
+    if (r->trainer->accumulated > 0) return true;
+    double votes[2] = {-1, stop_signal()};
     if (r->trainer->updates >= r->config->max_training_steps)
-        r->result->end = RUN_COMPLETE;
+        votes[0] = RUN_COMPLETE;
     else if (stop_signal())
-        r->result->end = RUN_SIGNALLED;
+        votes[0] = RUN_SIGNALLED;
     else if (max_seconds(r) > 0 && clock_seconds() - r->started >= max_seconds(r))
-        r->result->end = RUN_OUT_OF_TIME;
-    else
-        return false;
+        votes[0] = RUN_OUT_OF_TIME;
+    if (!comm_combine(r->plan->comm, votes, 2, COMM_MAX, "whether to stop", err)) return false;
+    if (votes[0] < 0) return true;
+    *is_over = true;
+    r->result->end = (RunEnd)votes[0];
+    r->result->signal = (int)votes[1];
     return true;
 }
 
@@ -125,38 +135,51 @@ static bool validate(Run *r, double *loss, Error *err) {
         log_warning("no validation: val_size %zu gives no whole batch%s", r->config->val_size,
                     r->plan->config->options.val_dataset_path ? " of val_dataset_path" : "");
     *loss = n > 0 ? sum / (double)n : NAN;
+    if (!together_mean(r->plan->comm, loss, "validation loss", err)) return false;
     return source->restart(source->state, 0, err);
 }
 
-// The numbers as they stand now, and the place in the data.
-static void update_state(Run *r) {
+// The numbers as they stand now, and the places in the data.
+static bool update_state(Run *r, Error *err) {
+    Comm *comm = r->plan->comm;
     RunState *s = &r->state;
+    double means[2] = {s->epoch.loss_sum, s->epoch.tokens};
+    if (!comm_combine(comm, means, 2, COMM_MEAN, "the epoch so far", err) ||
+        !together_statistics(comm, &s->statistics, err))
+        return false;
+    s->epoch.loss_sum = means[0], s->epoch.tokens = means[1];
     s->updates = r->trainer->updates;
     memcpy(s->steps, r->trainer->optimizer.steps, sizeof s->steps);
-    s->world_size = 1;
+    s->world_size = comm_world_size(comm);
     s->log_size = r->log.size;
     s->epoch.seconds = clock_seconds() - r->epoch_started;
     s->seconds = r->seconds_before + clock_seconds() - r->started;
     s->best_val_loss = r->result->best_val_loss;
     snprintf(s->run_name, sizeof s->run_name, "%s", r->plan->run_name);
     vec_clear(&r->place);
-    if (r->plan->training.save) r->plan->training.save(r->plan->training.state, &r->place);
+    if (!r->plan->training.save) return true;
+    r->plan->training.save(r->plan->training.state, &r->place);
+    return together_places(comm, &r->place, err);
 }
 
-// Begins to save the state after the last update.
-static void save(Run *r, bool is_best) {
+// Begins to save the state after the last update; rank 0 does it for all.
+static bool save(Run *r, bool is_best, Error *err) {
     char name[32];
     snprintf(name, sizeof name, "step_%llu", (unsigned long long)current_step(r));
     char *path = path_join(r->folder, name);
     collect(r, true);
-    update_state(r);
+    if (!update_state(r, err)) {
+        free(path);
+        return false;
+    }
     RunState state = r->state; // r->state learns of a new best checkpoint once it stands
     if (is_best) memcpy(state.best_checkpoint, name, sizeof name);
     r->saved = r->trainer->updates;
     r->saved_best = is_best;
-    saver_begin(&r->saver, path, &state, &r->place);
+    if (is_first(r)) saver_begin(&r->saver, path, &state, &r->place);
     collect(r, false);
     free(path);
+    return true;
 }
 
 // *is_best: the validation loss is the lowest of the run.
@@ -174,6 +197,7 @@ static bool validate_and_log(Run *r, bool *is_best, Error *err) {
 // ---- one update ----
 
 static void show_progress(Run *r, double loss) {
+    if (!is_first(r)) return;
     const uint64_t done = r->trainer->updates, all = r->config->max_training_steps;
     if (!progress_is_terminal() && done != all && !is_due(done - 1, r->plan->config->options.log_interval))
         return;
@@ -186,7 +210,21 @@ static void show_progress(Run *r, double loss) {
     progress_update(
         0, "step %llu/%llu  loss %.4f  lr %.3g  norm %.3g  %.0f tokens/s  waiting for data %.0f%%  %s left",
         (unsigned long long)done, (unsigned long long)all, loss, lr, (double)r->trainer->grad_norm,
-        pace_tokens_per_second(&r->pace), 100 * pace_waiting_share(&r->pace), left_text);
+        (double)comm_world_size(r->plan->comm) * pace_tokens_per_second(&r->pace),
+        100 * pace_waiting_share(&r->pace), left_text);
+}
+
+// One rank's batch that is not worth an update spoils it for all. *loss becomes the mean over the ranks.
+static bool agree(Run *r, float *loss, Error *err) {
+    double bad[2] = {r->trainer->is_spoiled, !isfinite(r->last_loss)}, mean = *loss;
+    if (!r->plan->comm) return true;
+    if (!comm_combine(r->plan->comm, bad, 2, COMM_MAX, "whether to skip", err) ||
+        !together_mean(r->plan->comm, &mean, "batch loss", err))
+        return false;
+    r->trainer->is_spoiled = bad[0] > 0;
+    if (bad[1] > 0) r->last_loss = NAN;
+    *loss = (float)mean;
+    return true;
 }
 
 static void update(Run *r) {
@@ -248,9 +286,11 @@ static bool after_update(Run *r, double batch_loss, Error *err) {
     const bool is_save_due = r->config->eval_in_epochs && is_due(step, r->config->eval_interval);
     bool is_best = false;
     const bool ok = !is_save_due || validate_and_log(r, &is_best, err);
-    if (is_due(step, r->config->stats_log_interval)) statistics_log(&r->state.statistics, &r->log);
+    const bool is_log_due = is_due(step, r->config->stats_log_interval);
+    if (ok && is_log_due && !together_statistics(r->plan->comm, &r->state.statistics, err)) return false;
+    if (is_log_due) statistics_log(&r->state.statistics, &r->log);
     run_log_commit(&r->log, step); // before saving: a checkpoint's step stands in the log
-    if (ok && is_save_due) save(r, is_best);
+    if (ok && is_save_due && !save(r, is_best, err)) return false;
     show_progress(r, batch_loss);
     return ok;
 }
@@ -287,18 +327,20 @@ static void take_loss(Run *r, float loss) {
 
 static bool micro_batch(Run *r, const Batch *batch, double waited, Error *err) {
     const double start = clock_seconds(), tokens = count_tokens(batch);
+    const double ranks = (double)comm_world_size(r->plan->comm);
     float loss;
     if (!trainer_micro_step(r->trainer, batch, &loss, err)) return false;
     const double computed = clock_seconds();
     take_loss(r, loss);
     const bool is_update = r->trainer->accumulated == r->config->gradient_accumulation_steps;
+    if (is_update && !agree(r, &loss, err)) return false;
     if (is_update) update(r);
     const double end = clock_seconds();
     Statistics *statistics = &r->state.statistics;
     r->state.epoch.micro_batches++;
     r->state.epoch.tokens += tokens;
     r->state.epoch.is_logged = false;
-    statistics_add(statistics, STATISTIC_TOKENS_PER_SECOND, tokens / (end - start));
+    statistics_add(statistics, STATISTIC_TOKENS_PER_SECOND, ranks * tokens / (end - start));
     statistics_add(statistics, STATISTIC_DATA_LOAD_TIME, waited);
     statistics_add(statistics, STATISTIC_FW_BW_TIME, computed - start);
     statistics_add(statistics, STATISTIC_POST_PROCESS_TIME, end - computed);
@@ -311,35 +353,41 @@ static bool micro_batch(Run *r, const Batch *batch, double waited, Error *err) {
 // ---- epochs ----
 
 // nanoVLM divides the sum of the losses by their number less one, and so does this, but for a single loss.
-static void finish_epoch(Run *r) {
+static bool finish_epoch(Run *r, Error *err) {
     Epoch *e = &r->state.epoch;
-    if (e->micro_batches == 0 || r->trainer->updates == 0 || e->is_logged) return;
+    if (e->micro_batches == 0 || r->trainer->updates == 0 || e->is_logged) return true;
+    double sums[2] = {e->loss_sum, e->tokens}; // over the ranks; the loss becomes a mean
+    if (!comm_combine(r->plan->comm, sums, 2, COMM_SUM, "the epoch", err)) return false;
+    sums[0] /= (double)comm_world_size(r->plan->comm);
     const double seconds = clock_seconds() - r->epoch_started;
-    const double loss = e->loss_sum / (double)(e->micro_batches > 1 ? e->micro_batches - 1 : 1);
+    const double loss = sums[0] / (double)(e->micro_batches > 1 ? e->micro_batches - 1 : 1);
     run_log_number(&r->log, "epoch", (double)(e->number + 1));
     run_log_number(&r->log, "epoch_loss", loss);
     run_log_number(&r->log, "epoch_duration", seconds);
-    run_log_number(&r->log, "epoch_tokens_per_second", e->tokens / seconds);
+    run_log_number(&r->log, "epoch_tokens_per_second", sums[1] / seconds);
     run_log_commit(&r->log, current_step(r));
     e->is_logged = true;
     log_info("epoch %llu: step %llu/%zu, mean loss %.4f, %.1f s, %.0f tokens/s",
              (unsigned long long)e->number + 1, (unsigned long long)r->trainer->updates,
-             r->config->max_training_steps, loss, seconds, e->tokens / seconds);
+             r->config->max_training_steps, loss, seconds, sums[1] / seconds);
     if (r->plan->training.report) r->plan->training.report(r->plan->training.state, e->number + 1);
+    return true;
 }
 
 static bool train_epoch(Run *r, Error *err) {
     const BatchSource *source = &r->plan->training;
-    while (!is_over(r)) {
+    for (;;) {
         const Batch *batch;
+        bool is_over;
+        if (!check_end(r, &is_over, err)) return false;
+        if (is_over) break;
         const double asked = clock_seconds();
         if (!source->next(source->state, &batch, err)) return false;
         if (!batch) break;
         if (!micro_batch(r, batch, clock_seconds() - asked, err)) return false;
     }
     const bool is_cut = r->result->end == RUN_SIGNALLED || r->result->end == RUN_OUT_OF_TIME;
-    if (!is_cut) finish_epoch(r); // a cut one ends in the process that goes on with it
-    return true;
+    return is_cut || finish_epoch(r, err); // a cut one ends in the process that goes on with it
 }
 
 static bool train_epochs(Run *r, Error *err) {
@@ -349,7 +397,9 @@ static bool train_epochs(Run *r, Error *err) {
         r->result->epochs = number + 1;
         if (!train_epoch(r, err)) return false;
         trainer_drop_accumulation(r->trainer);
-        if (is_over(r)) return true;
+        bool is_over;
+        if (!check_end(r, &is_over, err)) return false;
+        if (is_over) return true;
         if (r->state.epoch.updates == 0)
             return error_set(err,
                              "%s: an epoch has %llu batches, but an update takes gradient_accumulation_steps "
@@ -382,7 +432,9 @@ static bool load(Run *r, Error *err) {
         r->result->best_checkpoint = beside(p->resume_from, r->state.best_checkpoint);
     log_info("goes on from %s: update %llu of epoch %llu, %s", p->resume_from,
              (unsigned long long)r->trainer->updates, (unsigned long long)r->state.epoch.number + 1,
-             p->resume_is_exact ? "bit for bit" : "with changed settings");
+             !p->resume_is_exact                               ? "with changed settings"
+             : r->state.world_size == comm_world_size(p->comm) ? "bit for bit"
+                                                               : "with another number of ranks");
     return true;
 }
 
@@ -392,8 +444,10 @@ static bool begin(Run *r, Error *err) {
     r->folder = path_join(config->vlm.vlm_checkpoint_path, r->plan->run_name);
     r->started = r->epoch_started = clock_seconds();
     r->state.best_val_loss = INFINITY;
-    if (!saver_open(&r->saver, r->trainer, config, err)) return false;
+    if (is_first(r) && !saver_open(&r->saver, r->trainer, config, err)) return false;
     if (r->plan->resume_from && !load(r, err)) return false;
+    r->log = (RunLog){.file = -1};
+    if (!is_first(r)) return true;
     return r->plan->goes_on ? run_log_reopen(&r->log, r->folder, config, r->state.log_size, err)
                             : run_log_open(&r->log, r->folder, config, err);
 }
@@ -409,8 +463,13 @@ bool train_run(const RunPlan *plan, RunResult *result, Error *err) {
         progress_end();
         if (!ok) result->end = RUN_FAILED;
         collect(&r, true);
-        const bool is_saved = r.saved == r.trainer->updates && !result->save_failed;
-        if (!r.broken && !is_saved) save(&r, false);
+        bool save_is_due = r.saved != r.trainer->updates || result->save_failed;
+        ok = ok && comm_any(plan->comm, &save_is_due, "whether to save", err);
+        const bool alone = !plan->comm; // ranks of which one has failed cannot put a checkpoint together
+        if (save_is_due && !r.broken && (ok || alone)) {
+            Error save_err = {""};
+            if (!save(&r, false, &save_err) && ok) ok = error_set(err, "%s", save_err.text);
+        }
         collect(&r, true);
         run_log_close(&r.log);
     }

@@ -12,6 +12,7 @@ typedef struct RunPlan {
     const char *resume_from; // a complete checkpoint (train/resume.h) to begin behind; NULL: none
     bool resume_is_exact;    // as resume_compare says
     bool goes_on; // the run's log may be there already; what the checkpoint does not know is cut off
+    Comm *comm;   // with the other ranks, which the trainer has joined; NULL: one process
 } RunPlan;
 
 typedef enum RunEnd {
@@ -23,6 +24,7 @@ typedef enum RunEnd {
 
 typedef struct RunResult {
     RunEnd end;
+    int signal;            // of RUN_SIGNALLED, on whichever rank it came
     bool save_failed;      // the last attempt to save did
     char *last_checkpoint; // folder of the last save that succeeded; NULL: none
     char *best_checkpoint; // folder of the lowest validation loss; NULL: none
@@ -38,5 +40,7 @@ typedef struct RunResult {
 // next is due. Fails (RUN_FAILED) when no more batches can be had or the loss or the gradient is not finite;
 // in the first case the work so far is still saved. max_minutes does not bend the learning rate, which goes
 // by max_training_steps.
+// Several ranks stop at the same update, log means over them (tokens are sums) and save on rank 0; when one
+// fails, all do, and nothing more is saved.
 bool train_run(const RunPlan *plan, RunResult *result, Error *err);
 void run_result_free(RunResult *result);

@@ -65,6 +65,7 @@ void run_log_close(RunLog *log) {
 }
 
 void run_log_number(RunLog *log, const char *key, double value) {
+    if (!log->line) return;
     if (!isfinite(value)) log_warning("%s is %g; %s has null for it", key, value, log->path);
     json_object_set_new(log->line, key, isfinite(value) ? json_real(value) : json_null());
 }
@@ -87,6 +88,7 @@ static bool write_line(RunLog *log, const char *text, size_t n) {
 }
 
 void run_log_commit(RunLog *log, uint64_t step) {
+    if (!log->line) return;
     json_t *line = json_object();
     json_object_set_new(line, "step", json_integer((json_int_t)step));
     json_object_update(line, log->line);

@@ -18,7 +18,7 @@ typedef struct RunLog {
     size_t size;  // bytes of whole lines in it
     json_t *line; // the open line
     bool failed;  // the last line was lost, which was reported
-} RunLog;
+} RunLog;         // {.file = -1}: of a rank that writes none
 
 // Makes the folder and writes config.json. A folder that already has a log is an error: two runs do not mix.
 bool run_log_open(RunLog *log, const char *folder, const Config *config, Error *err);

@@ -1,0 +1,254 @@
+// LINK: train
+// RUNS: vlm
+// `vlm train` as several ranks: the same log from the same ranks, a signal to one stops all with the work
+// saved, a resume goes on to the same bits, another number of ranks goes on too, and a rank that dies or
+// cannot begin ends the others with its name.
+#include "base/file.h"
+#include "base/memory.h"
+#include "support/golden.h"
+#include "support/program.h"
+#include "support/ranks.h"
+
+#include <jansson.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static char *folder, *tokenizer;
+
+// ---- ranks of vlm train ----
+
+typedef struct Ranks {
+    size_t n;
+    pid_t children[4];
+    int ends[4];
+} Ranks;
+
+static char *output_of(size_t rank) { // caller frees
+    return mem_printf("%s/out%zu", folder, rank);
+}
+
+static void leave_it_to_the_program(int signal_number) {
+    (void)signal_number;
+}
+
+// rank_flags: more flags for the last rank alone.
+static Ranks start(size_t n, const char *run, const char *flags, const char *rank_flags) {
+    Ranks r = {.n = n};
+    const int port = free_port();
+    for (size_t i = 0; i < n; i++) {
+        char *line = mem_printf(
+            "train --preset tiny --vit_n_blocks 1 --lm_n_blocks 1 --lm_max_length 128 --max_sample_length "
+            "128 "
+            "--val_size 40 --batch_size 2 --gradient_accumulation_steps 2 --eval_interval 4 --threads 1 "
+            "--max_training_steps 16 --stats_log_interval 3 --comm_timeout 0.5 --train_dataset_path "
+            "%s/data/train "
+            "--vlm_checkpoint_path %s/runs --lm_tokenizer %s --run_name %s %s%s",
+            folder, folder, tokenizer, run, flags, i + 1 == n ? rank_flags : "");
+        fflush(NULL);
+        r.children[i] = fork();
+        assert_true(r.children[i] >= 0);
+        if (r.children[i] == 0) {
+            char *words[80], *rest = line, *out = output_of(i), number[32];
+            size_t count = 0;
+            for (char *word = strtok_r(rest, " ", &rest); word; word = strtok_r(rest, " ", &rest))
+                words[count++] = word;
+            words[count] = NULL;
+            snprintf(number, sizeof number, "%zu", i), setenv("RANK", number, 1);
+            snprintf(number, sizeof number, "%zu", n), setenv("WORLD_SIZE", number, 1);
+            snprintf(number, sizeof number, "%d", port), setenv("MASTER_PORT", number, 1);
+            setenv("MASTER_ADDR", "127.0.0.1", 1);
+            setpgid(0, 0);
+            signal(SIGTERM, leave_it_to_the_program);
+            _exit(program_run_into(words, "/dev/null", out));
+        }
+        setpgid(r.children[i], r.children[i]);
+        free(line);
+    }
+    return r;
+}
+
+static void finish(Ranks *r) {
+    for (size_t i = 0; i < r->n; i++) r->ends[i] = end_of(r->children[i]);
+}
+
+static void expect_ends(const Ranks *r, int status) {
+    for (size_t i = 0; i < r->n; i++) {
+        char *path = output_of(i), *text = program_read_text(path);
+        if (r->ends[i] != status) fail_msg("rank %zu of %zu ended with %d: %s", i, r->n, r->ends[i], text);
+        free(text);
+        free(path);
+    }
+}
+
+static void expect_said(size_t rank, const char *part) {
+    char *path = output_of(rank), *text = program_read_text(path);
+    EXPECT_IN(text, part);
+    free(text);
+    free(path);
+}
+
+static void run(size_t n, const char *name, const char *flags) {
+    Ranks r = start(n, name, flags, "");
+    finish(&r);
+    expect_ends(&r, 0);
+}
+
+static size_t count_lines(const char *run_name) {
+    char *path = mem_printf("%s/runs/%s/log.jsonl", folder, run_name);
+    FILE *f = fopen(path, "r");
+    size_t n = 0;
+    for (int c; f && (c = getc(f)) != EOF;) n += c == '\n';
+    if (f) fclose(f);
+    free(path);
+    return n;
+}
+
+// Waits until the run has logged so many lines.
+static void wait_for_lines(const char *run_name, size_t n) {
+    for (int i = 0; i < 6000 && count_lines(run_name) < n; i++) usleep(5000);
+    assert_true(count_lines(run_name) >= n);
+}
+
+// ---- comparing ----
+
+static bool is_time(const char *key) {
+    return strstr(key, "time") || strstr(key, "second") || strstr(key, "duration");
+}
+
+static json_t *log_of(const char *run_name) {
+    char *path = mem_printf("%s/runs/%s/log.jsonl", folder, run_name), *text = program_read_text(path),
+         *rest = text;
+    json_t *lines = json_array();
+    for (char *l = strtok_r(rest, "\n", &rest); l; l = strtok_r(rest, "\n", &rest)) {
+        json_t *line = json_loads(l, 0, NULL), *value;
+        const char *key;
+        void *next;
+        assert_non_null(line);
+        json_object_foreach_safe(line, next, key, value) if (is_time(key)) json_object_del(line, key);
+        json_array_append_new(lines, line);
+    }
+    free(text);
+    free(path);
+    return lines;
+}
+
+static void expect_same_run(const char *a, const char *b) {
+    json_t *x = log_of(a), *y = log_of(b);
+    for (size_t i = 0; i < json_array_size(x); i++) {
+        const json_t *p = json_array_get(x, i), *q = json_array_get(y, i);
+        if (!q || !json_equal(p, q))
+            fail_msg("line %zu: %s and %s", i + 1, json_dumps(p, 0), q ? json_dumps(q, 0) : "none");
+    }
+    assert_int_equal(json_array_size(x), json_array_size(y));
+    json_decref(x);
+    json_decref(y);
+    char *left = mem_printf("%s/runs/%s/step_15/model.safetensors", folder, a),
+         *right = mem_printf("%s/runs/%s/step_15/model.safetensors", folder, b), *p, *q;
+    size_t n, m;
+    Error err;
+    assert_true(file_read(&p, &n, left, &err) && file_read(&q, &m, right, &err));
+    assert_true(n == m && memcmp(p, q, n) == 0);
+    free(p), free(q), free(left), free(right);
+}
+
+// ---- tests ----
+
+static void test_same_bits(void **state) {
+    (void)state;
+    run(2, "whole", "");
+    run(2, "again", "--num_workers 2");
+    expect_same_run("whole", "again");
+}
+
+// After test_same_bits.
+static void test_signal_and_resume(void **state) {
+    (void)state;
+    static const size_t lines[] = {2, 7};
+    for (size_t i = 0; i < 2; i++) {
+        char name[16];
+        snprintf(name, sizeof name, "cut%zu", i);
+        Ranks r = start(2, name, "", "");
+        wait_for_lines(name, lines[i]);
+        kill(-r.children[1], SIGTERM); // rank 1 alone
+        finish(&r);
+        expect_ends(&r, 128 + SIGTERM);
+        run(2, name, "--resume auto");
+        expect_said(0, "bit for bit");
+        expect_same_run("whole", name);
+    }
+}
+
+static void test_other_number_of_ranks(void **state) {
+    (void)state;
+    static const struct {
+        const char *name;
+        size_t before, after;
+    } cases[] = {{"more", 2, 3}, {"fewer", 2, 1}, {"alone", 1, 2}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        Ranks r = start(cases[i].before, cases[i].name, "", "");
+        wait_for_lines(cases[i].name, 3);
+        kill(-r.children[0], SIGTERM);
+        finish(&r);
+        expect_ends(&r, 128 + SIGTERM);
+        run(cases[i].after, cases[i].name, "--resume auto");
+        expect_said(0, "with another number of ranks");
+        expect_said(0, "begins anew");
+    }
+}
+
+static void test_death(void **state) {
+    (void)state;
+    Ranks r = start(3, "dead", "--max_training_steps 100000", "");
+    wait_for_lines("dead", 2);
+    kill(-r.children[2], SIGKILL);
+    finish(&r);
+    for (size_t i = 0; i < 2; i++) {
+        assert_int_equal(r.ends[i], 1);
+        expect_said(i, "rank 2 is gone");
+    }
+}
+
+static void test_rank_that_cannot_begin(void **state) {
+    (void)state;
+    Ranks r = start(2, "bad", "", " --lm_tokenizer /nowhere/at/all");
+    finish(&r);
+    expect_ends(&r, 1);
+    expect_said(0, "given up, because rank 1: --lm_tokenizer: /nowhere/at/all");
+}
+
+static void test_other_seed(void **state) {
+    (void)state;
+    Ranks r = start(2, "seed", "", " --seed 5");
+    finish(&r);
+    expect_ends(&r, 1);
+    expect_said(0, "rank 1 does not begin with the weights of rank 0");
+}
+
+int main(void) {
+    folder = program_temporary("ranks");
+    tokenizer = golden_path("model/tokenizer");
+    char *line = mem_printf("synth --out %s/data --rows 300 --test_rows 0 --seed 3", folder);
+    ProgramResult r = program_run(line);
+    const int status = r.status;
+    program_result_free(&r);
+    free(line);
+    if (status != 0) return 1;
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_same_bits),
+        cmocka_unit_test(test_signal_and_resume),
+        cmocka_unit_test(test_other_number_of_ranks),
+        cmocka_unit_test(test_death),
+        cmocka_unit_test(test_rank_that_cannot_begin),
+        cmocka_unit_test(test_other_seed),
+    };
+    const int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    char *remove = mem_printf("rm -rf %s", folder);
+    const int removed = system(remove);
+    free(remove);
+    free(folder);
+    free(tokenizer);
+    return failed + (removed != 0);
+}
