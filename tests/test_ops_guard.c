@@ -61,7 +61,7 @@ static void test_open_inside(void **state) {
     (void)state;
     Fixture f = start();
     const Tensor tensors[] = {f.y, f.x, TENSOR_NONE, f.y}; // y is read as well: it must stay writable
-    const OpCall call = {"test", tensors, 1, 4};
+    const OpCall call = {.name = "test", .tensors = tensors, .writes = 1, .count = 4};
     f.be->op_enter(f.be, &call);
     assert_false(read_faults(f.y.data));
     assert_false(write_faults(f.y.data));

@@ -9,6 +9,7 @@
 #include "cmd/cmd.h"
 #include "model/flops.h"
 #include "ops/cpu/cpu.h"
+#include "train/memory_plan.h"
 #include "train/trainer.h"
 
 #include <stdio.h>
@@ -54,6 +55,7 @@ typedef struct Bench {
     Trainer trainer;
     Batch batch;
     size_t n_targets; // of a sequence
+    MemoryPlan memory;
 } Bench;
 
 // ---- the work ----
@@ -115,7 +117,8 @@ static bool open_model(Bench *b, Error *err) {
     trainer_trained_groups(plan.trained, &b->config.train);
     if (!backend_cpu_create(&b->be, f->threads, err)) return false;
     plan.dtype = vlm_dtype(f->dtype, b->be);
-    if (!vlm_create(&b->model, b->be, &b->config.vlm, &plan, err) ||
+    if (!memory_plan(&b->memory, b->be, &b->config.vlm, &plan, f->batch * b->n_targets, 1, err) ||
+        !vlm_create(&b->model, b->be, &b->config.vlm, &plan, err) ||
         !trainer_create(&b->trainer, &b->model, &b->config.train, err))
         return false;
     params_initialise(&b->model.params, b->be, &b->config.vlm, "nanovlm", 0);
@@ -212,6 +215,7 @@ static bool measure(Bench *b, Error *err) {
         for (int g = 0; g < GROUP_TRAINED; g++) r.params += params_total(&b->model.params, (ParamGroup)g);
         r.be = b->be, r.dtype = b->model.plan.dtype, r.batch = &b->batch;
         r.n_targets = b->n_targets * f->batch;
+        r.planned_rss_mb = memory_plan_total(&b->memory) >> 20;
         r.flops =
             vlm_step_flops(&b->config.vlm, (StepShape){f->batch, f->seq, b->batch.n_tiles, r.n_targets});
         measure_ceilings(b, &r);

@@ -56,7 +56,8 @@ static size_t max_rows(const VlmPlan *plan) {
 }
 
 // The first run of all plans, over arenas without memory.
-static bool measure(Vlm *m, Backend *be, const VLMConfig *config, const VlmPlan *plan, Error *err) {
+static bool measure(Vlm *m, Backend *be, const VLMConfig *config, const VlmPlan *plan, size_t n_targets,
+                    Error *err) {
     *m = (Vlm){.be = be, .config = config, .plan = *plan};
     if (!vlm_config_check(config, err)) return false;
     if (!plan->training) memset(m->plan.trained, 0, sizeof m->plan.trained);
@@ -67,8 +68,8 @@ static bool measure(Vlm *m, Backend *be, const VLMConfig *config, const VlmPlan 
     modality_projector_init(&m->projector, be, config, &m->params);
     language_model_init(&m->decoder, be, config, &m->params,
                         plan->documents ? max_rows(plan) : plan->max_positions);
-    plan_activations(m, plan->max_batch, plan->max_positions, plan->max_tiles, max_rows(plan),
-                     plan->documents);
+    plan_activations(m, plan->max_batch, plan->max_positions, plan->max_tiles,
+                     n_targets ? n_targets : max_rows(plan), plan->documents);
     return true;
 }
 
@@ -77,7 +78,7 @@ static size_t staging_bytes(const Vlm *m) {
 }
 
 bool vlm_create(Vlm *m, Backend *be, const VLMConfig *config, const VlmPlan *plan, Error *err) {
-    if (!measure(m, be, config, plan, err)) return false;
+    if (!measure(m, be, config, plan, 0, err)) return false;
     m->staging = be->device->host_alloc(be, staging_bytes(m));
     if (params_allocate(&m->params, err) && arena_commit(&m->activations, err)) return true;
     vlm_free(m);
@@ -94,10 +95,11 @@ void vlm_free(Vlm *m) {
     *m = (Vlm){0};
 }
 
-bool vlm_measure(VlmMemory *memory, Backend *be, const VLMConfig *config, const VlmPlan *plan, Error *err) {
+bool vlm_measure(VlmMemory *memory, Backend *be, const VLMConfig *config, const VlmPlan *plan,
+                 size_t n_targets, Error *err) {
     Vlm m;
-    if (!measure(&m, be, config, plan, err)) return false;
-    *memory = (VlmMemory){m.params.values.used + m.params.products.used, m.params.gradients.used,
+    if (!measure(&m, be, config, plan, n_targets, err)) return false;
+    *memory = (VlmMemory){m.params.values.used, m.params.products.used, m.params.gradients.used,
                           m.activations.used};
     vlm_free(&m);
     return true;

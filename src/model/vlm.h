@@ -47,11 +47,13 @@ typedef struct Vlm {
 bool vlm_create(Vlm *m, Backend *be, const VLMConfig *config, const VlmPlan *plan, Error *err);
 void vlm_free(Vlm *m);
 
-// Bytes the plan takes, without getting them.
+// Bytes the plan takes, without getting them; copies: the parameters' in BF16. activations are those of a
+// batch of just the plan's size with n_targets positions to train on (0: all, which is what vlm_create gets).
 typedef struct VlmMemory {
-    size_t parameters, gradients, activations;
+    size_t parameters, copies, gradients, activations;
 } VlmMemory;
-bool vlm_measure(VlmMemory *memory, Backend *be, const VLMConfig *config, const VlmPlan *plan, Error *err);
+bool vlm_measure(VlmMemory *memory, Backend *be, const VLMConfig *config, const VlmPlan *plan,
+                 size_t n_targets, Error *err);
 
 // Takes a batch in: checks it (token ids in the vocabulary, as many image tokens as tiles need), lays out the
 // activations and uploads. batch->labels, attention_mask and starts may be NULL (no targets; no
