@@ -36,14 +36,12 @@ static VlmPlan plan_of(const Config *c, const Flags *f, const Backend *be) {
                     .max_tiles = f->tiles ? c->train.batch_size * f->tiles : loader_max_tiles(c),
                     .training = true,
                     .documents = train_options_documents(&c->options),
-                    .dtype = vlm_dtype(c->options.dtype, be)};
+                    .dtype = vlm_dtype(c->options.dtype, be),
+                    .recompute = recompute_from(c->options.recompute)};
     trainer_trained_groups(plan.trained, &c->train);
+    plan.max_targets = plan.max_batch * (size_t)((double)plan.max_positions * f->targets.value);
+    if (plan.max_targets == 0) plan.max_targets = 1;
     return plan;
-}
-
-static size_t targets_of(const VlmPlan *plan, const Flags *f) {
-    const size_t n = plan->max_batch * (size_t)((double)plan->max_positions * f->targets.value);
-    return n ? n : 1;
 }
 
 static const struct {
@@ -72,12 +70,12 @@ static size_t host_batches(const Config *c) {
 
 // What each tile of a batch adds, from the plan with one tile less.
 static bool tile_bytes(size_t *bytes, const MemoryPlan *m, Backend *be, const Config *c, VlmPlan plan,
-                       size_t n_targets, Error *err) {
+                       Error *err) {
     MemoryPlan less;
     *bytes = 0;
     if (plan.max_tiles == 0) return true;
     plan.max_tiles--;
-    if (!memory_plan(&less, be, &c->vlm, &plan, n_targets, host_batches(c), err)) return false;
+    if (!memory_plan(&less, be, &c->vlm, &plan, host_batches(c), err)) return false;
     *bytes = m->activations + m->batches - less.activations - less.batches;
     return true;
 }
@@ -107,11 +105,10 @@ static void print_table(const MemoryPlan *m, const VlmPlan *plan, const Flags *f
 
 static bool print_memory(Backend *be, const Config *c, const Flags *f, Error *err) {
     const VlmPlan plan = plan_of(c, f, be);
-    const size_t n_targets = targets_of(&plan, f);
     MemoryPlan m;
     size_t tile;
-    if (!memory_plan(&m, be, &c->vlm, &plan, n_targets, host_batches(c), err) ||
-        !tile_bytes(&tile, &m, be, c, plan, n_targets, err))
+    if (!memory_plan(&m, be, &c->vlm, &plan, host_batches(c), err) ||
+        !tile_bytes(&tile, &m, be, c, plan, err))
         return false;
     if (f->json)
         print_json(&m, &plan, tile);

@@ -161,6 +161,7 @@ static bool open_model(Job *j, Error *err) {
         .image_token_id = tokenizer_extra_id(j->tokenizer, "image_token"),
         .documents = train_options_documents(&c->options),
         .dtype = vlm_dtype(c->options.dtype, j->be),
+        .recompute = recompute_from(c->options.recompute),
     };
     trainer_trained_groups(plan.trained, &c->train);
     if (!vlm_create(&j->model, j->be, &c->vlm, &plan, err) ||

@@ -14,6 +14,8 @@ typedef struct VlmPlan {
     int32_t image_token_id;
     bool documents; // a sample attends to itself only, its positions from 0, in batches that have starts
     Dtype dtype;    // of the products and of what lies between operators: F32, or BF16 for mixed precision
+    Recompute recompute;
+    size_t max_targets; // positions of a batch that are trained on; 0: all may be
 } VlmPlan;
 
 // What `--dtype auto|bf16|f32` means on this backend; says so where it isn't what one would expect.
@@ -47,13 +49,11 @@ typedef struct Vlm {
 bool vlm_create(Vlm *m, Backend *be, const VLMConfig *config, const VlmPlan *plan, Error *err);
 void vlm_free(Vlm *m);
 
-// Bytes the plan takes, without getting them; copies: the parameters' in BF16. activations are those of a
-// batch of just the plan's size with n_targets positions to train on (0: all, which is what vlm_create gets).
+// Bytes the plan takes, without getting them; copies: the parameters' in BF16.
 typedef struct VlmMemory {
     size_t parameters, copies, gradients, activations;
 } VlmMemory;
-bool vlm_measure(VlmMemory *memory, Backend *be, const VLMConfig *config, const VlmPlan *plan,
-                 size_t n_targets, Error *err);
+bool vlm_measure(VlmMemory *memory, Backend *be, const VLMConfig *config, const VlmPlan *plan, Error *err);
 
 // Takes a batch in: checks it (token ids in the vocabulary, as many image tokens as tiles need), lays out the
 // activations and uploads. batch->labels, attention_mask and starts may be NULL (no targets; no

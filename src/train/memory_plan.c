@@ -23,11 +23,11 @@ static size_t batch_bytes(const VLMConfig *c, const VlmPlan *plan) {
     return 4 * positions * sizeof(int32_t) + values * sizeof(float);
 }
 
-bool memory_plan(MemoryPlan *m, Backend *be, const VLMConfig *config, const VlmPlan *plan, size_t n_targets,
-                 size_t n_batches, Error *err) {
+bool memory_plan(MemoryPlan *m, Backend *be, const VLMConfig *config, const VlmPlan *plan, size_t n_batches,
+                 Error *err) {
     VlmMemory model;
     *m = (MemoryPlan){.program = resident_bytes()};
-    if (!vlm_measure(&model, be, config, plan, n_targets, err) ||
+    if (!vlm_measure(&model, be, config, plan, err) ||
         !optimizer_measure(&m->moments, be, config, plan->trained, err))
         return false;
     m->parameters = model.parameters;

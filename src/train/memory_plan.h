@@ -14,8 +14,8 @@ typedef struct MemoryPlan {
     size_t library;     // code and buffers that oneDNN and OpenMP take once they work: an estimate
 } MemoryPlan;
 
-// For batches of the plan's size of which n_targets positions are trained on (0: all), with n_batches of them
-// on the host at a time. Called before anything is allocated, so that `program` is what it says.
-bool memory_plan(MemoryPlan *m, Backend *be, const VLMConfig *config, const VlmPlan *plan, size_t n_targets,
-                 size_t n_batches, Error *err);
+// For batches of the plan's size, with n_batches of them on the host at a time. Called before anything is
+// allocated, so that `program` is what it says.
+bool memory_plan(MemoryPlan *m, Backend *be, const VLMConfig *config, const VlmPlan *plan, size_t n_batches,
+                 Error *err);
 size_t memory_plan_total(const MemoryPlan *m);
