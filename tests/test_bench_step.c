@@ -92,7 +92,7 @@ static void memory_is_known_before(void **state) {
     (void)state;
     static const char *const dtypes[] = {"f32", "bf16"};
     for (size_t i = 0; i < COUNT(dtypes); i++) {
-        char *flags = mem_printf("--batch 8 --seq 512 --tiles 4 --steps 1 --profile 0 --dtype %s", dtypes[i]);
+        char *flags = mem_printf("--batch 4 --seq 512 --tiles 4 --steps 1 --profile 0 --dtype %s", dtypes[i]);
         json_t *r = run(flags);
         const double peak = number(r, "peak_rss_mb"), planned = number(r, "planned_rss_mb");
 #ifdef __SANITIZE_ADDRESS__
@@ -101,7 +101,7 @@ static void memory_is_known_before(void **state) {
         if (fabs(planned - peak) > 0.02 * peak) fail_msg("%s: %g MiB, planned %g", dtypes[i], peak, planned);
 #endif
         char *line = mem_printf("memory --preset tiny --lm_base_vocab_size 320 --lm_vocab_size "
-                                "386 --batch_size 8 --prefetch_factor 1 --val_size 0 --tiles 4 "
+                                "386 --batch_size 4 --prefetch_factor 1 --val_size 0 --tiles 4 "
                                 "--targets 0.3 --attention full --json --dtype %s",
                                 dtypes[i]);
         ProgramResult m = program_run(line);
