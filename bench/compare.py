@@ -31,6 +31,7 @@ def arguments():
     p.add_argument("--steps", type=int, default=3, help="timed in each round")
     p.add_argument("--threads", type=int, default=0, help="0: each side's own choice")
     p.add_argument("--clock", choices=("wall", "cpu"), default="wall")
+    p.add_argument("--recompute", choices=("none", "attention", "block"), default="none", help="of vlm's side")
     p.add_argument("--compile", action="store_true", help="torch.compile'd nanoVLM as well")
     p.add_argument("--json", help="file for all figures of all rounds")
     return p.parse_args()
@@ -49,7 +50,7 @@ def sides(a, preset, dtype):
     work = ["--preset", preset, "--dtype", dtype, "--batch", batch, "--seq", seq, "--tiles", tiles, "--steps", a.steps,
             "--threads", a.threads]
     theirs = [a.python, HERE / "nanovlm_step.py", "--nanovlm", a.nanovlm, *work]
-    all_sides = {"vlm": [a.vlm, "bench", "step", *work, "--json"], "eager": theirs}
+    all_sides = {"vlm": [a.vlm, "bench", "step", *work, "--recompute", a.recompute, "--json"], "eager": theirs}
     if a.compile:
         all_sides["compiled"] = theirs + ["--compile"]
     return all_sides

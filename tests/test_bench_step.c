@@ -86,6 +86,38 @@ static void people_get_a_table(void **state) {
                    "outside of operators", "");
 }
 
+// What a run takes, as the kernel counted, beside what the plans say without running; also by `vlm memory`,
+// which holds more batches on the host. Sanitizers have memory of their own.
+static void memory_is_known_before(void **state) {
+    (void)state;
+    static const char *const dtypes[] = {"f32", "bf16"};
+    for (size_t i = 0; i < COUNT(dtypes); i++) {
+        char *flags = mem_printf("--batch 4 --seq 512 --tiles 4 --steps 1 --profile 0 --dtype %s", dtypes[i]);
+        json_t *r = run(flags);
+        const double peak = number(r, "peak_rss_mb"), planned = number(r, "planned_rss_mb");
+#ifdef __SANITIZE_ADDRESS__
+        assert_true(planned < peak);
+#else
+        if (fabs(planned - peak) > 0.02 * peak) fail_msg("%s: %g MiB, planned %g", dtypes[i], peak, planned);
+#endif
+        char *line = mem_printf("memory --preset tiny --lm_base_vocab_size 320 --lm_vocab_size "
+                                "386 --batch_size 4 --prefetch_factor 1 --val_size 0 --tiles 4 "
+                                "--targets 0.3 --attention full --json --dtype %s",
+                                dtypes[i]);
+        ProgramResult m = program_run(line);
+        free(line);
+        json_t *plan = json_loads(m.out, 0, NULL);
+        if (m.status || !plan) fail_msg("status %d\n%s\n%s", m.status, m.out, m.err);
+        const double extra = number(plan, "batches") / 2; // two batches instead of one
+        const double difference = number(plan, "total") - extra - planned;
+        if (fabs(difference) > 2) fail_msg("%s: vlm memory differs by %g MiB", dtypes[i], difference);
+        program_result_free(&m);
+        json_decref(plan);
+        json_decref(r);
+        free(flags);
+    }
+}
+
 static void what_makes_no_step_is_refused(void **state) {
     (void)state;
     static const struct {
@@ -112,6 +144,7 @@ int main(void) {
         cmocka_unit_test(work_is_what_a_hand_counts),
         cmocka_unit_test(all_fields_are_there),
         cmocka_unit_test(people_get_a_table),
+        cmocka_unit_test(memory_is_known_before),
         cmocka_unit_test(what_makes_no_step_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

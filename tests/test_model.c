@@ -177,14 +177,14 @@ static void compare_logits(const Case *c, Vlm *m) {
 
 static void run_whole_model(const Case *c) {
     Batch batch = reference_batch(c->batch_file, "");
-    VlmPlan plan = {batch.B,
-                    batch.T,
-                    batch.n_tiles,
-                    true,
-                    {true, true, true},
-                    (int32_t)json_integer_value(json_object_get(c->meta, "image_token_id")),
-                    full_attention,
-                    c->dtype};
+    VlmPlan plan = {.max_batch = batch.B,
+                    .max_positions = batch.T,
+                    .max_tiles = batch.n_tiles,
+                    .training = true,
+                    .trained = {true, true, true},
+                    .image_token_id = (int32_t)json_integer_value(json_object_get(c->meta, "image_token_id")),
+                    .documents = full_attention,
+                    .dtype = c->dtype};
     Vlm m;
     Error err;
     char *folder = golden_path("model/%s", c->name);
@@ -290,14 +290,15 @@ static void test_frozen_groups(void **state) {
     Batch batch = reference_batch(c.batch_file, "");
     char *folder = golden_path("model/a_base");
     for (unsigned bits = 0; bits < 8; bits++) {
-        VlmPlan plan = {batch.B,
-                        batch.T,
-                        batch.n_tiles,
-                        true,
-                        {bits & 1, bits & 2, bits & 4},
-                        (int32_t)json_integer_value(json_object_get(c.meta, "image_token_id")),
-                        full_attention,
-                        DTYPE_F32};
+        VlmPlan plan = {.max_batch = batch.B,
+                        .max_positions = batch.T,
+                        .max_tiles = batch.n_tiles,
+                        .training = true,
+                        .trained = {bits & 1, bits & 2, bits & 4},
+                        .image_token_id =
+                            (int32_t)json_integer_value(json_object_get(c.meta, "image_token_id")),
+                        .documents = full_attention,
+                        .dtype = DTYPE_F32};
         Vlm m;
         if (!vlm_create(&m, be, &c.config, &plan, &err)) fail_msg("%s", err.text);
         assert_true(checkpoint_load_weights(&m, folder, &err));
@@ -325,7 +326,14 @@ static void test_bad_batches(void **state) {
     assert_true(backend_cpu_create(&be, 0, &err));
     Case c = case_open(be, "a_base", DTYPE_F32);
     Batch batch = reference_batch(c.batch_file, "");
-    VlmPlan plan = {batch.B, batch.T, batch.n_tiles, false, {false}, 276, full_attention, DTYPE_F32};
+    VlmPlan plan = {.max_batch = batch.B,
+                    .max_positions = batch.T,
+                    .max_tiles = batch.n_tiles,
+                    .training = false,
+                    .trained = {false},
+                    .image_token_id = 276,
+                    .documents = full_attention,
+                    .dtype = DTYPE_F32};
     Vlm m;
     assert_true(vlm_create(&m, be, &c.config, &plan, &err));
     int32_t kept = batch.input_ids[0];

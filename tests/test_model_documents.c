@@ -92,7 +92,14 @@ static void packed_close(Packed *p) {
 
 static void open_model(Vlm *m, const Packed *p, bool documents) {
     Error err;
-    VlmPlan plan = {B, T, MOST_TILES, true, {true, true, true}, IMAGE, documents, DTYPE_F32};
+    VlmPlan plan = {.max_batch = B,
+                    .max_positions = T,
+                    .max_tiles = MOST_TILES,
+                    .training = true,
+                    .trained = {true, true, true},
+                    .image_token_id = IMAGE,
+                    .documents = documents,
+                    .dtype = DTYPE_F32};
     char *folder = golden_path("model/a_base");
     if (!vlm_create(m, p->be, &p->config, &plan, &err)) fail_msg("%s", err.text);
     if (!checkpoint_load_weights(m, folder, &err)) fail_msg("%s", err.text);

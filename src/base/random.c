@@ -26,6 +26,12 @@ Random random_stream(uint64_t seed, RandomPurpose purpose, uint64_t index) {
     return r;
 }
 
+void random_seek(Random *r, uint64_t block) {
+    r->counter[0] = (uint32_t)block;
+    r->counter[1] = (uint32_t)(block >> 32);
+    r->used = 4;
+}
+
 uint32_t random_u32(Random *r) {
     if (r->used == 4) {
         philox4x32(r->block, r->counter, r->key);

@@ -22,6 +22,7 @@ typedef struct Random {
 
 void philox4x32(uint32_t out[4], const uint32_t counter[4], const uint32_t key[2]); // one block of ten rounds
 Random random_stream(uint64_t seed, RandomPurpose purpose, uint64_t index);
+void random_seek(Random *r, uint64_t block); // to the stream's block of four words with this number
 uint32_t random_u32(Random *r);
 uint64_t random_below(Random *r, uint64_t n);              // uniform in [0, n), without bias; n > 0
 double random_uniform(Random *r);                          // [0, 1), 53 bits

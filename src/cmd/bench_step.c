@@ -9,6 +9,7 @@
 #include "cmd/cmd.h"
 #include "model/flops.h"
 #include "ops/cpu/cpu.h"
+#include "train/memory_plan.h"
 #include "train/trainer.h"
 
 #include <stdio.h>
@@ -19,7 +20,7 @@
 #include <unistd.h>
 
 typedef struct Flags {
-    char *preset, *dtype;
+    char *preset, *dtype, *recompute;
     size_t batch, seq, tiles, steps, threads, profile;
     Number targets, ceiling;
     bool json;
@@ -35,6 +36,8 @@ static const Field fields[] = {
     FLAG(tiles, FIELD_SIZE, "4", 0, 4096, NULL, "tiles of a sequence"),
     FLAG(targets, FIELD_NUMBER, "0.3", 0, 1, NULL, "share of a sequence, at its end, that is trained on"),
     FLAG(dtype, FIELD_STRING, "auto", 0, 0, "auto|bf16|f32", "of products and activations"),
+    FLAG(recompute, FIELD_STRING, "none", 0, 0, "none|attention|block",
+         "what backward makes again instead of keeping it; not counted as work"),
     FLAG(steps, FIELD_SIZE, "3", 1, 1000000, NULL, "steps that are timed, after a first one"),
     FLAG(threads, FIELD_SIZE, "0", 0, 1024, NULL, "threads; 0: one per physical core"),
     FLAG(profile, FIELD_SIZE, "1", 0, 1000, NULL, "further steps whose operators are timed one by one"),
@@ -54,6 +57,7 @@ typedef struct Bench {
     Trainer trainer;
     Batch batch;
     size_t n_targets; // of a sequence
+    MemoryPlan memory;
 } Bench;
 
 // ---- the work ----
@@ -111,11 +115,14 @@ static bool open_model(Bench *b, Error *err) {
                     .max_positions = f->seq,
                     .max_tiles = f->batch * f->tiles,
                     .training = true,
-                    .image_token_id = IMAGE_TOKEN};
+                    .max_targets = f->batch * b->n_targets,
+                    .image_token_id = IMAGE_TOKEN,
+                    .recompute = recompute_from(f->recompute)};
     trainer_trained_groups(plan.trained, &b->config.train);
     if (!backend_cpu_create(&b->be, f->threads, err)) return false;
     plan.dtype = vlm_dtype(f->dtype, b->be);
-    if (!vlm_create(&b->model, b->be, &b->config.vlm, &plan, err) ||
+    if (!memory_plan(&b->memory, b->be, &b->config.vlm, &plan, (HostMemory){.n_batches = 1}, err) ||
+        !vlm_create(&b->model, b->be, &b->config.vlm, &plan, err) ||
         !trainer_create(&b->trainer, &b->model, &b->config.train, DTYPE_F32, err))
         return false;
     params_initialise(&b->model.params, b->be, &b->config.vlm, "nanovlm", 0);
@@ -212,6 +219,7 @@ static bool measure(Bench *b, Error *err) {
         for (int g = 0; g < GROUP_TRAINED; g++) r.params += params_total(&b->model.params, (ParamGroup)g);
         r.be = b->be, r.dtype = b->model.plan.dtype, r.batch = &b->batch;
         r.n_targets = b->n_targets * f->batch;
+        r.planned_rss_mb = memory_plan_total(&b->memory) >> 20;
         r.flops =
             vlm_step_flops(&b->config.vlm, (StepShape){f->batch, f->seq, b->batch.n_tiles, r.n_targets});
         measure_ceilings(b, &r);

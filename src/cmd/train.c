@@ -198,7 +198,9 @@ static void log_memory(const Job *j) {
     const double parts[] = {(double)(j->model.params.values.size + j->model.params.products.size),
                             (double)j->model.params.gradients.size, (double)j->trainer.optimizer.arena.size,
                             (double)j->model.activations.size};
-    const double copy = j->config.options.save_in_background ? (double)saver_bytes(&j->model.params) : 0;
+    const double copy = j->config.options.save_in_background
+                            ? (double)saver_bytes(&j->model.params, optimizer_moments(&j->config.options))
+                            : 0;
     log_info("memory: %.1f MiB parameters, %.1f gradients, %.1f optimizer, %.1f activations, %.1f copy for "
              "checkpoints; %.1f MiB in all",
              parts[0] / mib, parts[1] / mib, parts[2] / mib, parts[3] / mib, copy / mib,
@@ -246,6 +248,7 @@ static bool open_model(Job *j, Error *err) {
         .image_token_id = tokenizer_extra_id(j->tokenizer, "image_token"),
         .documents = train_options_documents(&c->options),
         .dtype = vlm_dtype(c->options.dtype, j->be),
+        .recompute = recompute_from(c->options.recompute),
     };
     trainer_trained_groups(plan.trained, &c->train);
     if (!vlm_create(&j->model, j->be, &c->vlm, &plan, err) ||

@@ -68,7 +68,8 @@ static void print_time(const Config *c, const Timing *t) {
 
 static void print_memory(const Config *c, const Trainer *t) {
     const Vlm *m = t->model;
-    const double copy = c->options.save_in_background ? (double)saver_bytes(&m->params) : 0;
+    const double copy =
+        c->options.save_in_background ? (double)saver_bytes(&m->params, optimizer_moments(&c->options)) : 0;
     printf("memory                   %12.1f MiB\n",
            ((double)(m->params.values.size + m->params.gradients.size + t->optimizer.arena.size +
                      m->activations.size) +
@@ -107,8 +108,8 @@ static bool print_disk(const Config *c, const Trainer *t, Error *err) {
         error_set(err, "%s: checkpoints can't be written there: %s; give another --vlm_checkpoint_path",
                   folder, strerror(errno));
     } else {
-        const double one = (double)saver_bytes(&t->model->params), all = one * checkpoints_kept(c),
-                     space = (double)disk.f_bavail * (double)disk.f_frsize;
+        const double one = (double)saver_bytes(&t->model->params, optimizer_moments(&c->options)),
+                     all = one * checkpoints_kept(c), space = (double)disk.f_bavail * (double)disk.f_frsize;
         printf("a checkpoint             %12.1f MiB; %.0f at a time take %.1f MiB of %.1f free in %s%s\n",
                one / mib, checkpoints_kept(c), all / mib, space / mib, folder,
                all > space ? ": too little, use --keep_checkpoints" : "");

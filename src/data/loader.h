@@ -62,3 +62,5 @@ void loader_save(Loader *l, CharVec *state);
 bool loader_restore(Loader *l, const void *state, size_t size, Error *err);
 // Greatest number of tiles a batch can hold under this configuration: what the model's memory is planned for.
 size_t loader_max_tiles(const Config *config);
+// Batches that a loader for training holds: those prepared ahead and the one given out.
+size_t loader_batches(const Config *config);

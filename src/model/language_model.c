@@ -18,23 +18,24 @@ void language_model_free(LanguageModel *lm) {
     *lm = (LanguageModel){0};
 }
 
+// shared: the block whose cheap results this one uses too, or NULL.
 static DecoderBlockActs take_block(Arena *a, const VLMConfig *c, Dtype act, size_t B, size_t T, Tensor x,
-                                   bool keep) {
+                                   bool keep, const DecoderBlockActs *shared) {
     size_t C = c->lm_hidden_dim, M = B * T, KD = c->lm_n_kv_heads * vlm_config_head_dim(c);
     DecoderBlockActs b = {.x = x};
-    b.norm1 = arena_take(a, act, SHAPE(M, C));
+    b.norm1 = shared ? shared->norm1 : arena_take(a, act, SHAPE(M, C));
     b.norm1_rstd = arena_take(a, DTYPE_F32, SHAPE(M));
     b.q = arena_take(a, act, SHAPE(M, C));
     b.k = arena_take(a, act, SHAPE(M, KD));
     b.v = arena_take(a, act, SHAPE(M, KD));
-    b.attn = arena_take(a, act, SHAPE(M, C));
+    b.attn = shared ? shared->attn : arena_take(a, act, SHAPE(M, C));
     b.gate = arena_take(a, act, SHAPE(M, c->lm_inter_dim));
     b.up = arena_take(a, act, SHAPE(M, c->lm_inter_dim));
-    b.swiglu = arena_take(a, act, SHAPE(M, c->lm_inter_dim));
+    b.swiglu = shared ? shared->swiglu : arena_take(a, act, SHAPE(M, c->lm_inter_dim));
     if (keep) {
         b.lse = arena_take(a, DTYPE_F32, SHAPE(B, c->lm_n_heads, T));
         b.x_mid = arena_take(a, DTYPE_F32, SHAPE(M, C));
-        b.norm2 = arena_take(a, act, SHAPE(M, C));
+        b.norm2 = shared ? shared->norm2 : arena_take(a, act, SHAPE(M, C));
         b.norm2_rstd = arena_take(a, DTYPE_F32, SHAPE(M));
     } else { // the residual stream is updated in place, and the second norm may overwrite the first
         b.x_mid = x;
@@ -72,7 +73,11 @@ void language_model_plan(LanguageModel *lm, Arena *a, size_t B, size_t T, bool k
     lm->branch = arena_take(a, act, SHAPE(M, C));
     Tensor x = arena_take(a, DTYPE_F32, SHAPE(M, C));
     for (size_t i = 0; i < c->lm_n_blocks; i++) {
-        lm->blocks[i] = i == 0 || keep ? take_block(a, c, act, B, T, x, keep) : lm->blocks[0];
+        const bool own = i == 0 || (keep && lm->recompute != RECOMPUTE_BLOCK),
+                   shares = i > 0 && lm->recompute == RECOMPUTE_ATTENTION;
+        lm->blocks[i] =
+            own ? take_block(a, c, act, B, T, x, keep, shares ? lm->blocks : NULL) : lm->blocks[0];
+        lm->blocks[i].x = x;
         if (keep) x = arena_take(a, DTYPE_F32, SHAPE(M, C));
     }
     lm->x_out = x;
@@ -114,6 +119,12 @@ static void upload_cache_rows(LanguageModel *lm, KVCache *cache) {
     tensor_upload(lm->be, STREAM_COMPUTE, tensor_head(cache->rows, lm->B * lm->T), cache->host_rows);
 }
 
+static void attend(LanguageModel *lm, const DecoderBlockActs *b, Tensor k, Tensor v, Tensor mask) {
+    const size_t H = lm->config->lm_n_heads;
+    attention_forward(lm->be, by_sequence(lm, b->attn, H), b->lse, by_sequence(lm, b->q, H), k, v, mask,
+                      lm->starts, attention_scale(lm->config), true);
+}
+
 static void attention_branch(LanguageModel *lm, const DecoderBlockParams *w, DecoderBlockActs *b,
                              size_t block, Tensor mask, KVCache *cache) {
     Backend *be = lm->be;
@@ -125,13 +136,13 @@ static void attention_branch(LanguageModel *lm, const DecoderBlockParams *w, Dec
     rope_forward(be, by_head(lm, b->k, K), lm->cos, lm->sin);
     Tensor k = cache ? append(lm, cache, cache->k[block], b->k) : by_sequence(lm, b->k, K);
     Tensor v = cache ? append(lm, cache, cache->v[block], b->v) : by_sequence(lm, b->v, K);
-    attention_forward(be, by_sequence(lm, b->attn, H), b->lse, by_sequence(lm, b->q, H), k, v, mask,
-                      lm->starts, attention_scale(lm->config), true);
+    attend(lm, b, k, v, mask);
     linear_forward(be, lm->branch, b->attn, w->out->product, TENSOR_NONE);
 }
 
-// x_out = x_mid + down(silu(gate(norm2 x_mid)) · up(norm2 x_mid)), x_mid = x + out_proj(attention(norm1 x)).
-static void block_forward(LanguageModel *lm, size_t block, Tensor x_out, Tensor mask, KVCache *cache) {
+// All that backward reads of a block: up to silu(gate(norm2 x_mid)) · up(norm2 x_mid), x_mid = x +
+// out_proj(attention(norm1 x)).
+static void block_inside(LanguageModel *lm, size_t block, Tensor mask, KVCache *cache) {
     Backend *be = lm->be;
     const DecoderBlockParams *w = &lm->params->decoder.blocks[block];
     DecoderBlockActs *b = &lm->blocks[block];
@@ -143,8 +154,32 @@ static void block_forward(LanguageModel *lm, size_t block, Tensor x_out, Tensor 
     linear_forward(be, b->gate, b->norm2, w->gate->product, TENSOR_NONE);
     linear_forward(be, b->up, b->norm2, w->up->product, TENSOR_NONE);
     swiglu_forward(be, b->swiglu, b->gate, b->up);
-    linear_forward(be, lm->branch, b->swiglu, w->down->product, TENSOR_NONE);
-    add(be, x_out, b->x_mid, lm->branch);
+}
+
+// x_out = x_mid + down(silu(gate) · up).
+static void block_forward(LanguageModel *lm, size_t block, Tensor x_out, Tensor mask, KVCache *cache) {
+    const DecoderBlockActs *b = &lm->blocks[block];
+    block_inside(lm, block, mask, cache);
+    linear_forward(lm->be, lm->branch, b->swiglu, lm->params->decoder.blocks[block].down->product,
+                   TENSOR_NONE);
+    add(lm->be, x_out, b->x_mid, lm->branch);
+}
+
+// Puts back what later blocks have written over. The last one's is still there.
+static void make_again(LanguageModel *lm, size_t block, Tensor mask) {
+    const DecoderBlockParams *w = &lm->params->decoder.blocks[block];
+    const DecoderBlockActs *b = &lm->blocks[block];
+    const float eps = (float)lm->config->lm_rms_eps.value;
+    const size_t K = lm->config->lm_n_kv_heads;
+    if (lm->recompute == RECOMPUTE_NONE || block + 1 == lm->config->lm_n_blocks) return;
+    if (lm->recompute == RECOMPUTE_BLOCK) {
+        block_inside(lm, block, mask, NULL);
+        return;
+    }
+    rms_norm_forward(lm->be, b->norm1, b->norm1_rstd, b->x, w->norm1->w, eps);
+    attend(lm, b, by_sequence(lm, b->k, K), by_sequence(lm, b->v, K), mask);
+    rms_norm_forward(lm->be, b->norm2, b->norm2_rstd, b->x_mid, w->norm2->w, eps);
+    swiglu_forward(lm->be, b->swiglu, b->gate, b->up);
 }
 
 static void upload_positions(LanguageModel *lm, size_t end) {
@@ -240,6 +275,7 @@ void language_model_backward(LanguageModel *lm, Tensor mask) {
     fill(lm->be, lm->dx, 0.0f);
     rms_norm_backward(lm->be, lm->dx, norm->d, lm->dnorm, lm->x_out, norm->w, lm->norm_rstd);
     for (size_t i = lm->config->lm_n_blocks; i-- > 0;) {
+        make_again(lm, i, mask);
         block_backward(lm, i, mask);
         params_gradients_final(lm->params, lm->params->decoder.blocks[i].gate);
     }

@@ -2,6 +2,7 @@
 // (nanoVLM, models/language_model.py; Touvron et al. 2023; Ainslie et al. 2023).
 #pragma once
 #include "model/params.h"
+#include "model/recompute.h"
 
 // What a block's forward leaves for its backward. M = B*T rows.
 typedef struct DecoderBlockActs {
@@ -29,10 +30,11 @@ typedef struct LanguageModel {
     Backend *be;
     const VLMConfig *config;
     const Params *params;
-    size_t B, T;      // of the current plan
-    Tensor starts;    // [B, T] I32: where each position's sample begins; absent: one sample a sequence
-    Tensor positions; // [T] I32; with starts [B*T], counted from them
-    Tensor cos, sin;  // [T, D] or [B*T, D]
+    Recompute recompute; // of plans that keep activations
+    size_t B, T;         // of the current plan
+    Tensor starts;       // [B, T] I32: where each position's sample begins; absent: one sample a sequence
+    Tensor positions;    // [T] I32; with starts [B*T], counted from them
+    Tensor cos, sin;     // [T, D] or [B*T, D]
     DecoderBlockActs *blocks; // config->lm_n_blocks
     Tensor x_out;             // [M, C] leaving the last block
     Tensor norm_rstd;

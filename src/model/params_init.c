@@ -7,8 +7,16 @@
 #include <math.h>
 #include <string.h>
 
-static void draw_normal(float *x, size_t n, double std, Random *r) {
-    for (size_t i = 0; i < n; i++) x[i] = (float)(std * random_normal(r));
+// A normal value takes a block of the stream, so any part of the values can be drawn by itself.
+static void draw_normal(float *x, size_t n, double std, const Random *r) {
+    enum { PART = 1 << 14 };
+#pragma omp parallel for schedule(static) if (n >= 16 * PART)
+    for (size_t first = 0; first < n; first += PART) {
+        const size_t end = n - first < PART ? n : first + PART;
+        Random part = *r;
+        random_seek(&part, first);
+        for (size_t i = first; i < end; i++) x[i] = (float)(std * random_normal(&part));
+    }
 }
 
 // 1 / base^(2i/D), in float32 as torch computes it (nanoVLM, RotaryEmbedding).

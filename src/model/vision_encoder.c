@@ -14,23 +14,24 @@ void vision_encoder_free(VisionEncoder *v) {
     v->blocks = NULL;
 }
 
+// shared: the block whose cheap results this one uses too, or NULL.
 static VisionBlockActs take_block(Arena *a, const VLMConfig *c, Dtype act, size_t I, size_t N, Tensor x,
-                                  bool keep) {
+                                  bool keep, const VisionBlockActs *shared) {
     size_t C = c->vit_hidden_dim, M = I * N;
     VisionBlockActs b = {.x = x};
-    b.ln1 = arena_take(a, act, SHAPE(I, N, C));
+    b.ln1 = shared ? shared->ln1 : arena_take(a, act, SHAPE(I, N, C));
     b.ln1_mean = arena_take(a, DTYPE_F32, SHAPE(M));
     b.ln1_rstd = arena_take(a, DTYPE_F32, SHAPE(M));
     b.qkv = arena_take(a, act, SHAPE(I, N, 3 * C));
-    b.attn = arena_take(a, act, SHAPE(I, N, C));
+    b.attn = shared ? shared->attn : arena_take(a, act, SHAPE(I, N, C));
     b.fc1 = arena_take(a, act, SHAPE(I, N, c->vit_inter_dim));
     if (keep) {
         b.lse = arena_take(a, DTYPE_F32, SHAPE(I, c->vit_n_heads, N));
         b.x_mid = arena_take(a, DTYPE_F32, SHAPE(I, N, C));
-        b.ln2 = arena_take(a, act, SHAPE(I, N, C));
+        b.ln2 = shared ? shared->ln2 : arena_take(a, act, SHAPE(I, N, C));
         b.ln2_mean = arena_take(a, DTYPE_F32, SHAPE(M));
         b.ln2_rstd = arena_take(a, DTYPE_F32, SHAPE(M));
-        b.gelu = arena_take(a, act, SHAPE(I, N, c->vit_inter_dim));
+        b.gelu = shared ? shared->gelu : arena_take(a, act, SHAPE(I, N, c->vit_inter_dim));
     } else { // the residual stream is updated in place, and each buffer is free again when the next step
              // needs one
         b.x_mid = x;
@@ -62,7 +63,10 @@ void vision_encoder_plan(VisionEncoder *v, Arena *a, size_t I, bool keep, bool g
     v->branch = arena_take(a, act, SHAPE(I, N, C));
     Tensor x = arena_take(a, DTYPE_F32, SHAPE(I, N, C));
     for (size_t i = 0; i < c->vit_n_blocks; i++) {
-        v->blocks[i] = i == 0 || keep ? take_block(a, c, act, I, N, x, keep) : v->blocks[0];
+        const bool own = i == 0 || (keep && v->recompute != RECOMPUTE_BLOCK),
+                   shares = i > 0 && v->recompute == RECOMPUTE_ATTENTION;
+        v->blocks[i] = own ? take_block(a, c, act, I, N, x, keep, shares ? v->blocks : NULL) : v->blocks[0];
+        v->blocks[i].x = x;
         if (keep) x = arena_take(a, DTYPE_F32, SHAPE(I, N, C));
     }
     v->x_out = x;
@@ -82,23 +86,49 @@ static float attention_scale(const VLMConfig *c) {
     return 1.0f / sqrtf((float)(c->vit_hidden_dim / c->vit_n_heads));
 }
 
-// x_out = x_mid + fc2(gelu(fc1(ln2(x_mid)))), x_mid = x + out_proj(attention(ln1(x))).
-static void block_forward(VisionEncoder *v, const VisionBlockParams *w, VisionBlockActs *b, Tensor x_out) {
+static void attend(VisionEncoder *v, const VisionBlockActs *b) {
+    attention_forward(v->be, tensor_split_last(b->attn, v->config->vit_n_heads), b->lse,
+                      qkv_part(v, b->qkv, 0), qkv_part(v, b->qkv, 1), qkv_part(v, b->qkv, 2), TENSOR_NONE,
+                      TENSOR_NONE, attention_scale(v->config), false);
+}
+
+// All that backward reads of a block: up to gelu(fc1(ln2(x_mid))), x_mid = x + out_proj(attention(ln1(x))).
+static void block_inside(VisionEncoder *v, const VisionBlockParams *w, const VisionBlockActs *b) {
     Backend *be = v->be;
     const VLMConfig *c = v->config;
     float eps = (float)c->vit_ln_eps.value;
-    Tensor heads = tensor_split_last(b->attn, c->vit_n_heads);
     layer_norm_forward(be, b->ln1, b->ln1_mean, b->ln1_rstd, b->x, w->ln1_w->w, w->ln1_b->w, eps);
     linear_forward(be, b->qkv, b->ln1, w->qkv_w->product, w->qkv_b->w);
-    attention_forward(be, heads, b->lse, qkv_part(v, b->qkv, 0), qkv_part(v, b->qkv, 1),
-                      qkv_part(v, b->qkv, 2), TENSOR_NONE, TENSOR_NONE, attention_scale(c), false);
+    attend(v, b);
     linear_forward(be, v->branch, b->attn, w->out_w->product, w->out_b->w);
     add(be, b->x_mid, b->x, v->branch);
     layer_norm_forward(be, b->ln2, b->ln2_mean, b->ln2_rstd, b->x_mid, w->ln2_w->w, w->ln2_b->w, eps);
     linear_forward(be, b->fc1, b->ln2, w->fc1_w->product, w->fc1_b->w);
     gelu_forward(be, b->gelu, b->fc1);
-    linear_forward(be, v->branch, b->gelu, w->fc2_w->product, w->fc2_b->w);
-    add(be, x_out, b->x_mid, v->branch);
+}
+
+// x_out = x_mid + fc2(gelu(fc1(ln2(x_mid)))).
+static void block_forward(VisionEncoder *v, const VisionBlockParams *w, const VisionBlockActs *b,
+                          Tensor x_out) {
+    block_inside(v, w, b);
+    linear_forward(v->be, v->branch, b->gelu, w->fc2_w->product, w->fc2_b->w);
+    add(v->be, x_out, b->x_mid, v->branch);
+}
+
+// Puts back what later blocks have written over. The last one's is still there.
+static void make_again(VisionEncoder *v, size_t block) {
+    const VisionBlockParams *w = &v->params->vision.blocks[block];
+    const VisionBlockActs *b = &v->blocks[block];
+    const float eps = (float)v->config->vit_ln_eps.value;
+    if (v->recompute == RECOMPUTE_NONE || block + 1 == v->config->vit_n_blocks) return;
+    if (v->recompute == RECOMPUTE_BLOCK) {
+        block_inside(v, w, b);
+        return;
+    }
+    layer_norm_forward(v->be, b->ln1, b->ln1_mean, b->ln1_rstd, b->x, w->ln1_w->w, w->ln1_b->w, eps);
+    attend(v, b);
+    layer_norm_forward(v->be, b->ln2, b->ln2_mean, b->ln2_rstd, b->x_mid, w->ln2_w->w, w->ln2_b->w, eps);
+    gelu_forward(v->be, b->gelu, b->fc1);
 }
 
 // The input of the block after i, which is also what block i writes.
@@ -188,6 +218,7 @@ void vision_encoder_backward(VisionEncoder *v, Tensor dout) {
                         p->vision.ln_w->w, tensor_head(v->ln_mean, tensor_rows(x)),
                         tensor_head(v->ln_rstd, tensor_rows(x)));
     for (size_t i = c->vit_n_blocks; i-- > 0;) {
+        make_again(v, i);
         block_backward(v, &p->vision.blocks[i], &v->blocks[i]);
         params_gradients_final(p, p->vision.blocks[i].ln1_w);
     }

@@ -2,6 +2,7 @@
 // (nanoVLM, models/vision_transformer.py; Dosovitskiy et al. 2021; Zhai et al. 2023).
 #pragma once
 #include "model/params.h"
+#include "model/recompute.h"
 
 // What a block's forward leaves for its backward. Shapes: I tiles, N tokens (patches, and cls in front).
 typedef struct VisionBlockActs {
@@ -19,6 +20,7 @@ typedef struct VisionEncoder {
     Backend *be;
     const VLMConfig *config;
     const Params *params;
+    Recompute recompute;     // of plans that keep activations
     size_t tokens;           // N
     size_t I;                // tiles of the current plan
     Tensor patches;          // [I*P, 3*p*p]

@@ -26,6 +26,14 @@ Dtype vlm_dtype(const char *choice, const Backend *be) {
     return asked ? DTYPE_BF16 : DTYPE_F32;
 }
 
+Recompute recompute_from(const char *choice) {
+    static const char *const names[] = {"none", "attention", "block"};
+    for (int i = 0; i < 3; i++)
+        if (!strcmp(choice, names[i])) return (Recompute)i;
+    CHECK(false, "recompute %s", choice);
+    return RECOMPUTE_NONE;
+}
+
 // Everything one batch of the given shape needs, taken from m->activations in a fixed order.
 static void plan_activations(Vlm *m, size_t B, size_t T, size_t I, size_t n_targets, bool documents) {
     const VLMConfig *c = m->config;
@@ -55,6 +63,10 @@ static size_t max_rows(const VlmPlan *plan) {
     return plan->max_batch * plan->max_positions;
 }
 
+static size_t max_targets(const VlmPlan *plan) {
+    return plan->max_targets ? plan->max_targets : max_rows(plan);
+}
+
 // The first run of all plans, over arenas without memory.
 static bool measure(Vlm *m, Backend *be, const VLMConfig *config, const VlmPlan *plan, const ParamsForm *form,
                     Error *err) {
@@ -68,7 +80,8 @@ static bool measure(Vlm *m, Backend *be, const VLMConfig *config, const VlmPlan 
     modality_projector_init(&m->projector, be, config, &m->params);
     language_model_init(&m->decoder, be, config, &m->params,
                         plan->documents ? max_rows(plan) : plan->max_positions);
-    plan_activations(m, plan->max_batch, plan->max_positions, plan->max_tiles, max_rows(plan),
+    m->vision.recompute = m->decoder.recompute = plan->recompute;
+    plan_activations(m, plan->max_batch, plan->max_positions, plan->max_tiles, max_targets(plan),
                      plan->documents);
     return true;
 }
@@ -103,7 +116,7 @@ void vlm_free(Vlm *m) {
 bool vlm_measure(VlmMemory *memory, Backend *be, const VLMConfig *config, const VlmPlan *plan, Error *err) {
     Vlm m;
     if (!measure(&m, be, config, plan, &(ParamsForm){0}, err)) return false;
-    *memory = (VlmMemory){m.params.values.used + m.params.products.used, m.params.gradients.used,
+    *memory = (VlmMemory){m.params.values.used, m.params.products.used, m.params.gradients.used,
                           m.activations.used};
     vlm_free(&m);
     return true;
@@ -161,6 +174,9 @@ bool vlm_set_batch(Vlm *m, const Batch *b, Error *err) {
     if (!check_ids(m, b, err) || !find_image_rows(image_rows, m, b, err) ||
         !find_targets(target_rows, targets, &n_targets, m, b, err))
         return false;
+    if (n_targets > max_targets(plan))
+        return error_set(err, "a batch with %zu targets exceeds the plan of %zu", n_targets,
+                         max_targets(plan));
     m->activations.used = 0;
     const bool documents = plan->documents && b->starts;
     plan_activations(m, b->B, b->T, b->n_tiles, n_targets, documents);

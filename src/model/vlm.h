@@ -14,6 +14,8 @@ typedef struct VlmPlan {
     int32_t image_token_id;
     bool documents; // a sample attends to itself only, its positions from 0, in batches that have starts
     Dtype dtype;    // of the products and of what lies between operators: F32, or BF16 for mixed precision
+    Recompute recompute;
+    size_t max_targets; // positions of a batch that are trained on; 0: all may be
 } VlmPlan;
 
 // What `--dtype auto|bf16|f32` means on this backend; says so where it isn't what one would expect.
@@ -51,9 +53,9 @@ bool vlm_create_form(Vlm *m, Backend *be, const VLMConfig *config, const VlmPlan
                      const ParamsForm *form, Error *err);
 void vlm_free(Vlm *m);
 
-// Bytes the plan takes, without getting them.
+// Bytes the plan takes, without getting them; copies: the parameters' in BF16.
 typedef struct VlmMemory {
-    size_t parameters, gradients, activations;
+    size_t parameters, copies, gradients, activations;
 } VlmMemory;
 bool vlm_measure(VlmMemory *memory, Backend *be, const VLMConfig *config, const VlmPlan *plan, Error *err);
 

@@ -24,10 +24,11 @@ static size_t values_of(const Param *p) {
     return n;
 }
 
-size_t saver_bytes(const Params *p) {
+size_t saver_bytes(const Params *p, Dtype moments) {
     size_t n = 0;
     for (size_t i = 0; i < p->count; i++)
-        n += values_of(&p->items[i]) * sizeof(float) * (is_trained(&p->items[i]) ? 3 : 1);
+        n += values_of(&p->items[i]) *
+             (sizeof(float) + (is_trained(&p->items[i]) ? 2 * dtype_size(moments) : 0));
     return n;
 }
 
@@ -50,7 +51,8 @@ static void list_tensors(Saver *s) {
 }
 
 static bool get_memory(Saver *s, Error *err) {
-    const size_t bytes = saver_bytes(&s->trainer->model->params);
+    size_t bytes = 0;
+    for (size_t i = 0; i < s->n_tensors; i++) bytes += tensor_bytes(s->tensors[i].tensor);
     if (!(s->memory = malloc(bytes)))
         return error_set(err,
                          "no memory for the copy that checkpoints are written from, %zu bytes; use "

@@ -57,7 +57,12 @@ static void read_config(TrainCase *c, const json_t *meta) {
 static const bool full_attention = false; // VlmPlan.documents: nanoVLM has no other
 
 static void open_model(TrainCase *c, int32_t image_token_id) {
-    VlmPlan plan = {c->micro[0].B, c->micro[0].T, 0, true, {false}, image_token_id, full_attention, c->dtype};
+    VlmPlan plan = {.max_batch = c->micro[0].B,
+                    .max_positions = c->micro[0].T,
+                    .training = true,
+                    .image_token_id = image_token_id,
+                    .documents = full_attention,
+                    .dtype = c->dtype};
     for (size_t i = 0; i < c->n_micro; i++)
         if (c->micro[i].n_tiles > plan.max_tiles) plan.max_tiles = c->micro[i].n_tiles;
     trainer_trained_groups(plan.trained, &c->config.train);
