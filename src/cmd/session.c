@@ -2,6 +2,7 @@
 #include "base/file.h"
 #include "cmd/backbones.h"
 #include "format/gguf.h"
+#include "hub/hub.h"
 #include "model/checkpoint.h"
 #include "ops/cpu/cpu.h"
 
@@ -35,7 +36,6 @@ static bool folder_has_gguf(const char *path) {
 // A file is a decoder alone; a folder is one when its config.json is transformers', which names a model_type,
 // or when a GGUF file in it stands for the config.json.
 static bool is_decoder_alone(const char *path) {
-    if (!file_exists(path)) return false;
     if (!file_is_folder(path)) return true;
     char *file = path_join(path, "config.json"), *text = NULL;
     size_t size;
@@ -100,7 +100,9 @@ static bool open_checkpoint(Session *s, const char *lm_tokenizer, Error *err) {
 }
 
 bool session_open(Session *s, const char *checkpoint, const char *lm_tokenizer, Error *err) {
-    *s = (Session){.path = mem_strdup(checkpoint), .decoder_alone = is_decoder_alone(checkpoint)};
+    *s = (Session){0};
+    if (!hub_resolve(&s->path, checkpoint, err)) return false;
+    s->decoder_alone = is_decoder_alone(s->path);
     fields_set_defaults(config_set(s));
     const bool ok =
         s->decoder_alone ? open_decoder(s, lm_tokenizer, err) : open_checkpoint(s, lm_tokenizer, err);

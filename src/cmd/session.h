@@ -18,7 +18,8 @@ typedef struct Session {
     Vlm model;
 } Session;
 
-// Opens configuration and tokenizer. lm_tokenizer: instead of the checkpoint's own when not NULL.
+// Opens configuration and tokenizer. checkpoint: a folder, a file, or a name in the local Hub cache.
+// lm_tokenizer: instead of the checkpoint's own when not NULL.
 bool session_open(Session *s, const char *checkpoint, const char *lm_tokenizer, Error *err);
 
 typedef struct SessionPlan {

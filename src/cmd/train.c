@@ -8,6 +8,7 @@
 #include "cmd/cmd.h"
 #include "cmd/continue_line.h"
 #include "cmd/train_plan.h"
+#include "hub/hub.h"
 #include "model/checkpoint.h"
 #include "ops/cpu/cpu.h"
 #include "train/resume.h"
@@ -24,6 +25,7 @@
 typedef struct Job {
     Config config;
     Backbones backbones; // with vlm_load_backbone_weights
+    char *start;         // with resume_from_vlm_checkpoint: where it lies
     char *resume_from;   // checkpoint with the trainer's state; NULL: none
     bool resume_is_exact, goes_on;
     Tokenizer *tokenizer;
@@ -43,6 +45,7 @@ static void job_close(Job *j) {
     tokenizer_free(j->tokenizer);
     backbones_close(&j->backbones);
     free(j->resume_from);
+    free(j->start);
     config_free(&j->config);
 }
 
@@ -88,6 +91,26 @@ static char *above(const char *path, int levels) {
     return copy;
 }
 
+static void set_text(char **field, char *text) {
+    free(*field);
+    *field = text;
+}
+
+// A checkpoint out of the Hub cache is only read; its runs are saved where a run without one has its place.
+static void save_beside_the_cache(Job *j) {
+    VLMConfig *c = &j->config.vlm;
+    if (j->start && strcmp(j->start, c->vlm_checkpoint_path))
+        set_text(&c->vlm_checkpoint_path, mem_strdup("checkpoints"));
+}
+
+static bool find_start(Job *j, Error *err) {
+    if (j->config.train.resume_from_vlm_checkpoint &&
+        !hub_resolve(&j->start, j->config.vlm.vlm_checkpoint_path, err))
+        return error_prefix(err, "--vlm_checkpoint_path");
+    save_beside_the_cache(j);
+    return true;
+}
+
 // Looks for the state to go on from. With `auto` and a run's name only there.
 static void find_state(Job *j) {
     const Config *c = &j->config;
@@ -99,17 +122,13 @@ static void find_state(Job *j) {
         j->goes_on = true;
         free(run);
     }
-    if (!j->goes_on) j->resume_from = resume_find(c->vlm.vlm_checkpoint_path);
+    const char *start = j->start ? j->start : c->vlm.vlm_checkpoint_path;
+    if (!j->goes_on) j->resume_from = resume_find(start);
     if (!j->resume_from && c->train.resume_from_vlm_checkpoint && !is_auto)
         log_info(
             "%s holds no trainer's state: only the weights are taken, step, moments and place in the data "
             "begin anew",
-            c->vlm.vlm_checkpoint_path);
-}
-
-static void set_text(char **field, char *text) {
-    free(*field);
-    *field = text;
+            start);
 }
 
 // The run goes on in its own folder, or under another name in a folder beside it.
@@ -130,14 +149,13 @@ static bool read_state_config(Job *j, int argc, char **argv, Error *err) {
 static bool read_config(Job *j, int argc, char **argv, Error *err) {
     Config *c = &j->config;
     if (!config_parse(c, (FieldSet){0}, argc, argv, err)) return false;
+    if (!find_start(j, err)) return false;
     find_state(j);
     const bool from_weights = !j->resume_from && c->train.resume_from_vlm_checkpoint;
     if (j->resume_from && !read_state_config(j, argc, argv, err)) return false;
     if (from_weights && !has_flag(argc, argv, "config")) {
-        char *folder = mem_strdup(c->vlm.vlm_checkpoint_path);
-        const bool ok = read_checkpoint_config(c, folder, "config.json", argc, argv, err);
-        free(folder);
-        if (!ok) return false;
+        if (!read_checkpoint_config(c, j->start, "config.json", argc, argv, err)) return false;
+        save_beside_the_cache(j);
     }
     if (j->resume_from || from_weights) c->vlm.vlm_load_backbone_weights = false;
     if (c->vlm.vlm_load_backbone_weights && !backbones_open(&j->backbones, c, argc, argv, err)) return false;
@@ -212,8 +230,7 @@ static bool first_weights(Job *j, Error *err) {
     const TrainOptions *o = &c->options;
     if (j->resume_from) return true; // the run brings them with its state
     if (c->train.resume_from_vlm_checkpoint)
-        return checkpoint_load_changed(&j->model, c->vlm.vlm_checkpoint_path, o->interpolate_positions,
-                                       o->seed, err);
+        return checkpoint_load_changed(&j->model, j->start, o->interpolate_positions, o->seed, err);
     if (c->vlm.vlm_load_backbone_weights) {
         const bool ok = backbones_load(&j->backbones, &j->model, c, err);
         backbones_close(&j->backbones);

@@ -99,7 +99,7 @@ static const Field train_fields[] = {
     F(max_images_per_knapsack, SIZE, "18", RANGE(0, MAX_TOKENS), "pictures of a packed sequence"),
     F(max_sample_length, SIZE, "4096", RANGE(1, MAX_TOKENS), "rows of so many tokens or more are left out"),
     F(compile, BOOL, "false", ANY, "torch.compile in nanoVLM; nothing to do here"),
-    F(resume_from_vlm_checkpoint, BOOL, "false", ANY, "go on from vlm_checkpoint_path"),
+    F(resume_from_vlm_checkpoint, BOOL, "false", ANY, "go on from vlm_checkpoint_path, a folder or the name of a model in the local Hub cache"),
     F(train_dataset_path, STRING, "HuggingFaceM4/FineVision_concat_shuffled_2", ANY,
       "data set: hub name, folder or file"),
     F(train_dataset_name, STRING_LIST, "default", ANY, "its configurations; all, or shards"),

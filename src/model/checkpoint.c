@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 static const char *const file_names[] = {"config.json", "model.safetensors"};
+static const char *const index_file = "model.safetensors.index.json";
 
 static bool require(char **path, const char *folder, int file, Error *err) {
     *path = path_join(folder, file_names[file]);
@@ -87,9 +88,19 @@ bool checkpoint_save(const Vlm *m, const char *folder, Error *err) {
     return checkpoint_write(folder, write_model, (void *)m, err);
 }
 
+bool checkpoint_find_weights(char **path, const char *folder, Error *err) {
+    char *index = path_join(folder, index_file), *single = path_join(folder, file_names[1]);
+    const bool shards = file_exists(index) && !file_exists(single);
+    free(index);
+    free(single);
+    if (!shards) return require(path, folder, 1, err);
+    *path = mem_strdup(folder);
+    return true;
+}
+
 bool checkpoint_load_weights(Vlm *m, const char *folder, Error *err) {
     char *path;
-    if (!require(&path, folder, 1, err)) return false;
+    if (!checkpoint_find_weights(&path, folder, err)) return false;
     bool ok = params_load(&m->params, m->be, path, err);
     free(path);
     return ok;
@@ -97,7 +108,7 @@ bool checkpoint_load_weights(Vlm *m, const char *folder, Error *err) {
 
 bool checkpoint_load_changed(Vlm *m, const char *folder, const char *interpolate, uint64_t seed, Error *err) {
     char *path;
-    if (!require(&path, folder, 1, err)) return false;
+    if (!checkpoint_find_weights(&path, folder, err)) return false;
     bool ok = params_load_changed(&m->params, m->be, path, interpolate, seed, err);
     free(path);
     return ok;

@@ -13,6 +13,9 @@ bool checkpoint_write(const char *folder, bool (*write)(void *context, const cha
                       void *context, Error *err);
 void checkpoint_remove(
     const char *folder); // a checkpoint's files and, when nothing else is in it, the folder
+// What to open for a folder's weights: its model.safetensors, or the folder where an index names shards.
+// Caller frees.
+bool checkpoint_find_weights(char **path, const char *folder, Error *err);
 // Only the weights, into a model of the same configuration.
 bool checkpoint_load_weights(Vlm *m, const char *folder, Error *err);
 // Into a model with more vocabulary or another grid of patches (params_load_changed).

@@ -1,8 +1,10 @@
 #include "support/weights_case.h"
+#include "base/file.h"
 #include "base/memory.h"
 #include "format/safetensors.h"
 #include "support/golden.h"
 
+#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -65,4 +67,52 @@ void remove_folder_tree(const char *folder) {
     char *command = mem_printf("rm -rf '%s'", folder);
     assert_int_equal(system(command), 0);
     free(command);
+}
+
+// ---- shards ----
+
+static bool copy_entry(void *context, size_t i, void *dst) {
+    const SafetensorsEntry *const *entries = context;
+    memcpy(dst, entries[i]->data, entries[i]->bytes);
+    return true;
+}
+
+// Every tensor whose place in the file is `shard` modulo 2, and its line of the index.
+static void write_shard(const char *path, const Safetensors *st, size_t shard, json_t *map) {
+    const SafetensorsEntry *entries[256];
+    SafetensorsSpec specs[256];
+    size_t n = 0;
+    Error err;
+    for (size_t i = shard; i < safetensors_count(st); i += 2, n++) {
+        assert_true(n < 256);
+        const SafetensorsEntry *e = entries[n] = safetensors_entry(st, i);
+        specs[n] = (SafetensorsSpec){.name = e->name, .dtype = e->dtype, .ndim = e->ndim};
+        memcpy(specs[n].shape, e->shape, sizeof specs[n].shape);
+        json_object_set_new(map, e->name, json_string(strrchr(path, '/') + 1));
+    }
+    if (!safetensors_write(path, specs, n, NULL, 0, copy_entry, entries, &err)) fail_msg("%s", err.text);
+}
+
+void shard_into_cache(const char *cache, const char *model, const char *from) {
+    Safetensors *st;
+    Error err;
+    char *whole = path_join(from, "model.safetensors"), *config = path_join(from, "config.json"), *text,
+         *folder = mem_printf("%s/models--%s", cache, model), *snapshot = path_join(folder, "snapshots/1"),
+         *refs = path_join(folder, "refs");
+    size_t size;
+    if (!safetensors_open(&st, whole, &err) || !file_read(&text, &size, config, &err))
+        fail_msg("%s", err.text);
+    write_text(refs, "main", "1");
+    write_text(snapshot, "config.json", text);
+    json_t *map = json_object(), *index = json_pack("{s:o}", "weight_map", map);
+    for (size_t i = 0; i < 2; i++) {
+        char *path = mem_printf("%s/model-%zu.safetensors", snapshot, i);
+        write_shard(path, st, i, map);
+        free(path);
+    }
+    char *lines = json_dumps(index, 0);
+    write_text(snapshot, "model.safetensors.index.json", lines);
+    json_decref(index);
+    safetensors_close(st);
+    free(lines), free(text), free(whole), free(config), free(folder), free(snapshot), free(refs);
 }

@@ -17,3 +17,6 @@ float case_value(size_t t, size_t i);
 void write_tensors(const char *path, const TensorCase *tensors, Dtype dtype);
 void write_text(const char *folder, const char *name, const char *text);
 void remove_folder_tree(const char *folder);
+// The checkpoint in `from` as two shards with an index: revision 1 of the model in a Hub cache; model:
+// ORG--NAME.
+void shard_into_cache(const char *cache, const char *model, const char *from);
