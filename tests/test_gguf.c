@@ -161,6 +161,30 @@ static void check_written_again(const Gguf *g, const Safetensors *values) {
     gguf_metadata_free(&m);
 }
 
+// Q8_0 at the numbers where rounding is in doubt: halves, and the neighbours of halves.
+static void quants_round_as_roundf(void **state) {
+    (void)state;
+    float x[32];
+    unsigned char block[34];
+    for (int first = -127; first < 127; first += 10)
+        for (int step = -1; step <= 1; step++) {
+            x[0] = 127; // the scale is 1
+            for (int i = 1; i < 32; i++) {
+                const float half = (float)(first + i / 3) + 0.5f;
+                x[i] = step ? nextafterf(half, step * 1000.0f) : half;
+                if (fabsf(x[i]) > 127) x[i] = 0;
+            }
+            gguf_encode(block, GGUF_TYPE_Q8_0, x, 32);
+            for (int i = 0; i < 32; i++)
+                if ((int8_t)block[2 + i] != (int)roundf(x[i]))
+                    fail_msg("%.9g became %d", (double)x[i], (int8_t)block[2 + i]);
+        }
+    x[5] = NAN; // goes on through the scale
+    gguf_encode(block, GGUF_TYPE_Q8_0, x, 32);
+    gguf_decode(x, GGUF_TYPE_Q8_0, block, 32);
+    assert_true(isnan(x[0]));
+}
+
 static void written_again_to_the_same_bytes(void **state) {
     (void)state;
     for_each_file(check_written_again);
@@ -551,6 +575,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(decodes_as_the_package),
         cmocka_unit_test(encodes_as_the_package),
+        cmocka_unit_test(quants_round_as_roundf),
         cmocka_unit_test(written_again_to_the_same_bytes),
         cmocka_unit_test(metadata_values),
         cmocka_unit_test(metadata_arrays),

@@ -108,15 +108,32 @@ static void decode_q8_0(float *out, Bytes p, size_t n) {
     }
 }
 
-// Rounds halves away from zero. The bounds only matter where a value is not finite.
+// The largest |x|, by bits, which are in the order of the numbers: NaN is above all.
+static float largest_of_32(const float *x) {
+    int32_t largest = 0;
+    for (int i = 0; i < 32; i++) {
+        const int32_t bits = (int32_t)(f32_to_bits(x[i]) & 0x7fffffff);
+        largest = bits > largest ? bits : largest;
+    }
+    return f32_from_bits((uint32_t)largest);
+}
+
+// Rounds halves away from zero, without roundf, which is a call for each value. The bounds only matter where
+// a value is not finite.
 static void encode_q8_0(unsigned char *p, const float *x, size_t n) {
     for (size_t b = 0; b < n; b++, p += 34, x += 32) {
-        float largest = 0;
-        for (int i = 0; i < 32; i++) largest = fabsf(x[i]) <= largest ? largest : fabsf(x[i]);
-        const float d = largest / 127, inverse = d == 0 ? 0 : 1 / d;
+        const float d = largest_of_32(x) / 127, inverse = d == 0 ? 0 : 1 / d;
+        int8_t quants[32];
         put_half(p, f16_from_f32(d));
-        for (int i = 0; i < 32; i++)
-            p[2 + i] = (unsigned char)(int8_t)fmaxf(-127, fminf(127, roundf(x[i] * inverse)));
+        for (int i = 0; i < 32; i++) {
+            float v = x[i] * inverse;
+            v = v <= 127 ? v : 127;
+            v = v >= -127 ? v : -127;
+            const int32_t whole = (int32_t)v;
+            const float rest = v - (float)whole; // exact
+            quants[i] = (int8_t)(whole + (rest >= 0.5f) - (rest <= -0.5f));
+        }
+        memcpy(p + 2, quants, sizeof quants);
     }
 }
 
