@@ -72,14 +72,17 @@ test_epochs(void **state) { // each epoch by its number alone, in whatever order
     end(&k);
 }
 
-// Marks in `rows` the numbers that the user messages of a batch begin with ("<|im_start|>user\n…17?").
+// Marks in `rows` the numbers that the answers of a batch begin with, which must be the rows it names.
 static void mark_rows(unsigned *rows, const Batch *b, const Tokenizer *t) {
     char *text = tokenizer_decode(t, b->input_ids, b->B * b->T, false);
+    size_t n = 0;
     for (const char *at = text; (at = strstr(at, "<|im_start|>assistant\n")); at++) {
         unsigned long row = strtoul(at + strlen("<|im_start|>assistant\n"), NULL, 10);
-        assert_true(row < GOOD_ROWS);
+        assert_true(row < GOOD_ROWS && n < b->n_samples);
+        assert_int_equal(b->rows[n++], row);
         rows[row]++;
     }
+    assert_int_equal(n, b->n_samples);
     free(text);
 }
 

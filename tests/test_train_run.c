@@ -12,6 +12,7 @@
 #include "train/run_log.h"
 #include "train/spikes.h"
 #include "train/stop.h"
+#include "train/suspects.h"
 
 #include <ftw.h>
 #include <math.h>
@@ -72,15 +73,20 @@ static void fixture_open(Fixture *f, const char *variant) {
     stop_gently();
 }
 
-static bool run(Fixture *f) {
+static bool run_with_rules(Fixture *f, const SampleRules *rules) {
     const BatchSource training = {.next = list_next, .restart = list_restart, .state = &f->training};
     const BatchSource validation = {.next = list_next, .restart = list_restart, .state = &f->validation};
     const RunPlan plan = {.config = &f->c.config,
                           .trainer = &f->c.trainer,
                           .training = training,
                           .validation = f->validation.batches ? validation : (BatchSource){0},
-                          .run_name = "run"};
+                          .run_name = "run",
+                          .rules = rules};
     return train_run(&plan, &f->result, &f->err);
+}
+
+static bool run(Fixture *f) {
+    return run_with_rules(f, NULL);
 }
 
 static int remove_entry(const char *path, const struct stat *info, int type, struct FTW *where) {
@@ -374,6 +380,77 @@ static void test_step_is_skipped(void **state) {
     fixture_close(&f);
 }
 
+// ---- what a skipped step was made of ----
+
+static void expect_rows_text(const char *text, const size_t *rows, size_t n) {
+    char *made = suspects_rows_text(rows, n);
+    assert_string_equal(made, text);
+    free(made);
+}
+
+static void test_rows_as_text(void **state) {
+    (void)state;
+    static const size_t some[] = {17, 3, 4, 2, 40, 3, 41};
+    size_t many[100];
+    for (size_t i = 0; i < 100; i++) many[i] = 3 * i;
+    expect_rows_text("unknown rows", NULL, 0);
+    expect_rows_text("rows 2-4,17,40-41 of the data set", some, 7);
+    char *text = suspects_rows_text(many, 100);
+    assert_non_null(strstr(text, ",117 and 60 more of the data set"));
+    free(text);
+}
+
+static void expect_page(const Fixture *f, const char *name, bool there, const char *words) {
+    char file[96], *page = NULL;
+    size_t size;
+    Error err;
+    snprintf(file, sizeof file, "batches/%s", name);
+    if (!there) {
+        assert_false(file_exists(in_run(f, file)));
+        return;
+    }
+    if (!file_read(&page, &size, in_run(f, file), &err)) fail_msg("%s", err.text);
+    if (!strstr(page, words)) fail_msg("\"%s\" is not in %s", words, file);
+    assert_true(size > 40 && !strcmp(page + size - 15, "</body></html>\n"));
+    free(page);
+}
+
+// Pages of the first two of three bad batches and of the step asked for, each with its rows; a folder that
+// cannot be made costs the pages alone.
+static void test_bad_batches_are_shown(void **state) {
+    (void)state;
+    for (int is_blocked = 0; is_blocked < 2; is_blocked++) {
+        Fixture f;
+        fixture_open(&f, "three_groups");
+        size_t rows[64];
+        for (size_t i = 0; i < 64; i++) rows[i] = 100 + i;
+        for (size_t i = 0; i < f.c.n_micro; i++) f.c.micro[i].rows = rows + i, f.c.micro[i].n_samples = 2;
+        f.c.micro[1].images[0] = f.c.micro[5].images[9] = NAN; // of six batches: steps 0, 2 and 3
+        f.c.config.train.max_training_steps = 5;
+        f.c.config.options.dump_batch = 2;
+        f.c.config.options.dump_batch_step = 4;
+        f.validation.batches = NULL;
+        Tokenizer *tokenizer;
+        SampleRules rules;
+        char *path = golden_path("model/tokenizer");
+        assert_true(tokenizer_load(&tokenizer, path, &f.c.config.vlm.vlm_extra_tokens, &f.err) &&
+                    sample_rules_init(&rules, &f.c.config, tokenizer, &f.err));
+        if (is_blocked) {
+            assert_true(file_make_folders(in_run(&f, "x"), &f.err));
+            assert_true(file_write_text(in_run(&f, "batches"), "", 0, &f.err));
+        }
+        if (!run_with_rules(&f, &rules)) fail_msg("%s", f.err.text);
+        expect_page(&f, "step_0_batch_2.html", !is_blocked, ": row 101</h2>");
+        expect_page(&f, "step_2_batch_6.html", !is_blocked, "1 values are not finite");
+        expect_page(&f, "step_3_batch_2.html", false, "");
+        expect_page(&f, "step_4_batch_3.html", !is_blocked, "asked for by dump_batch_step");
+        expect_page(&f, "step_4_batch_4.html", !is_blocked, ": row 103</h2>");
+        tokenizer_free(tokenizer);
+        free(path);
+        fixture_close(&f);
+    }
+}
+
 // ---- an operator that makes a NaN ----
 
 static const char *spoiled_op;
@@ -446,6 +523,48 @@ static void test_spike_is_skipped(void **state) {
         trainer_update(&f.c.trainer);
         assert_int_equal(f.c.trainer.skipped, skip);
         assert_int_equal(f.c.trainer.optimizer.steps[GROUP_LANGUAGE], 2 - skip);
+        fixture_close(&f);
+    }
+}
+
+static int32_t *spiked_labels; // of the batch that stands out
+static size_t n_spiked, spiked_batch;
+
+static void turn_labels(size_t given) {
+    if (given != spiked_batch && given != spiked_batch + 1) return;
+    for (size_t i = 0; i < n_spiked; i++) // turned and, one batch later, turned back
+        if (spiked_labels[i] != IGNORE_INDEX) spiked_labels[i] = 289 - spiked_labels[i];
+}
+
+// One batch learnt by heart, then once with labels of another world: marked, and with skip_spikes the run
+// goes on with the weights from before.
+static void test_spike_in_a_run(void **state) {
+    (void)state;
+    enum { STEPS = 170, SPIKE = 160 };
+    for (int skip = 0; skip < 2; skip++) {
+        Fixture f;
+        fixture_open(&f, "three_groups");
+        f.c.config.train.gradient_accumulation_steps = 1;
+        f.c.config.train.max_training_steps = STEPS;
+        f.c.config.train.eval_in_epochs = false;
+        f.c.config.options.skip_spikes = (Number){skip ? 6 : 0, false};
+        f.validation.batches = NULL;
+        f.training.count = 1;
+        spiked_labels = f.c.micro[0].labels, n_spiked = f.c.micro[0].B * f.c.micro[0].T, spiked_batch = SPIKE;
+        f.training.before = turn_labels;
+        if (!run(&f)) fail_msg("%s", f.err.text);
+        json_t *lines = read_log(&f), *line;
+        size_t i, marked = 0, skipped = 0;
+        json_array_foreach(lines, i, line) {
+            if (!json_object_get(line, "batch_loss")) continue;
+            const bool is_spike = number(line, "step") == SPIKE;
+            marked += is_spike && json_object_get(line, "loss_spike") != NULL;
+            if (json_object_get(line, "skipped_steps")) skipped += is_spike ? 1 : 100;
+        }
+        assert_int_equal(marked, 1);
+        assert_int_equal(skipped, skip);
+        assert_int_equal(f.c.trainer.optimizer.steps[GROUP_LANGUAGE], STEPS - skip);
+        json_decref(lines);
         fixture_close(&f);
     }
 }
@@ -604,9 +723,12 @@ int main(void) {
         cmocka_unit_test(test_run_exists_already),
         cmocka_unit_test(test_loss_is_not_finite),
         cmocka_unit_test(test_step_is_skipped),
+        cmocka_unit_test(test_rows_as_text),
+        cmocka_unit_test(test_bad_batches_are_shown),
         cmocka_unit_test(test_operator_is_named),
         cmocka_unit_test(test_spikes),
         cmocka_unit_test(test_spike_is_skipped),
+        cmocka_unit_test(test_spike_in_a_run),
         cmocka_unit_test(test_validation_loss_is_not_finite),
         cmocka_unit_test(test_batch_without_targets),
         cmocka_unit_test(test_signal),

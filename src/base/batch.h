@@ -16,4 +16,5 @@ typedef struct Batch {
     float *images;           // [n_tiles, 3, P, P], values in [0, 1]; NULL when n_tiles is 0
     size_t n_images;         // pictures (not tiles), for the statistics
     size_t n_samples;        // samples packed into the batch
+    const size_t *rows;      // [n_samples]: the rows of the data set they come from; NULL: not known
 } Batch;

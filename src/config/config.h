@@ -78,6 +78,8 @@ typedef struct TrainOptions {
     size_t max_skipped_steps; // in a row
     Number skip_spikes;       // z-score; 0: never
     bool detect_anomaly;
+    size_t dump_batch;   // pages of skipped batches a run writes at most
+    int dump_batch_step; // the update whose batches are written as pages; below 0: none
     bool dry_run;
     // none | bicubic | bilinear: how positions of weights made for another vit_img_size are carried over
     char *interpolate_positions;

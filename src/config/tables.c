@@ -169,6 +169,9 @@ static const Field option_fields[] = {
       "skip updates whose loss or gradient norm lies so many standard deviations above the last ones; 0: never"),
     F(dry_run, BOOL, "false", ANY, "everything but training: prints parameters, memory, disk and expected time"),
     F(detect_anomaly, BOOL, "false", ANY, "name the first operator that makes a NaN; slow"),
+    F(dump_batch, SIZE, "4", RANGE(0, MAX_COUNT),
+      "batches because of which updates were skipped that are written as pages, at most; 0: none"),
+    F(dump_batch_step, INT, "-1", ANY, "write the batches of this step, counted from 0, as pages; -1: none"),
 };
 #undef STRUCT
 // clang-format on

@@ -54,6 +54,7 @@ static void free_slot(BatchSlot *s, size_t batch_size) {
     free(s->batch.images);
     vec_free(&s->samples);
     vec_free(&s->first_tile);
+    vec_free(&s->rows);
     vec_free(&s->state);
 }
 
@@ -235,6 +236,7 @@ static void take_back(Loader *l) {
     for (size_t i = 0; i < l->config->train.batch_size; i++) sequence_clear(&old->sequences[i]);
     vec_clear(&old->samples);
     vec_clear(&old->first_tile);
+    vec_clear(&old->rows);
     old->n_sequences = old->next = 0;
     pthread_cond_broadcast(&l->changed);
 }

@@ -52,6 +52,7 @@ static void build_row(Loader *l, RingSlot *slot, RowRef ref) {
         if (slot->fate == SAMPLE_KEPT) {
             slot->sample = mem_alloc(sizeof sample);
             *slot->sample = sample;
+            slot->sample->row = ref.group->first + ref.row;
         }
     }
     row_release(&ref);
@@ -183,6 +184,7 @@ static void clear_slot(BatchSlot *s, size_t batch_size) {
     for (size_t i = 0; s->sequences && i < batch_size; i++) sequence_clear(&s->sequences[i]);
     vec_clear(&s->samples);
     vec_clear(&s->first_tile);
+    vec_clear(&s->rows);
     s->n_sequences = s->next = s->left = 0;
     s->failed = false;
 }
@@ -195,6 +197,7 @@ static void add_pack(Loader *l, BatchSlot *slot, const Pack *pack) {
         size_t first = n ? slot->first_tile.items[n - 1] + slot->samples.items[n - 1]->n_tiles : 0;
         vec_push(&slot->samples, s);
         vec_push(&slot->first_tile, first);
+        vec_push(&slot->rows, s->row);
         sequence_append(sequence, &s->ids, &s->labels, s->n_pictures, s->n_tiles, l->pad_id);
     }
     l->counts.packs++;
@@ -207,6 +210,7 @@ static bool finish_batch(Loader *l, BatchSlot *slot) {
     for (size_t i = 0; i < B; i++) sequences[i] = &slot->sequences[i];
     collate(&slot->batch, sequences, B, l->config->vlm.lm_max_length, l->pad_id);
     free(sequences);
+    slot->batch.rows = slot->rows.items;
     CHECK(slot->batch.B == B && slot->batch.n_tiles <= l->max_tiles, "%zu of %zu sequences, %zu of %zu tiles",
           slot->batch.B, B, slot->batch.n_tiles, l->max_tiles);
     if (slot->batch.n_images > 0) return true;

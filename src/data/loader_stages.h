@@ -39,9 +39,9 @@ typedef struct BatchSlot {
     Batch batch;
     Sequence *sequences; // [batch_size], while packs come in
     size_t n_sequences;
-    VEC(Sample *) samples; // in the order of their tiles
-    VEC(size_t) first_tile;
-    size_t next, left; // samples not yet begun, not yet finished
+    VEC(Sample *) samples;        // in the order of their tiles
+    VEC(size_t) first_tile, rows; // rows: of the data set
+    size_t next, left;            // samples not yet begun, not yet finished
     bool failed;
     Error err;
     LoaderCounts counts; // when it was formed

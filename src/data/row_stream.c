@@ -46,6 +46,7 @@ static RowGroup *read_group(RowStream *s, size_t i, Error *err) {
     RowGroup *g = mem_zeroed(1, sizeof *g);
     g->users = 1;
     g->path = dataset_path(s->data, i);
+    g->first = dataset_group(s->data, i)->first;
     g->first_in_file = dataset_group(s->data, i)->first_in_file;
     if (dataset_read(&g->batch, s->data, i, &g->err) && !row_columns_bind(&g->columns, g->batch, &g->err)) {
         record_batch_free(g->batch);

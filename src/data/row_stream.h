@@ -15,8 +15,8 @@ typedef struct RowGroup {
     RowColumns columns;
     Error err; // why
     const char *path;
-    size_t first_in_file; // number of its first row in the file
-    size_t users;         // atomic
+    size_t first, first_in_file; // number of its first row in the data set, and in the file
+    size_t users;                // atomic
 } RowGroup;
 
 typedef struct RowRef {

@@ -22,6 +22,7 @@ typedef struct SampleRules {
 bool sample_rules_init(SampleRules *r, const Config *config, const Tokenizer *tokenizer, Error *err);
 
 typedef struct Sample {
+    size_t row;           // of the data set; the loader's, sample_build leaves it 0
     Int32Vec ids, labels; // labels: shifted left by one
     size_t n_pictures, n_tiles;
     Picture *pictures;

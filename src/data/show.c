@@ -1,5 +1,4 @@
 #include "data/show.h"
-#include "base/batch.h"
 #include "data/html.h"
 #include "data/show_style.h"
 
@@ -9,7 +8,7 @@
 
 // ---- pictures ----
 
-static bool put_image_data(CharVec *html, const Image *image, Error *err) {
+bool show_image(CharVec *html, const Image *image, Error *err) {
     const size_t side = image->width > image->height ? image->width : image->height;
     Image smaller = {0};
     unsigned char *png;
@@ -63,7 +62,7 @@ static bool put_picture_svg(CharVec *html, const Picture *p, size_t tile, size_t
              "<svg viewBox=\"0 0 %zu %zu\" width=\"%zu\"><image id=\"p%zu\" width=\"%zu\" height=\"%zu\" "
              "preserveAspectRatio=\"none\" href=\"",
              p->width, p->height, shown_width(p), id, p->width, p->height);
-    if (!put_image_data(html, &p->image, err)) return false;
+    if (!show_image(html, &p->image, err)) return false;
     html_put(html, "\"/>");
     const ImageGrid grid = picture_grid(p, tile);
     if (grid.rows * grid.cols > 1) {

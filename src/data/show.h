@@ -1,6 +1,7 @@
 // Samples as a page of HTML that stands alone: the pictures with their tiles, the tokens with what is trained
 // on, the turns with their ratings, the labels. Nothing in it runs or is loaded from elsewhere.
 #pragma once
+#include "base/batch.h"
 #include "data/sample.h"
 
 // A turn of the row, whether it became part of the sample or not. Texts are borrowed and need not be UTF-8.
@@ -41,3 +42,8 @@ void show_end(CharVec *html);
 void show_tokens(CharVec *html, const SampleRules *rules, const int32_t *ids, const int32_t *labels,
                  size_t n);
 bool show_picture(CharVec *html, const SampleRules *rules, const Picture *p, const char *title, Error *err);
+bool show_image(CharVec *html, const Image *image, Error *err); // as a data: URL; made smaller when large
+
+// A batch just as it is trained on, a section for each sample with its row, tiles and tokens (show_batch.c).
+// In a tile, values that are not finite are shown in magenta and counted.
+bool show_batch(CharVec *html, const SampleRules *rules, const Batch *batch, Error *err);

@@ -131,6 +131,8 @@ static const char *const free_fields[] = {
     "keep_checkpoints",
     "max_skipped_steps",
     "detect_anomaly",
+    "dump_batch",
+    "dump_batch_step",
     "dry_run",
     "save_in_background"};
 

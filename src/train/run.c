@@ -8,6 +8,7 @@
 #include "train/resume.h"
 #include "train/saver.h"
 #include "train/stop.h"
+#include "train/suspects.h"
 #include "train/together.h"
 
 #include <math.h>
@@ -34,6 +35,8 @@ typedef struct Run {
     bool saved_best;       // the save under way is of the best validation loss
     Anomaly anomaly;       // with detect_anomaly
     float last_loss;       // the last one that was not finite
+    Suspects suspects;     // rows and pages of batches that were skipped
+    bool norm_is_bad;      // why the last update was skipped, and not a loss
     bool broken;           // loss or gradient were not finite: the weights are not worth saving
 } Run;
 
@@ -230,13 +233,34 @@ static bool agree(Run *r, float *loss, Error *err) {
 static void update(Run *r) {
     const double score = r->plan->config->options.skip_spikes.value;
     const double limit = score > 0 ? spike_limit(&r->state.norms, score) : INFINITY;
+    const bool is_spoiled = r->trainer->is_spoiled;
     r->trainer->norm_limit = isfinite(limit) ? (float)limit : 0;
     trainer_update(r->trainer);
+    r->norm_is_bad = r->trainer->skipped && !is_spoiled;
+}
+
+static void show_batch_of(const Run *r, const Batch *batch, uint64_t step, const char *why, bool is_wanted) {
+    const uint64_t number = r->state.epoch.micro_batches;
+    suspects_show(&r->suspects, batch, (SuspectPage){step, number, why, is_wanted});
+}
+
+// The norm belongs to all batches of the update, of which the last one is at hand to be shown; a loss that
+// was to blame has been reported with its batch.
+static void report_skip(Run *r, const Batch *batch) {
+    const RunState *s = &r->state;
+    char why[64], *rows = suspects_rows_text(r->suspects.rows.items, r->suspects.rows.count);
+    snprintf(why, sizeof why, "norm of the gradient %g", (double)r->trainer->grad_norm);
+    log_warning("step %llu: skipped, with batches up to number %llu of epoch %llu: %s%s%s%s%s",
+                (unsigned long long)current_step(r), (unsigned long long)s->epoch.micro_batches,
+                (unsigned long long)s->epoch.number + 1, why, r->norm_is_bad ? "; made of " : "",
+                r->norm_is_bad ? rows : "", r->anomaly.text[0] ? "; " : "", r->anomaly.text);
+    if (r->norm_is_bad) show_batch_of(r, batch, current_step(r), why, false);
+    free(rows);
 }
 
 // Counts and logs an update that was skipped; too many in a row because of values that are not finite end the
 // run. Weights and moments are those before the first of them.
-static bool check_update(Run *r, Error *err) {
+static bool check_update(Run *r, const Batch *batch, Error *err) {
     const Trainer *t = r->trainer;
     RunState *s = &r->state;
     const bool is_bad = !isfinite(t->grad_norm) || !isfinite(r->last_loss);
@@ -246,11 +270,7 @@ static bool check_update(Run *r, Error *err) {
     if (!t->skipped) return true;
     s->skipped++;
     run_log_number(&r->log, "skipped_steps", (double)s->skipped);
-    log_warning(
-        "step %llu: skipped, with batches up to number %llu of epoch %llu: norm of the gradient %g%s%s",
-        (unsigned long long)current_step(r), (unsigned long long)s->epoch.micro_batches,
-        (unsigned long long)s->epoch.number + 1, (double)t->grad_norm, r->anomaly.text[0] ? "; " : "",
-        r->anomaly.text);
+    report_skip(r, batch);
     r->anomaly.text[0] = '\0';
     if (s->skipped_in_a_row <= r->plan->config->options.max_skipped_steps) return true;
     return isfinite(loss) ? not_finite(r, current_step(r), "norm of the gradient", t->grad_norm, err)
@@ -269,12 +289,12 @@ static void mark_spikes(Run *r, double loss) {
 }
 
 // Everything that is due after an update, in nanoVLM's order.
-static bool after_update(Run *r, double batch_loss, Error *err) {
+static bool after_update(Run *r, const Batch *batch, double batch_loss, Error *err) {
     static const char *const lr_names[GROUP_TRAINED] = {"lr_mp", "lr_vision_backbone",
                                                         "lr_language_backbone"};
     const uint64_t step = current_step(r);
     const Trainer *t = r->trainer;
-    if (!check_update(r, err)) return false;
+    if (!check_update(r, batch, err)) return false;
     r->state.epoch.updates++;
     collect(r, false);
     pace_update(&r->pace);
@@ -303,26 +323,37 @@ static double count_tokens(const Batch *b) {
     return n;
 }
 
-// The loss joins the epoch's mean; a batch without any target has none and is only reported.
-static void take_loss(Run *r, float loss) {
+// A loss because of which the update will be skipped.
+static void report_loss(Run *r, const Batch *batch, const char *why) {
+    char *rows = suspects_rows_text(batch->rows, batch->rows ? batch->n_samples : 0);
+    log_warning("step %llu: the loss of batch %llu of epoch %llu, made of %s, is %s%s%s",
+                (unsigned long long)r->trainer->updates, (unsigned long long)r->state.epoch.micro_batches,
+                (unsigned long long)r->state.epoch.number + 1, rows, why, r->anomaly.text[0] ? ": " : "",
+                r->anomaly.text);
+    show_batch_of(r, batch, r->trainer->updates, why, false);
+    free(rows);
+}
+
+// The loss joins the epoch's mean, unless it spoils the update; a batch without any target has none and is
+// only reported.
+static void take_loss(Run *r, const Batch *batch, float loss) {
+    char why[80];
     if (r->trainer->model->n_targets == 0) {
         log_warning("step %llu: a batch has no target at all and gives no gradient",
                     (unsigned long long)r->trainer->updates);
         return;
     }
-    const double limit = r->plan->config->options.skip_spikes.value;
-    if (!isfinite(loss)) {
+    const double limit = r->plan->config->options.skip_spikes.value,
+                 score = spike_score(&r->state.losses, loss);
+    const bool is_finite = isfinite(loss), is_spike = is_finite && limit > 0 && score > limit;
+    snprintf(why, sizeof why, is_spike ? "%g, %.3g standard deviations above the last ones" : "%g",
+             (double)loss, score);
+    if (!is_finite) r->last_loss = loss;
+    if (!is_finite || is_spike) {
         r->trainer->is_spoiled = true;
-        r->last_loss = loss;
-        log_warning("step %llu: the loss of batch %llu of epoch %llu is %g%s%s",
-                    (unsigned long long)r->trainer->updates,
-                    (unsigned long long)r->state.epoch.micro_batches + 1,
-                    (unsigned long long)r->state.epoch.number + 1, (double)loss,
-                    r->anomaly.text[0] ? ": " : "", r->anomaly.text);
-        return;
+        report_loss(r, batch, why);
     }
-    if (limit > 0 && spike_score(&r->state.losses, loss) > limit) r->trainer->is_spoiled = true;
-    r->state.epoch.loss_sum += loss;
+    if (is_finite) r->state.epoch.loss_sum += loss;
 }
 
 static bool micro_batch(Run *r, const Batch *batch, double waited, Error *err) {
@@ -331,13 +362,16 @@ static bool micro_batch(Run *r, const Batch *batch, double waited, Error *err) {
     float loss;
     if (!trainer_micro_step(r->trainer, batch, &loss, err)) return false;
     const double computed = clock_seconds();
-    take_loss(r, loss);
+    r->state.epoch.micro_batches++;
+    suspects_add(&r->suspects, batch, r->trainer->accumulated == 1);
+    if (r->plan->config->options.dump_batch_step == (int64_t)r->trainer->updates)
+        show_batch_of(r, batch, r->trainer->updates, "asked for by dump_batch_step", true);
+    take_loss(r, batch, loss);
     const bool is_update = r->trainer->accumulated == r->config->gradient_accumulation_steps;
     if (is_update && !agree(r, &loss, err)) return false;
     if (is_update) update(r);
     const double end = clock_seconds();
     Statistics *statistics = &r->state.statistics;
-    r->state.epoch.micro_batches++;
     r->state.epoch.tokens += tokens;
     r->state.epoch.is_logged = false;
     statistics_add(statistics, STATISTIC_TOKENS_PER_SECOND, ranks * tokens / (end - start));
@@ -347,7 +381,7 @@ static bool micro_batch(Run *r, const Batch *batch, double waited, Error *err) {
     for (size_t b = 0; b < batch->B; b++)
         statistics_add(statistics, STATISTIC_IMAGES_PER_SAMPLE, (double)batch->n_images / (double)batch->B);
     pace_micro_batch(&r->pace, tokens, waited, end - start);
-    return !is_update || after_update(r, loss, err);
+    return !is_update || after_update(r, batch, loss, err);
 }
 
 // ---- epochs ----
@@ -444,6 +478,8 @@ static bool begin(Run *r, Error *err) {
     r->folder = path_join(config->vlm.vlm_checkpoint_path, r->plan->run_name);
     r->started = r->epoch_started = clock_seconds();
     r->state.best_val_loss = INFINITY;
+    suspects_open(&r->suspects, r->folder, r->plan->rules, config->options.dump_batch,
+                  comm_rank(r->plan->comm), comm_world_size(r->plan->comm));
     if (is_first(r) && !saver_open(&r->saver, r->trainer, config, err)) return false;
     if (r->plan->resume_from && !load(r, err)) return false;
     r->log = (RunLog){.file = -1};
@@ -476,6 +512,7 @@ bool train_run(const RunPlan *plan, RunResult *result, Error *err) {
     result->seconds = r.seconds_before + clock_seconds() - r.started;
     anomaly_detach(&r.anomaly);
     saver_close(&r.saver);
+    suspects_close(&r.suspects);
     vec_free(&r.place);
     free(r.folder);
     return ok;

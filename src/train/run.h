@@ -1,6 +1,7 @@
 // A training run (nanoVLM, train.py: train): epochs over a source of batches, and on each update what is due
 // then: validation, checkpoint, statistics, log, progress line.
 #pragma once
+#include "data/sample.h"
 #include "train/batch_source.h"
 #include "train/trainer.h"
 
@@ -12,7 +13,8 @@ typedef struct RunPlan {
     const char *resume_from; // a complete checkpoint (train/resume.h) to begin behind; NULL: none
     bool resume_is_exact;    // as resume_compare says
     bool goes_on; // the run's log may be there already; what the checkpoint does not know is cut off
-    Comm *comm;   // with the other ranks, which the trainer has joined; NULL: one process
+    const SampleRules *rules; // for pages of batches (dump_batch); NULL: none are written
+    Comm *comm;               // with the other ranks, which the trainer has joined; NULL: one process
 } RunPlan;
 
 typedef enum RunEnd {
