@@ -227,7 +227,8 @@ static void run_vision_only(const Case *c) {
     for (int run = 0; run < 2; run++) {
         x = arena_take(&a, DTYPE_F32, 4, images->shape);
         dout = arena_take(&a, DTYPE_F32, SHAPE(I, c->config.vit_hidden_dim));
-        vision_encoder_plan(&v, &a, I, true, true);
+        vision_encoder_plan(&v, &a, I, true);
+        vision_encoder_plan_gradients(&v, &a, I);
         if (run == 0) assert_true(arena_commit(&a, &err));
     }
     float *pixels = reference_f32(c->batch_file, "images"),

@@ -88,13 +88,14 @@ static void gradients_have_the_same_bits(void **state) {
         const Dtype dtype = i & 1 ? DTYPE_BF16 : DTYPE_F32;
         const bool vision = i & 2;
         Step kept = step(&config, RECOMPUTE_NONE, dtype, vision);
-        for (int how = RECOMPUTE_ATTENTION; how <= RECOMPUTE_BLOCK; how++) {
+        for (int how = RECOMPUTE_NORMS; how <= RECOMPUTE_BLOCK; how++) {
             Step s = step(&config, (Recompute)how, dtype, vision);
             assert_int_equal(s.bytes, kept.bytes);
             assert_memory_equal(&s.loss, &kept.loss, sizeof s.loss);
             assert_memory_equal(s.gradients, kept.gradients, s.bytes);
             const double share = (double)s.activations / (double)kept.activations;
-            if (share > (how == RECOMPUTE_BLOCK ? 0.55 : 0.85)) fail_msg("%g of the memory is left", share);
+            if (share > (how == RECOMPUTE_BLOCK ? 0.55 : how == RECOMPUTE_ATTENTION ? 0.8 : 0.85))
+                fail_msg("%g of the memory is left", share);
             free(s.gradients);
         }
         free(kept.gradients);

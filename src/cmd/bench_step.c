@@ -36,7 +36,7 @@ static const Field fields[] = {
     FLAG(tiles, FIELD_SIZE, "4", 0, 4096, NULL, "tiles of a sequence"),
     FLAG(targets, FIELD_NUMBER, "0.3", 0, 1, NULL, "share of a sequence, at its end, that is trained on"),
     FLAG(dtype, FIELD_STRING, "auto", 0, 0, "auto|bf16|f32", "of products and activations"),
-    FLAG(recompute, FIELD_STRING, "none", 0, 0, "none|attention|block",
+    FLAG(recompute, FIELD_STRING, "norms", 0, 0, "none|norms|attention|block",
          "what backward makes again instead of keeping it; not counted as work"),
     FLAG(steps, FIELD_SIZE, "3", 1, 1000000, NULL, "steps that are timed, after a first one"),
     FLAG(threads, FIELD_SIZE, "0", 0, 1024, NULL, "threads; 0: one per physical core"),

@@ -65,7 +65,7 @@ typedef struct TrainOptions {
     char *init;             // nanovlm | scaled
     char *dtype;            // auto | bf16 | f32
     char *moments;          // f32 | bf16: how AdamW keeps them
-    char *recompute;        // none | attention | block
+    char *recompute;        // none | norms | attention | block
     char *run_name;         // NULL: made as nanoVLM does
     size_t log_interval;    // update steps between plain progress lines
     size_t max_tiles;       // tiles a batch may hold; 0: as many as its tokens allow

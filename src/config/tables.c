@@ -147,7 +147,7 @@ static const Field option_fields[] = {
       "AdamW's moments: exact, or in half the memory, rounded by chance"),
     F_CHOICE(interpolate_positions, "none", "none|bicubic|bilinear",
       "how positions of weights made for another vit_img_size are carried over; none: an error"),
-    F_CHOICE(recompute, "none", "none|attention|block",
+    F_CHOICE(recompute, "norms", "none|norms|attention|block",
       "what backward makes again instead of keeping it: less memory, more time, the same bits"),
     F(run_name, STRING, NULL, ANY, "name of the run; none: made from the configuration"),
     F(log_interval, SIZE, "10", RANGE(1, MAX_COUNT), "updates between progress lines"),

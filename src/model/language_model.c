@@ -18,23 +18,26 @@ void language_model_free(LanguageModel *lm) {
     *lm = (LanguageModel){0};
 }
 
-// shared: the block whose cheap results this one uses too, or NULL.
-static DecoderBlockActs take_block(Arena *a, const VLMConfig *c, Dtype act, size_t B, size_t T, Tensor x,
-                                   bool keep, const DecoderBlockActs *shared) {
-    size_t C = c->lm_hidden_dim, M = B * T, KD = c->lm_n_kv_heads * vlm_config_head_dim(c);
-    DecoderBlockActs b = {.x = x};
+// shared: the block whose buffers of what is made again this one uses too, or NULL.
+static DecoderBlockActs take_block(const LanguageModel *lm, Arena *a, Tensor x, bool keep,
+                                   const DecoderBlockActs *shared) {
+    const VLMConfig *c = lm->config;
+    const Dtype act = lm->params->act;
+    size_t C = c->lm_hidden_dim, M = lm->B * lm->T, KD = c->lm_n_kv_heads * vlm_config_head_dim(c);
+    DecoderBlockActs b = {.x = x, .branch = lm->branch};
     b.norm1 = shared ? shared->norm1 : arena_take(a, act, SHAPE(M, C));
     b.norm1_rstd = arena_take(a, DTYPE_F32, SHAPE(M));
     b.q = arena_take(a, act, SHAPE(M, C));
     b.k = arena_take(a, act, SHAPE(M, KD));
     b.v = arena_take(a, act, SHAPE(M, KD));
-    b.attn = shared ? shared->attn : arena_take(a, act, SHAPE(M, C));
+    b.attn = shared && lm->recompute == RECOMPUTE_ATTENTION ? shared->attn : arena_take(a, act, SHAPE(M, C));
     b.gate = arena_take(a, act, SHAPE(M, c->lm_inter_dim));
     b.up = arena_take(a, act, SHAPE(M, c->lm_inter_dim));
     b.swiglu = shared ? shared->swiglu : arena_take(a, act, SHAPE(M, c->lm_inter_dim));
     if (keep) {
-        b.lse = arena_take(a, DTYPE_F32, SHAPE(B, c->lm_n_heads, T));
-        b.x_mid = arena_take(a, DTYPE_F32, SHAPE(M, C));
+        b.lse = arena_take(a, DTYPE_F32, SHAPE(lm->B, c->lm_n_heads, lm->T));
+        if (recomputes_between(lm->recompute)) b.branch = arena_take(a, act, SHAPE(M, C));
+        b.x_mid = shared ? shared->x_mid : arena_take(a, DTYPE_F32, SHAPE(M, C));
         b.norm2 = shared ? shared->norm2 : arena_take(a, act, SHAPE(M, C));
         b.norm2_rstd = arena_take(a, DTYPE_F32, SHAPE(M));
     } else { // the residual stream is updated in place, and the second norm may overwrite the first
@@ -71,19 +74,19 @@ void language_model_plan(LanguageModel *lm, Arena *a, size_t B, size_t T, bool k
     lm->cos = arena_take(a, DTYPE_F32, SHAPE(rows, D));
     lm->sin = arena_take(a, DTYPE_F32, SHAPE(rows, D));
     lm->branch = arena_take(a, act, SHAPE(M, C));
+    lm->norm_rstd = arena_take(a, DTYPE_F32, SHAPE(M));
+    lm->out = arena_take(a, act, SHAPE(M, C));
+    if (gradients) take_gradients(lm, a);
+    lm->blocks_at = a->used;
     Tensor x = arena_take(a, DTYPE_F32, SHAPE(M, C));
     for (size_t i = 0; i < c->lm_n_blocks; i++) {
         const bool own = i == 0 || (keep && lm->recompute != RECOMPUTE_BLOCK),
-                   shares = i > 0 && lm->recompute == RECOMPUTE_ATTENTION;
-        lm->blocks[i] =
-            own ? take_block(a, c, act, B, T, x, keep, shares ? lm->blocks : NULL) : lm->blocks[0];
+                   shares = i > 0 && recomputes_between(lm->recompute);
+        lm->blocks[i] = own ? take_block(lm, a, x, keep, shares ? lm->blocks : NULL) : lm->blocks[0];
         lm->blocks[i].x = x;
         if (keep) x = arena_take(a, DTYPE_F32, SHAPE(M, C));
     }
     lm->x_out = x;
-    lm->norm_rstd = arena_take(a, DTYPE_F32, SHAPE(M));
-    lm->out = arena_take(a, act, SHAPE(M, C));
-    if (gradients) take_gradients(lm, a);
 }
 
 Tensor language_model_input(const LanguageModel *lm) {
@@ -137,7 +140,7 @@ static void attention_branch(LanguageModel *lm, const DecoderBlockParams *w, Dec
     Tensor k = cache ? append(lm, cache, cache->k[block], b->k) : by_sequence(lm, b->k, K);
     Tensor v = cache ? append(lm, cache, cache->v[block], b->v) : by_sequence(lm, b->v, K);
     attend(lm, b, k, v, mask);
-    linear_forward(be, lm->branch, b->attn, w->out->product, TENSOR_NONE);
+    linear_forward(be, b->branch, b->attn, w->out->product, TENSOR_NONE);
 }
 
 // All that backward reads of a block: up to silu(gate(norm2 x_mid)) · up(norm2 x_mid), x_mid = x +
@@ -149,7 +152,7 @@ static void block_inside(LanguageModel *lm, size_t block, Tensor mask, KVCache *
     float eps = (float)lm->config->lm_rms_eps.value;
     rms_norm_forward(be, b->norm1, b->norm1_rstd, b->x, w->norm1->w, eps);
     attention_branch(lm, w, b, block, mask, cache);
-    add(be, b->x_mid, b->x, lm->branch);
+    add(be, b->x_mid, b->x, b->branch);
     rms_norm_forward(be, b->norm2, b->norm2_rstd, b->x_mid, w->norm2->w, eps);
     linear_forward(be, b->gate, b->norm2, w->gate->product, TENSOR_NONE);
     linear_forward(be, b->up, b->norm2, w->up->product, TENSOR_NONE);
@@ -177,7 +180,9 @@ static void make_again(LanguageModel *lm, size_t block, Tensor mask) {
         return;
     }
     rms_norm_forward(lm->be, b->norm1, b->norm1_rstd, b->x, w->norm1->w, eps);
-    attend(lm, b, by_sequence(lm, b->k, K), by_sequence(lm, b->v, K), mask);
+    if (lm->recompute == RECOMPUTE_ATTENTION)
+        attend(lm, b, by_sequence(lm, b->k, K), by_sequence(lm, b->v, K), mask);
+    add(lm->be, b->x_mid, b->x, b->branch);
     rms_norm_forward(lm->be, b->norm2, b->norm2_rstd, b->x_mid, w->norm2->w, eps);
     swiglu_forward(lm->be, b->swiglu, b->gate, b->up);
 }

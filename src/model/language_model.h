@@ -11,6 +11,7 @@ typedef struct DecoderBlockActs {
     Tensor q, k, v;           // [M, H*D], [M, K*D] twice; q and k already rotated
     Tensor lse;               // [B, H, T]
     Tensor attn;              // [M, C] heads joined, before out_proj
+    Tensor branch;            // [M, C] what the attention branch adds; x_mid is made from it again
     Tensor x_mid;             // [M, C] after the attention branch
     Tensor norm2, norm2_rstd;
     Tensor gate, up, swiglu; // [M, inner]
@@ -35,6 +36,8 @@ typedef struct LanguageModel {
     Tensor starts;       // [B, T] I32: where each position's sample begins; absent: one sample a sequence
     Tensor positions;    // [T] I32; with starts [B*T], counted from them
     Tensor cos, sin;     // [T, D] or [B*T, D]
+    size_t
+        blocks_at; // where in the arena what only the blocks' backward needs begins; nothing lies behind it
     DecoderBlockActs *blocks; // config->lm_n_blocks
     Tensor x_out;             // [M, C] leaving the last block
     Tensor norm_rstd;

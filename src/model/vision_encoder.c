@@ -14,20 +14,24 @@ void vision_encoder_free(VisionEncoder *v) {
     v->blocks = NULL;
 }
 
-// shared: the block whose cheap results this one uses too, or NULL.
-static VisionBlockActs take_block(Arena *a, const VLMConfig *c, Dtype act, size_t I, size_t N, Tensor x,
-                                  bool keep, const VisionBlockActs *shared) {
-    size_t C = c->vit_hidden_dim, M = I * N;
-    VisionBlockActs b = {.x = x};
+// shared: the block whose buffers of what is made again this one uses too, or NULL.
+static VisionBlockActs take_block(const VisionEncoder *v, Arena *a, size_t I, Tensor x, bool keep,
+                                  const VisionBlockActs *shared) {
+    const VLMConfig *c = v->config;
+    const Dtype act = v->params->act;
+    size_t C = c->vit_hidden_dim, N = v->tokens, M = I * N;
+    VisionBlockActs b = {.x = x, .branch = v->branch};
     b.ln1 = shared ? shared->ln1 : arena_take(a, act, SHAPE(I, N, C));
     b.ln1_mean = arena_take(a, DTYPE_F32, SHAPE(M));
     b.ln1_rstd = arena_take(a, DTYPE_F32, SHAPE(M));
     b.qkv = arena_take(a, act, SHAPE(I, N, 3 * C));
-    b.attn = shared ? shared->attn : arena_take(a, act, SHAPE(I, N, C));
+    b.attn =
+        shared && v->recompute == RECOMPUTE_ATTENTION ? shared->attn : arena_take(a, act, SHAPE(I, N, C));
     b.fc1 = arena_take(a, act, SHAPE(I, N, c->vit_inter_dim));
     if (keep) {
         b.lse = arena_take(a, DTYPE_F32, SHAPE(I, c->vit_n_heads, N));
-        b.x_mid = arena_take(a, DTYPE_F32, SHAPE(I, N, C));
+        if (recomputes_between(v->recompute)) b.branch = arena_take(a, act, SHAPE(I, N, C));
+        b.x_mid = shared ? shared->x_mid : arena_take(a, DTYPE_F32, SHAPE(I, N, C));
         b.ln2 = shared ? shared->ln2 : arena_take(a, act, SHAPE(I, N, C));
         b.ln2_mean = arena_take(a, DTYPE_F32, SHAPE(M));
         b.ln2_rstd = arena_take(a, DTYPE_F32, SHAPE(M));
@@ -41,7 +45,7 @@ static VisionBlockActs take_block(Arena *a, const VLMConfig *c, Dtype act, size_
     return b;
 }
 
-static void take_gradients(VisionEncoder *v, Arena *a, size_t I) {
+void vision_encoder_plan_gradients(VisionEncoder *v, Arena *a, size_t I) {
     size_t C = v->config->vit_hidden_dim, N = v->tokens;
     const Dtype act = v->params->act;
     v->dx = arena_take(a, DTYPE_F32, SHAPE(I, N, C));
@@ -53,7 +57,7 @@ static void take_gradients(VisionEncoder *v, Arena *a, size_t I) {
     v->dpatches = arena_take(a, act, SHAPE(I, vlm_config_patches(v->config), C));
 }
 
-void vision_encoder_plan(VisionEncoder *v, Arena *a, size_t I, bool keep, bool gradients) {
+void vision_encoder_plan(VisionEncoder *v, Arena *a, size_t I, bool keep) {
     const VLMConfig *c = v->config;
     size_t C = c->vit_hidden_dim, N = v->tokens, P = vlm_config_patches(c), p = c->vit_patch_size;
     const Dtype act = v->params->act;
@@ -64,8 +68,8 @@ void vision_encoder_plan(VisionEncoder *v, Arena *a, size_t I, bool keep, bool g
     Tensor x = arena_take(a, DTYPE_F32, SHAPE(I, N, C));
     for (size_t i = 0; i < c->vit_n_blocks; i++) {
         const bool own = i == 0 || (keep && v->recompute != RECOMPUTE_BLOCK),
-                   shares = i > 0 && v->recompute == RECOMPUTE_ATTENTION;
-        v->blocks[i] = own ? take_block(a, c, act, I, N, x, keep, shares ? v->blocks : NULL) : v->blocks[0];
+                   shares = i > 0 && recomputes_between(v->recompute);
+        v->blocks[i] = own ? take_block(v, a, I, x, keep, shares ? v->blocks : NULL) : v->blocks[0];
         v->blocks[i].x = x;
         if (keep) x = arena_take(a, DTYPE_F32, SHAPE(I, N, C));
     }
@@ -73,7 +77,6 @@ void vision_encoder_plan(VisionEncoder *v, Arena *a, size_t I, bool keep, bool g
     v->ln_mean = arena_take(a, DTYPE_F32, SHAPE(I * N));
     v->ln_rstd = arena_take(a, DTYPE_F32, SHAPE(I * N));
     v->out = c->vit_cls_flag ? arena_take(a, act, SHAPE(I, C)) : arena_take(a, act, SHAPE(I, N, C));
-    if (gradients) take_gradients(v, a, I);
 }
 
 // The third part `which` (0 q, 1 k, 2 v) of qkv [I, N, 3C] as heads [I, N, H, D]; a view.
@@ -100,8 +103,8 @@ static void block_inside(VisionEncoder *v, const VisionBlockParams *w, const Vis
     layer_norm_forward(be, b->ln1, b->ln1_mean, b->ln1_rstd, b->x, w->ln1_w->w, w->ln1_b->w, eps);
     linear_forward(be, b->qkv, b->ln1, w->qkv_w->product, w->qkv_b->w);
     attend(v, b);
-    linear_forward(be, v->branch, b->attn, w->out_w->product, w->out_b->w);
-    add(be, b->x_mid, b->x, v->branch);
+    linear_forward(be, b->branch, b->attn, w->out_w->product, w->out_b->w);
+    add(be, b->x_mid, b->x, b->branch);
     layer_norm_forward(be, b->ln2, b->ln2_mean, b->ln2_rstd, b->x_mid, w->ln2_w->w, w->ln2_b->w, eps);
     linear_forward(be, b->fc1, b->ln2, w->fc1_w->product, w->fc1_b->w);
     gelu_forward(be, b->gelu, b->fc1);
@@ -126,7 +129,8 @@ static void make_again(VisionEncoder *v, size_t block) {
         return;
     }
     layer_norm_forward(v->be, b->ln1, b->ln1_mean, b->ln1_rstd, b->x, w->ln1_w->w, w->ln1_b->w, eps);
-    attend(v, b);
+    if (v->recompute == RECOMPUTE_ATTENTION) attend(v, b);
+    add(v->be, b->x_mid, b->x, b->branch);
     layer_norm_forward(v->be, b->ln2, b->ln2_mean, b->ln2_rstd, b->x_mid, w->ln2_w->w, w->ln2_b->w, eps);
     gelu_forward(v->be, b->gelu, b->fc1);
 }

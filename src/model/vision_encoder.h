@@ -11,6 +11,7 @@ typedef struct VisionBlockActs {
     Tensor qkv;                     // [I, N, 3C]
     Tensor lse;                     // [I, H, N]
     Tensor attn;                    // [I, N, C] heads joined, before out_proj
+    Tensor branch;                  // [I, N, C] what the attention branch adds; x_mid is made from it again
     Tensor x_mid;                   // [I, N, C] after the attention branch
     Tensor ln2, ln2_mean, ln2_rstd;
     Tensor fc1, gelu; // [I, N, inner]
@@ -41,8 +42,10 @@ typedef struct VisionEncoder {
 void vision_encoder_init(VisionEncoder *v, Backend *be, const VLMConfig *config, const Params *params);
 void vision_encoder_free(VisionEncoder *v);
 // Takes the tensors for I tiles. keep: every block keeps its own activations, for backward; otherwise all
-// share. gradients: also what backward needs.
-void vision_encoder_plan(VisionEncoder *v, Arena *arena, size_t I, bool keep, bool gradients);
+// share.
+void vision_encoder_plan(VisionEncoder *v, Arena *arena, size_t I, bool keep);
+// What backward alone needs; its memory may be anyone's until vision_encoder_backward.
+void vision_encoder_plan_gradients(VisionEncoder *v, Arena *arena, size_t I);
 // images [I, 3, Y, X] to v->out.
 void vision_encoder_forward(VisionEncoder *v, Tensor images);
 // dout like out; accumulates the gradients of the vision group.

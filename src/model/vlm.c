@@ -27,8 +27,8 @@ Dtype vlm_dtype(const char *choice, const Backend *be) {
 }
 
 Recompute recompute_from(const char *choice) {
-    static const char *const names[] = {"none", "attention", "block"};
-    for (int i = 0; i < 3; i++)
+    static const char *const names[] = {"none", "norms", "attention", "block"};
+    for (int i = 0; i < 4; i++)
         if (!strcmp(choice, names[i])) return (Recompute)i;
     CHECK(false, "recompute %s", choice);
     return RECOMPUTE_NONE;
@@ -54,9 +54,14 @@ static void plan_activations(Vlm *m, size_t B, size_t T, size_t I, size_t n_targ
     m->losses = arena_take(a, DTYPE_F32, SHAPE(n_targets));
     m->loss = arena_take(a, DTYPE_F32, SHAPE(1));
     if (to_pictures) m->dvectors = arena_take(a, m->params.act, SHAPE(I * L, C));
-    vision_encoder_plan(&m->vision, a, I, to_vision, to_vision);
+    vision_encoder_plan(&m->vision, a, I, to_vision);
     modality_projector_plan(&m->projector, a, I, to_vision);
     language_model_plan(&m->decoder, a, B, T, training, training, documents);
+    // The vision encoder's backward begins when the decoder's blocks are needed no more: in their place.
+    const size_t end = a->used;
+    a->used = m->decoder.blocks_at;
+    if (to_vision) vision_encoder_plan_gradients(&m->vision, a, I);
+    if (a->used < end) a->used = end;
 }
 
 static size_t max_rows(const VlmPlan *plan) {
