@@ -5,9 +5,11 @@
 #include "base/random.h"
 #include "format/gguf.h"
 #include "model/backbone.h"
+#include "model/generate.h"
 #include "model/vlm.h"
 #include "ops/cpu/cpu.h"
 #include "support/golden.h"
+#include "support/guard_backend.h"
 #include "support/op_case.h"
 
 #include <float.h>
@@ -171,7 +173,7 @@ static void load(Loaded *l, Backend *be, const char *path, Dtype weights) {
     if (!backbone_open(&l->backbone, BACKBONE_LANGUAGE, path, &err)) fail_msg("%s", err.text);
     l->config.lm_vocab_size = l->config.lm_base_vocab_size = 40;
     l->config.lm_tie_weights = !weights_find(l->backbone.weights, "lm_head.weight");
-    const VlmPlan plan = {.max_batch = 1, .max_positions = 8};
+    const VlmPlan plan = {.max_batch = 1, .max_positions = 10};
     const ParamsForm form = {true, weights};
     if (!backbone_configure(&l->backbone, &l->config, &err) ||
         !vlm_create_form(&l->model, be, &l->config, &plan, &form, &err) ||
@@ -244,10 +246,50 @@ static void what_is_kept(void **state) {
     backend_destroy(be);
 }
 
+// A prompt of ten tokens, which takes the product of many rows, and two more, which take that of few.
+static float *guarded_logits(Backend *be, const char *path, Dtype weights) {
+    static int32_t ids[10] = {1, 5, 9, 2, 30, 31, 3, 3, 8, 12};
+    const Batch prompt = {.B = 1, .T = 10, .input_ids = ids};
+    float *logits = malloc(3 * 40 * sizeof *logits);
+    Loaded l;
+    Generation g;
+    Error err;
+    load(&l, be, path, weights);
+    bool ok = generation_create(&g, &l.model, 1, 12, &err) && generation_prefill(&g, &prompt, &err);
+    for (int i = 0; ok && i < 3; i++) {
+        memcpy(logits + i * 40, generation_logits(&g), 40 * sizeof *logits);
+        ok = i == 2 || generation_step(&g, &ids[i], &err);
+    }
+    if (!ok) fail_msg("%s", err.text);
+    generation_free(&g);
+    unload(&l);
+    backend_destroy(be);
+    return logits;
+}
+
+// No operator, and nobody else, touches what it was not given: the guard's logits are the CPU's, bit by bit.
+static void on_the_guard(void **state) {
+    (void)state;
+    static const char *const paths[] = {"tests/golden/gguf_llama/untied_q8_0/model.gguf",
+                                        "tests/golden/gguf_llama/tied_f32/model.gguf"};
+    for (size_t i = 0; i < COUNT(paths); i++)
+        for (size_t d = 0; d < COUNT(dtypes); d++) {
+            Backend *guard;
+            Error err;
+            if (!backend_guard_create(&guard, &err)) fail_msg("%s", err.text);
+            float *x = guarded_logits(guard, paths[i], dtypes[d]),
+                  *y = guarded_logits(backend(1), paths[i], dtypes[d]);
+            assert_memory_equal(x, y, 3 * 40 * sizeof *x);
+            assert_true(isfinite(x[0]) && x[0] != 0);
+            free(x), free(y);
+        }
+}
+
 static int run_all(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(products),    cmocka_unit_test(not_finite),       cmocka_unit_test(embeddings),
-        cmocka_unit_test(block_sizes), cmocka_unit_test(blocks_of_a_file), cmocka_unit_test(what_is_kept),
+        cmocka_unit_test(products),     cmocka_unit_test(not_finite),       cmocka_unit_test(embeddings),
+        cmocka_unit_test(block_sizes),  cmocka_unit_test(blocks_of_a_file), cmocka_unit_test(what_is_kept),
+        cmocka_unit_test(on_the_guard),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     print_worst_shares();
