@@ -429,6 +429,31 @@ static void test_unknown_tensors(void **state) {
     close_model(&m);
 }
 
+// A checkpoint cast to 16 bits, whose frequencies were cast with it, is exported with those of lm_re_base.
+static void test_cast_frequencies(void **state) {
+    (void)state;
+    Error err;
+    for (int half = 0; half < 2; half++) {
+        Model m, back;
+        char *folder = make_folder();
+        open_model(&m, "a_base");
+        const Param *p = m.params.decoder.inv_freq;
+        float *exact = values_of(&m, p->name), *cast = values_of(&m, p->name);
+        round_to(half ? GGUF_TYPE_F16 : GGUF_TYPE_BF16, cast, tensor_count(p->w));
+        assert_memory_not_equal(exact, cast, tensor_bytes(p->w));
+        tensor_upload(m.be, STREAM_COMPUTE, p->w, cast);
+        backend_sync(m.be);
+        const ExportSource s = source_of(&m, EXPORT_ALL, GGUF_TYPE_F32);
+        expect(export_hf(&s, folder, &err) && import_folder(&back, folder, &err), &err);
+        float *found = values_of(&back, p->name);
+        assert_memory_equal(found, exact, tensor_bytes(p->w));
+        free(found), free(exact), free(cast);
+        close_model(&back);
+        close_model(&m);
+        remove_folder(folder);
+    }
+}
+
 // ---- what is refused ----
 
 static void test_refusals(void **state) {
@@ -506,7 +531,8 @@ int main(void) {
         cmocka_unit_test(test_llama_values),    cmocka_unit_test(test_gguf_tokenizer),
         cmocka_unit_test(test_misfits),         cmocka_unit_test(test_merges),
         cmocka_unit_test(test_unknown_tensors), cmocka_unit_test(test_refusals),
-        cmocka_unit_test(test_parts_read_back), cmocka_unit_test(test_damaged),
+        cmocka_unit_test(test_parts_read_back), cmocka_unit_test(test_cast_frequencies),
+        cmocka_unit_test(test_damaged),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
