@@ -5,7 +5,7 @@
 
 --weights is what vlm keeps the matrices in (f32, bf16, q8_0); give the file of the same type, so that both read as much
 memory a token. Each side's fastest of --repeats counts; both are measured anew in each round, so that a disturbance hits
-both. llama.cpp's time is that of its eval, without sampling. Needs llama-cpp-python.
+both. Times are of the processor, over the threads. llama.cpp's is that of its eval, without sampling. Needs llama-cpp-python.
 """
 import argparse
 import json
@@ -32,16 +32,16 @@ def ours(threads):
     return result["prefill_tokens_per_second"], result["decode_tokens_per_second"]
 
 
-def theirs(model):
+def theirs(model, threads):
     ids = [(7 * i) % 1000 + 100 for i in range(args.prompt_tokens)]
     model.reset()
-    start = time.perf_counter()
+    start = time.process_time()
     model.eval(ids)
-    middle = time.perf_counter()
+    middle = time.process_time()
     for i in range(args.tokens):
         model.eval([100 + i])
-    end = time.perf_counter()
-    return args.prompt_tokens / (middle - start), args.tokens / (end - middle)
+    end = time.process_time()
+    return args.prompt_tokens * threads / (middle - start), args.tokens * threads / (end - middle)
 
 
 print(f"{args.gguf}, vlm's weights {args.weights}, {args.prompt_tokens} + {args.tokens} tokens")
@@ -49,10 +49,10 @@ print(f"{'threads':>7} {'':10} {'prefill/s':>10} {'decode/s':>10}")
 for threads in map(int, args.threads.split(",")):
     model = llama_cpp.Llama(args.gguf, n_ctx=args.prompt_tokens + args.tokens, n_threads=threads, n_threads_batch=threads,
                             verbose=False)
-    theirs(model)  # what happens only once
+    theirs(model, threads)  # what happens only once
     best = {"vlm": [0.0, 0.0], "llama.cpp": [0.0, 0.0]}
     for _ in range(args.repeats):
-        for name, speeds in (("vlm", ours(threads)), ("llama.cpp", theirs(model))):
+        for name, speeds in (("vlm", ours(threads)), ("llama.cpp", theirs(model, threads))):
             best[name] = [max(a, b) for a, b in zip(best[name], speeds)]
     model.close()
     for name, (prefill, decode) in best.items():

@@ -9,11 +9,14 @@
 #include "export/import.h"
 #include "format/gguf_llama.h"
 #include "format/safetensors.h"
+#include "model/backbone.h"
 #include "model/checkpoint.h"
 #include "ops/cpu/cpu.h"
 #include "support/data_case.h"
 #include "support/reference.h"
 #include "text/tokenizer_gguf_write.h"
+
+#include <ctype.h>
 
 static const char *const cases[] = {"a_base", "b_untied", "f_text_only", "g_packed"};
 enum { N_CASES = sizeof cases / sizeof *cases };
@@ -164,6 +167,105 @@ static void test_grid(void **state) {
     free(path);
     remove_folder(folder);
     close_model(&m);
+}
+
+// ---- parts, read back as backbones ----
+
+// A model whose rows are blocks of 32, which Q8_0 needs.
+static void make_model(Model *m, bool tied) {
+    open_model(m, "a_base");
+    params_free(&m->params);
+    m->config.lm_hidden_dim = 64;
+    m->config.lm_inter_dim = 96;
+    m->config.lm_n_heads = 4;
+    m->config.lm_n_kv_heads = 2;
+    m->config.lm_tie_weights = tied;
+    plan(m);
+    params_initialise(&m->params, m->be, &m->config, "scaled", 3);
+}
+
+// What becomes of values in a file of this type.
+static void round_to(GgufType type, float *x, size_t n) {
+    char *bytes = mem_alloc(gguf_type_row_bytes(type, n));
+    gguf_encode(bytes, type, x, n);
+    gguf_decode(x, type, bytes, n);
+    free(bytes);
+}
+
+// Every parameter of the part has the values it had, rounded to the file's type; vectors of GGUF files stay
+// F32.
+static void compare_part(const Model *m, const Model *back, ParamGroup group, GgufType type, bool gguf) {
+    size_t compared = 0;
+    for (size_t i = 0; i < m->params.count; i++) {
+        const Param *p = &m->params.items[i];
+        if (p->group != group) continue;
+        float *x = values_of(m, p->name), *y = values_of(back, p->name);
+        if (!gguf || p->ndim > 1) round_to(type, x, tensor_count(p->w));
+        if (memcmp(x, y, tensor_bytes(p->w)))
+            fail_msg("%s, %s is not the same", gguf_type_name(type), p->name);
+        free(x);
+        free(y);
+        compared++;
+    }
+    assert_true(compared > 10);
+}
+
+static void read_back(const Model *m, const char *path, BackboneKind kind, GgufType type, bool gguf) {
+    Model back = {.config = m->config};
+    Backbone b;
+    Error err;
+    const FieldSet before = {&vlm_config_table, (VLMConfig *)&m->config},
+                   after = {&vlm_config_table, &back.config};
+    expect(fields_copy(after, &m->config) && backbone_open(&b, kind, path, &err) &&
+               backbone_configure(&b, &back.config, &err) && backend_cpu_create(&back.be, 1, &err),
+           &err);
+    json_t *x = fields_to_json(before), *y = fields_to_json(after);
+    const char *field;
+    json_t *value;
+    json_object_foreach(x, field, value) {
+        const json_t *other = json_object_get(y, field);
+        const bool same = json_is_number(value) ? json_number_value(value) == json_number_value(other)
+                                                : json_equal(value, other);
+        if (!same) fail_msg("%s: the file's is another", field);
+    }
+    json_decref(x);
+    json_decref(y);
+    plan(&back);
+    expect(backbone_load(&b, &back.params, back.be, &back.config, &(SourceRules){0}, &err), &err);
+    compare_part(m, &back, kind == BACKBONE_VISION ? GROUP_VISION : GROUP_LANGUAGE, type, gguf);
+    backbone_close(&b);
+    close_model(&back);
+}
+
+static void check_parts(const Model *m, GgufType type) {
+    Error err;
+    char *decoder = make_folder(), *tower = make_folder(), *gguf = make_folder(), *file;
+    char name[32];
+    const ExportSource language = source_of(m, EXPORT_DECODER, type),
+                       vision = source_of(m, EXPORT_VISION, type);
+    if (type != GGUF_TYPE_Q8_0) {
+        expect(export_hf(&language, decoder, &err) && export_hf(&vision, tower, &err), &err);
+        read_back(m, decoder, BACKBONE_LANGUAGE, type, false);
+        read_back(m, tower, BACKBONE_VISION, type, false);
+    }
+    expect(export_gguf(&language, gguf, "m", &err), &err);
+    snprintf(name, sizeof name, "m-%s.gguf", gguf_type_name(type));
+    for (char *c = name; *c; c++) *c = (char)tolower((unsigned char)*c);
+    file = path_join(gguf, name);
+    read_back(m, file, BACKBONE_LANGUAGE, type, true);
+    free(file);
+    remove_folder(decoder), remove_folder(tower), remove_folder(gguf);
+}
+
+static void test_parts_read_back(void **state) {
+    (void)state;
+    static const GgufType kinds[] = {GGUF_TYPE_F32, GGUF_TYPE_F16, GGUF_TYPE_BF16, GGUF_TYPE_Q8_0};
+    for (int tied = 0; tied < 2; tied++) {
+        Model m;
+        make_model(&m, tied);
+        for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) check_parts(&m, kinds[i]);
+        close_model(&m);
+    }
 }
 
 // ---- GGUF ----
@@ -327,6 +429,31 @@ static void test_unknown_tensors(void **state) {
     close_model(&m);
 }
 
+// A checkpoint cast to 16 bits, whose frequencies were cast with it, is exported with those of lm_re_base.
+static void test_cast_frequencies(void **state) {
+    (void)state;
+    Error err;
+    for (int half = 0; half < 2; half++) {
+        Model m, back;
+        char *folder = make_folder();
+        open_model(&m, "a_base");
+        const Param *p = m.params.decoder.inv_freq;
+        float *exact = values_of(&m, p->name), *cast = values_of(&m, p->name);
+        round_to(half ? GGUF_TYPE_F16 : GGUF_TYPE_BF16, cast, tensor_count(p->w));
+        assert_memory_not_equal(exact, cast, tensor_bytes(p->w));
+        tensor_upload(m.be, STREAM_COMPUTE, p->w, cast);
+        backend_sync(m.be);
+        const ExportSource s = source_of(&m, EXPORT_ALL, GGUF_TYPE_F32);
+        expect(export_hf(&s, folder, &err) && import_folder(&back, folder, &err), &err);
+        float *found = values_of(&back, p->name);
+        assert_memory_equal(found, exact, tensor_bytes(p->w));
+        free(found), free(exact), free(cast);
+        close_model(&back);
+        close_model(&m);
+        remove_folder(folder);
+    }
+}
+
 // ---- what is refused ----
 
 static void test_refusals(void **state) {
@@ -404,6 +531,7 @@ int main(void) {
         cmocka_unit_test(test_llama_values),    cmocka_unit_test(test_gguf_tokenizer),
         cmocka_unit_test(test_misfits),         cmocka_unit_test(test_merges),
         cmocka_unit_test(test_unknown_tensors), cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_parts_read_back), cmocka_unit_test(test_cast_frequencies),
         cmocka_unit_test(test_damaged),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

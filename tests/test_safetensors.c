@@ -202,8 +202,11 @@ static void test_what_is_refused(void **state) {
     }
     assert_false(opens_with_length(3, "{}", 0, &err));
     assert_non_null(strstr(err.text, "truncated"));
-    assert_false(opens_with_length(100000001, "{}", 0, &err));
-    assert_non_null(strstr(err.text, "over the limit"));
+    static const uint64_t lengths[] = {100000001, (uint64_t)1 << 60, UINT64_MAX - 7, UINT64_MAX};
+    for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
+        assert_false(opens_with_length(lengths[i], "{}", 0, &err));
+        assert_non_null(strstr(err.text, "over the limit"));
+    }
     Safetensors *st;
     assert_false(safetensors_open(&st, "/nowhere/at/all", &err));
     assert_null(st);

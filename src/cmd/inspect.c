@@ -35,6 +35,10 @@ static bool holds(const char *folder, const char *name) {
     return there;
 }
 
+static bool holds_weights(const char *folder) {
+    return holds(folder, "model.safetensors") || holds(folder, "model.safetensors.index.json");
+}
+
 // nanoVLM's config.json names its fields vit_…; those of transformers have a model_type.
 static bool is_checkpoint(const char *folder) {
     char *path = path_join(folder, "config.json");
@@ -42,7 +46,7 @@ static bool is_checkpoint(const char *folder) {
     const bool yes = json_object_get(config, "vit_hidden_dim") != NULL;
     json_decref(config);
     free(path);
-    return yes && holds(folder, "model.safetensors");
+    return yes && holds_weights(folder);
 }
 
 // A folder may be a model and a tokenizer at once.
@@ -50,8 +54,7 @@ static bool inspect_folder(json_t *about, const char *path, const InspectFlags *
     if (is_checkpoint(path)) return inspect_checkpoint(about, path, f, err);
     const bool tokenizer = holds(path, "tokenizer.json");
     if (tokenizer && !inspect_tokenizer(about, path, err)) return false;
-    const bool weights = holds(path, "model.safetensors") || holds(path, "model.safetensors.index.json");
-    return (tokenizer && !weights) || inspect_weights(about, path, f, err);
+    return (tokenizer && !holds_weights(path)) || inspect_weights(about, path, f, err);
 }
 
 static bool inspect_path(json_t *about, const char *path, const InspectFlags *f, Error *err) {

@@ -1,5 +1,7 @@
 #include "export/tensors.h"
 #include "base/check.h"
+#include "base/half.h"
+#include "base/log.h"
 #include "format/gguf_llama.h"
 #include "format/safetensors.h"
 
@@ -273,20 +275,35 @@ bool export_write_gguf(ExportTensors *t, const GgufMetadata *metadata, const cha
 
 // ---- rotary frequencies ----
 
+static float by_bf16(float x) {
+    return f32_from_bf16(bf16_from_f32(x));
+}
+
+static float by_f16(float x) {
+    return f32_from_f16(f16_from_f32(x));
+}
+
 float *export_frequency_factors(const ExportSource *s) {
     const Param *p = s->params->decoder.inv_freq;
     const size_t n = tensor_count(p->w);
     float *factors = mem_alloc(n * sizeof *factors);
-    bool changed = false;
+    bool changed = false, is_bf16 = true, is_f16 = true;
     tensor_download(s->be, STREAM_COMPUTE, factors, p->w);
     backend_sync(s->be);
     for (size_t i = 0; i < n; i++) {
         const double plain = pow(s->config->lm_re_base.value, -(double)i / (double)n);
         const double factor = plain / (double)factors[i];
+        is_bf16 &= factors[i] == by_bf16((float)plain);
+        is_f16 &= factors[i] == by_f16((float)plain);
         changed |= fabs(factor - 1) > 1e-6;
         factors[i] = (float)factor;
     }
-    if (changed) return factors;
+    const bool rounded = is_bf16 || is_f16;
+    if (changed && rounded)
+        log_warning("%s is that of lm_re_base rounded to 16 bits, as by casting a whole checkpoint; exported "
+                    "unrounded",
+                    p->name);
+    if (changed && !rounded) return factors;
     free(factors);
     return NULL;
 }

@@ -46,6 +46,7 @@ bool export_write_gguf(ExportTensors *t, const GgufMetadata *metadata, const cha
 
 // The side of the square grid of patches of a tile.
 size_t export_grid(const VLMConfig *c);
-// What divides the rotary frequencies of lm_re_base, one a pair of values; NULL when all are 1 (to rounding).
+// What divides the rotary frequencies of lm_re_base, one a pair of values; NULL when all are 1, or would be
+// had the checkpoint not been cast to BF16 or F16.
 // Caller frees.
 float *export_frequency_factors(const ExportSource *s);

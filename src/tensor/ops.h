@@ -31,8 +31,9 @@ void zero_rows(Backend *be, Tensor y, Tensor rows);
 
 // ---- linear: y = x wᵀ + b ----
 // The two factors of a product are acts, and so is an assigned or accumulated y or dx, but BF16 only of BF16
-// factors; b, dw and db are F32 always. Sums are F32. With x in F32 the w of linear_forward may also be packed,
-// BF16 or Q8_0: it is unpacked on the way, nothing else is rounded.
+// factors; b, dw and db are F32 always. Sums are F32. With x in F32 the w of linear_forward may also be
+// packed, BF16 or Q8_0: it is unpacked on the way and nothing else is rounded, but x to BF16 where w is BF16,
+// x has more than 8 rows, and the backend multiplies BF16.
 // y [M, O] strided, x [M, C] strided, w [O, C], b (opt) [O]; assigned.
 void linear_forward(Backend *be, Tensor y, Tensor x, Tensor w, Tensor b);
 // dx [M, C] strided = dy w (+ dx when accumulate); dy [M, O] strided.

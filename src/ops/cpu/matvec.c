@@ -1,6 +1,6 @@
 // y = x wᵀ + b for a few rows of x and for packed w. Few rows (a token a sequence) are bound by reading w, so
 // they are dot products that read each value of w once, in whatever format it is kept; many rows are a matrix
-// product with a block of w unpacked.
+// product with a block of w unpacked, or of BF16.
 #include "ops/cpu/packed.h"
 #include "ops/cpu/tile.h"
 
@@ -189,12 +189,49 @@ static void many_rows(Backend *be, Matrix y, Matrix x, Tensor w, const float *bi
     }
 }
 
+// ---- a product of BF16 ----
+
+// Rows of x go in pieces of at most so many, filled up with zeros to a multiple of the second number, so that
+// prompts of all lengths share eight sizes of primitives.
+enum { ROUNDED_ROWS = 256, ROUNDED_STEP = 32 };
+
+static void round_rows(uint16_t *out, Matrix x, size_t first, size_t rows, size_t padded) {
+    for (size_t m = 0; m < rows; m++) {
+        const float *in = row(x, first + m);
+#pragma omp simd
+        for (size_t k = 0; k < x.cols; k++) out[m * x.cols + k] = bf16_from_f32(in[k]);
+    }
+    memset(out + rows * x.cols, 0, (padded - rows) * x.cols * sizeof *out);
+}
+
+// With w in BF16 on a processor that multiplies those: x is rounded to BF16, sums stay F32.
+static void rounded_rows(Backend *be, Matrix y, Matrix x, Tensor w, const float *bias) {
+    char *scratch = cpu_scratch(be, ROUNDED_ROWS * (x.cols * sizeof(uint16_t) + y.cols * sizeof(float)));
+    uint16_t *rounded = (uint16_t *)(scratch + ROUNDED_ROWS * y.cols * sizeof(float));
+    for (size_t m = 0; m < y.rows; m += ROUNDED_ROWS) {
+        const size_t rows = y.rows - m < ROUNDED_ROWS ? y.rows - m : ROUNDED_ROWS;
+        const size_t padded = (rows + ROUNDED_STEP - 1) / ROUNDED_STEP * ROUNDED_STEP;
+        const bool direct = padded == rows;
+        float *out = direct ? row(y, m) : (float *)scratch;
+        const size_t stride = direct ? y.stride : y.cols;
+        round_rows(rounded, x, m, rows, padded);
+        gemm_bf16(cpu_threads(be), (GemmSize){padded, y.cols, x.cols},
+                  (GemmMatrix){out, stride, false, DTYPE_F32}, false,
+                  (GemmMatrix){rounded, x.cols, false, DTYPE_BF16},
+                  (GemmMatrix){w.data, x.cols, true, DTYPE_BF16}, bias);
+        for (size_t i = 0; !direct && i < rows; i++)
+            memcpy(row(y, m + i), out + i * stride, y.cols * sizeof *out);
+    }
+}
+
 bool KERNEL(linear_by_rows)(Backend *be, Tensor y, Tensor x, Tensor w, Tensor b) {
     const float *bias = tensor_exists(b) ? floats(b) : NULL;
     if (x.dtype != DTYPE_F32) return false; // products of BF16 have a way of their own
     const bool few = tensor_rows(x) <= FEW_ROWS;
     if (few)
         few_rows(be, matrix(y), matrix(x), w, bias);
+    else if (w.dtype == DTYPE_BF16 && be->bf16)
+        rounded_rows(be, matrix(y), matrix(x), w, bias);
     else if (w.dtype != DTYPE_F32)
         many_rows(be, matrix(y), matrix(x), w, bias);
     return few || w.dtype != DTYPE_F32;
