@@ -416,7 +416,7 @@ static char *train_on_disk(const char *run, const char *more) {
 static void test_full_disk(void **state) {
     (void)state;
     for (int background = 0; background < 2; background++) {
-        char name[16],
+        char name[32],
             *flags = mem_printf("--resume auto --save_in_background %s", background ? "true" : "false");
         snprintf(name, sizeof name, "full_%d", background);
         char *line = train_on_disk(name, flags),
