@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Brings what the build needs: Debian packages, and Apache Arrow with Parquet (inside pyarrow's wheel, in .venv) where the
 # system has none. Does nothing, quickly, when all of it is there; asks nothing; works as root or through sudo.
+# --slurm: Slurm as well, for tests/slurm.sh, which starts a cluster of its own; none is started here.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -8,6 +9,7 @@ pyarrow=26.0.1
 packages=(build-essential gcc g++ cmake ninja-build pkg-config libdnnl-dev libjansson-dev libpcre2-dev libutf8proc-dev
     libjpeg-dev libpng-dev libwebp-dev libgif-dev libtiff-dev libcairo2-dev libcmocka-dev libopenmpi-dev openmpi-bin
     python3 python3-venv valgrind)
+[ "${1:-}" != --slurm ] || packages+=(slurm-wlm munge)
 
 die() {
     printf 'setup: %s\n' "$@" >&2
@@ -32,7 +34,7 @@ install_packages() {
         as_root=(sudo)
     fi
     echo "setup: installing ${missing[*]}"
-    local apt=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3)
+    local apt=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get -q -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3)
     "${apt[@]}" update
     "${apt[@]}" install -y --no-install-recommends "${missing[@]}"
 }

@@ -181,6 +181,40 @@ static void test_signal_and_resume(void **state) {
     }
 }
 
+static size_t kills_wanted(void) {
+    const char *text = getenv("VLM_KILLS");
+    return text ? (size_t)strtoul(text, NULL, 10) : 3;
+}
+
+// One attempt, of which a rank is killed after a while: true when the run came through before. Whatever
+// happens, both processes end, and one that was left alone fails.
+static bool is_through(const char *name, size_t killed, useconds_t after) {
+    Ranks r = start(2, name, "--resume auto --comm_timeout 0.1", "");
+    usleep(after);
+    kill(-r.children[killed], SIGKILL);
+    finish(&r);
+    const int other = r.ends[1 - killed];
+    if (r.ends[killed] == 0 && other == 0) return true;
+    if (other != 0 && other != 1) fail_msg("the rank left alone ended with %d", other);
+    return false;
+}
+
+// After test_same_bits. VLM_KILLS: at least so many kills.
+static void test_killed_ranks(void **state) {
+    (void)state;
+    unsigned seed = 2;
+    size_t kills = 0, runs = 0;
+    for (; kills < kills_wanted(); runs++) {
+        char name[32];
+        snprintf(name, sizeof name, "killed%zu", runs);
+        for (useconds_t longest = 600000;
+             !is_through(name, (size_t)rand_r(&seed) % 2, (useconds_t)rand_r(&seed) % longest); kills++)
+            longest += longest / 4;
+        expect_same_run("whole", name);
+    }
+    print_message("%zu kills in %zu runs\n", kills, runs);
+}
+
 static void test_other_number_of_ranks(void **state) {
     (void)state;
     static const struct {
@@ -237,11 +271,9 @@ int main(void) {
     free(line);
     if (status != 0) return 1;
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_same_bits),
-        cmocka_unit_test(test_signal_and_resume),
-        cmocka_unit_test(test_other_number_of_ranks),
-        cmocka_unit_test(test_death),
-        cmocka_unit_test(test_rank_that_cannot_begin),
+        cmocka_unit_test(test_same_bits),    cmocka_unit_test(test_signal_and_resume),
+        cmocka_unit_test(test_killed_ranks), cmocka_unit_test(test_other_number_of_ranks),
+        cmocka_unit_test(test_death),        cmocka_unit_test(test_rank_that_cannot_begin),
         cmocka_unit_test(test_other_seed),
     };
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);

@@ -152,11 +152,16 @@ static bool same_file(const char *run, const char *reference, const char *file) 
     return same;
 }
 
-static void expect_same_run(const char *run, const char *reference) {
+// But for config.json, which names the folder.
+static void expect_same_bits(const char *run, const char *reference) {
     expect_same_log(run, reference);
     assert_true(same_file(run, reference, "step_23/model.safetensors"));
-    assert_true(same_file(run, reference, "step_23/config.json"));
     assert_true(same_file(run, reference, "step_23/" RESUME_STATE_FILE));
+}
+
+static void expect_same_run(const char *run, const char *reference) {
+    expect_same_bits(run, reference);
+    assert_true(same_file(run, reference, "step_23/config.json"));
 }
 
 // ---- killed again and again ----
@@ -377,6 +382,108 @@ static void test_weights_only(void **state) {
     free(more);
 }
 
+// ---- disks of their own ----
+
+// Runs a shell script where `mount` is free to use; false: this user may not, and the test is skipped.
+static bool run_with_mounts(const char *script, int expected) {
+    char *command = mem_printf("exec unshare -m sh -c '%s' 2>%s/stderr.txt", script, folder);
+    const int allowed = system("unshare -m sh -c 'mount -t tmpfs none /mnt' 2>/dev/null");
+    const int status = allowed == 0 ? system(command) : 0;
+    free(command);
+    if (allowed != 0) {
+        print_message("SKIPPED: no tmpfs can be mounted here (it takes root and unshare)\n");
+        return false;
+    }
+    if (!WIFEXITED(status) || WEXITSTATUS(status) != expected)
+        fail_msg("status %x instead of %d: %s", (unsigned)status, expected,
+                 read_text(in_folder("stderr.txt")));
+    return true;
+}
+
+// `vlm train` with checkpoints under disk/, as words of a script; caller frees.
+static char *train_on_disk(const char *run, const char *more) {
+    char self[256] = "", *flags = mem_printf("%s --vlm_checkpoint_path %s/disk", more, folder),
+         *line = train_line(run, flags);
+    assert_true(readlink("/proc/self/exe", self, sizeof self - 1) > 0);
+    char *words = mem_printf("%s --command %s", self, line);
+    free(line);
+    free(flags);
+    return words;
+}
+
+// Two checkpoints fit, the others do not: the run goes to its end, says so by its status, and goes on from
+// the last one that fitted once there is room.
+static void test_full_disk(void **state) {
+    (void)state;
+    for (int background = 0; background < 2; background++) {
+        char name[32],
+            *flags = mem_printf("--resume auto --save_in_background %s", background ? "true" : "false");
+        snprintf(name, sizeof name, "full_%d", background);
+        char *line = train_on_disk(name, flags),
+             *script = mem_printf(
+                 "mkdir -p %s/disk && mount -t tmpfs -o size=25m none %s/disk && { %s; test $? = 1; } "
+                 "&& ls %s/disk/%s >&2 && mount -o remount,size=300m %s/disk && %s && "
+                 "cp -r %s/disk/%s %s/checkpoints",
+                 folder, folder, line, folder, name, folder, line, folder, name, folder);
+        if (run_with_mounts(script, 0)) {
+            expect_said("No space left on device");
+            expect_said("the last checkpoint could not be saved");
+            expect_said("\nstep_0\nstep_3\n"); // nothing half made behind them
+            expect_said("step_3: update 4 of epoch 1, bit for bit");
+            expect_same_bits(name, "whole");
+        }
+        free(script);
+        free(line);
+        free(flags);
+    }
+}
+
+static void test_read_only_disk(void **state) {
+    (void)state;
+    static const char *const flags[] = {"", "--dry_run"};
+    for (size_t i = 0; i < 2; i++) {
+        char *line = train_on_disk("read_only", flags[i]),
+             *script = mem_printf("mkdir -p %s/disk && mount -t tmpfs -o ro none %s/disk && %s", folder,
+                                  folder, line);
+        if (run_with_mounts(script, 1)) {
+            expect_said("/disk");
+            expect_said("Read-only file system");
+        }
+        free(script);
+        free(line);
+    }
+}
+
+// ---- without a name ----
+
+// `--resume auto` without --run_name goes on with the run that was saved last, in its folder; where there is
+// none a run begins.
+static void test_auto_without_a_name(void **state) {
+    (void)state;
+    char *copy = mem_printf(
+        "mkdir -p %s/auto/old %s/auto/young && cp -r %s/checkpoints/whole/step_3 %s/auto/old && "
+        "cp -r %s/checkpoints/whole/step_9 %s/auto/young && touch %s/auto/young/step_9/" RESUME_TRAINER_FILE,
+        folder, folder, folder, folder, folder, folder, folder);
+    assert_int_equal(system(copy), 0);
+    free(copy);
+    for (int empty = 0; empty < 2; empty++) {
+        char *more = mem_printf("--resume auto --vlm_checkpoint_path %s/%s --max_training_steps %d", folder,
+                                empty ? "nothing" : "auto", empty ? 1 : 24),
+             *line = train_line("", more), *name = strstr(line, "--run_name "),
+             *rest = name + strlen("--run_name ");
+        memmove(name, rest, strlen(rest) + 1);
+        expect_status(start(line), EXIT_DONE);
+        empty ? expect_said("run nanoVLM_") : expect_said("/auto/young/step_9: update 10 of epoch ");
+        free(line);
+        free(more);
+    }
+    char *compare = mem_printf("cmp %s/auto/young/step_23/model.safetensors %s/checkpoints/whole/step_23/"
+                               "model.safetensors && ! test -e %s/auto/old/step_23",
+                               folder, folder, folder);
+    assert_int_equal(system(compare), 0);
+    free(compare);
+}
+
 // ---- the files ----
 
 static void test_damaged_state(void **state) {
@@ -435,6 +542,9 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_moments_in_bf16),
         cmocka_unit_test(test_what_is_refused),
         cmocka_unit_test(test_weights_only),
+        cmocka_unit_test(test_full_disk),
+        cmocka_unit_test(test_read_only_disk),
+        cmocka_unit_test(test_auto_without_a_name),
         cmocka_unit_test(test_damaged_state),
     };
     return cmocka_run_group_tests(tests, make_data, remove_data);

@@ -257,6 +257,21 @@ static void test_signals_while_computing(void **state) {
     }
 }
 
+// As many updates as the plan says make an epoch in the run.
+static void check_epoch(const char *plan) {
+    const char *at = strstr(plan, "an epoch ");
+    size_t updates = 0;
+    assert_true(at && sscanf(at, "an epoch %zu updates from 260 rows, ", &updates) == 1 && updates > 10);
+    char *more = mem_printf("--eval_in_epochs false --max_training_steps %zu", updates + 1),
+         *last = mem_printf("{\"step\": %zu, \"epoch\": 1.0", updates - 1);
+    run(train_arguments("epoch", more), EXIT_DONE);
+    char *log = read_text(in_run("epoch", "log.jsonl"));
+    if (!strstr(log, last)) fail_msg("no %s in: %s", last, log);
+    free(log);
+    free(last);
+    free(more);
+}
+
 // Everything is opened and timed, nothing written.
 static void test_dry_run(void **state) {
     (void)state;
@@ -269,9 +284,11 @@ static void test_dry_run(void **state) {
                                        "tokens of an update",
                                        "time of an update",
                                        "a checkpoint",
+                                       "epochs in all",
                                        "free in"};
     for (size_t i = 0; i < sizeof said / sizeof *said; i++)
         if (!strstr(text, said[i])) fail_msg("\"%s\" is not in: %s", said[i], text);
+    check_epoch(text);
     free(text);
     run(train_arguments("planned", "--dry_run --vlm_checkpoint_path /dev/null/nowhere"), EXIT_FAILED);
     expect_said("can't be written there");

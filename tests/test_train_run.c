@@ -671,6 +671,28 @@ static void test_disk_full_for_a_while(void **state) {
     fixture_close(&f);
 }
 
+// The same with the thread that writes: it has ended with step 5's checkpoint when step 10 is to be saved.
+static void test_disk_full_in_background(void **state) {
+    (void)state;
+    for (int is_freed = 0; is_freed < 2; is_freed++) {
+        Fixture f;
+        full_from = 0, full_until = is_freed ? 22 : SIZE_MAX;
+        fixture_open(&f, "three_groups");
+        f.c.config.options.save_in_background = true;
+        f.training.before = fill_and_free_disk;
+        const bool ok = run(&f);
+        limit_files(false);
+        if (!ok) fail_msg("%s", f.err.text);
+        assert_int_equal(f.c.trainer.updates, 20);
+        assert_false(has_checkpoint(&f, 0) || has_checkpoint(&f, 5));
+        assert_int_equal(has_checkpoint(&f, 15) && has_checkpoint(&f, 19), is_freed);
+        assert_int_equal(f.result.save_failed, !is_freed);
+        if (!is_freed) assert_null(f.result.last_checkpoint);
+        assert_false(file_exists(in_run(&f, "step_5.tmp")) || file_exists(in_run(&f, "step_19.tmp")));
+        fixture_close(&f);
+    }
+}
+
 static void test_disk_full_at_the_end(void **state) {
     (void)state;
     Fixture f;
@@ -679,6 +701,35 @@ static void test_disk_full_at_the_end(void **state) {
     assert_string_equal(f.result.last_checkpoint, in_run(&f, "step_10"));
     if (!checkpoint_load_weights(&f.c.model, f.result.last_checkpoint, &f.err)) fail_msg("%s", f.err.text);
     fixture_close(&f);
+}
+
+// ---- a folder that vanishes ----
+
+static const char *vanishing;
+
+static void remove_folder(size_t given) {
+    if (given == 25) nftw(vanishing, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
+}
+
+// What comes after it is there again: log, config.json and checkpoints.
+static void test_folder_vanishes(void **state) {
+    (void)state;
+    for (int background = 0; background < 2; background++) {
+        Fixture f;
+        fixture_open(&f, "three_groups");
+        f.c.config.options.save_in_background = background;
+        f.training.before = remove_folder, vanishing = f.folder;
+        if (!run(&f)) fail_msg("%s", f.err.text);
+        assert_int_equal(f.c.trainer.updates, 20);
+        assert_false(f.result.save_failed);
+        assert_true(has_checkpoint(&f, 15) && has_checkpoint(&f, 19) && !has_checkpoint(&f, 5));
+        assert_true(file_exists(in_run(&f, "config.json")));
+        json_t *lines = read_log(&f);
+        assert_true(number(json_array_get(lines, 0), "step") == 12); // batches 24 and 25
+        assert_true(number(json_array_get(lines, json_array_size(lines) - 1), "step") == 19);
+        json_decref(lines);
+        fixture_close(&f);
+    }
 }
 
 // Lines that find no room are lost whole; those before and after stand.
@@ -735,6 +786,8 @@ int main(void) {
         cmocka_unit_test(test_time_limit),
         cmocka_unit_test(test_disk_full_for_a_while),
         cmocka_unit_test(test_disk_full_at_the_end),
+        cmocka_unit_test(test_disk_full_in_background),
+        cmocka_unit_test(test_folder_vanishes),
         cmocka_unit_test(test_log_on_full_disk),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);

@@ -313,8 +313,7 @@ static int exit_status(const RunResult *r) {
 }
 
 static int print_plan(Job *j, Error *err) {
-    const BatchSource training = batch_source_of_loader(j->training);
-    return train_plan_print(&j->config, &j->trainer, &training, err) ? EXIT_DONE : EXIT_FAILED;
+    return train_plan_print(&j->config, &j->trainer, j->training, j->comm, err) ? EXIT_DONE : EXIT_FAILED;
 }
 
 static int train(Job *j, int argc, char **argv, Error *err) {

@@ -6,6 +6,7 @@
 #include "train/saver.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +21,7 @@ typedef struct Timing {
     size_t batches;
     double waited, computed, update; // seconds; the first two of all batches
     double tokens, targets;
+    bool is_epoch; // the batches are all of the epoch
 } Timing;
 
 static void count(Timing *t, const Batch *b) {
@@ -29,14 +31,15 @@ static void count(Timing *t, const Batch *b) {
     }
 }
 
-static bool time_batches(Timing *t, Trainer *trainer, const BatchSource *source, Error *err) {
+static bool time_batches(Timing *t, Trainer *trainer, Loader *training, Error *err) {
     enum { TIMED = 10 };
     *t = (Timing){0};
     while (t->batches < TIMED) {
         const Batch *batch;
         float loss;
         const double asked = clock_seconds();
-        if (!source->next(source->state, &batch, err)) return false;
+        if (!loader_next(training, &batch, err)) return false;
+        t->is_epoch = !batch;
         if (!batch) break;
         const double came = clock_seconds();
         if (!trainer_micro_step(trainer, batch, &loss, err)) return false;
@@ -51,9 +54,49 @@ static bool time_batches(Timing *t, Trainer *trainer, const BatchSource *source,
     return t->batches > 0 || error_set(err, "the training data gives no batch");
 }
 
+static double seconds_of_update(const Config *c, const Timing *t) {
+    return (double)c->train.gradient_accumulation_steps * (t->waited + t->computed) / (double)t->batches +
+           t->update;
+}
+
+// Updates of an epoch; exact: the epoch was read to its end. Reads on for a few seconds without training,
+// because the first batches tell little: the packer has taken the samples for them from a heap that must be
+// filled first.
+static bool count_epoch(double *updates, bool *exact, const Config *c, const Timing *t, Loader *training,
+                        Comm *comm, Error *err) {
+    const double seconds = 5, start = clock_seconds();
+    const LoaderCounts timed = loader_counts(training);
+    const Batch *batch = NULL;
+    bool is_over = t->is_epoch;
+    while (!is_over) {
+        if (!loader_next(training, &batch, err)) return false;
+        is_over = !batch || clock_seconds() - start > seconds;
+        if (!comm_any(comm, &is_over, "whether to read on", err)) return false;
+    }
+    const LoaderCounts read = loader_counts(training);
+    const double more = (double)(read.batches - timed.batches) / fmax((double)(read.rows - timed.rows), 1);
+    double batches = (double)read.batches;
+    *exact = !batch;
+    if (!*exact) batches += more * (double)(loader_rows(training) - read.rows);
+    *updates = floor(batches / (double)c->train.gradient_accumulation_steps);
+    return true;
+}
+
+static bool print_epoch(const Config *c, const Timing *t, Loader *training, Comm *comm, Error *err) {
+    double updates;
+    bool exact;
+    char length[32];
+    if (!count_epoch(&updates, &exact, c, t, training, comm, err)) return false;
+    pace_format_duration(length, updates * seconds_of_update(c, t));
+    printf("an epoch                 %12.0f updates%s from %llu rows, %s; %.2f epochs in all\n", updates,
+           exact ? "" : " or so", (unsigned long long)loader_rows(training), length,
+           updates > 0 ? (double)c->train.max_training_steps / updates : 0);
+    return true;
+}
+
 static void print_time(const Config *c, const Timing *t) {
     const double n = (double)t->batches, a = (double)c->train.gradient_accumulation_steps;
-    const double update = a * (t->waited + t->computed) / n + t->update;
+    const double update = seconds_of_update(c, t);
     char whole[32];
     pace_format_duration(whole, update * (double)c->train.max_training_steps);
     printf("tokens of an update      %12.0f, %.0f of them targets (mean of %zu batches)\n", a * t->tokens / n,
@@ -118,7 +161,7 @@ static bool print_disk(const Config *c, const Trainer *t, Error *err) {
     return ok;
 }
 
-bool train_plan_print(const Config *c, Trainer *t, const BatchSource *training, Error *err) {
+bool train_plan_print(const Config *c, Trainer *t, Loader *training, Comm *comm, Error *err) {
     Timing timing;
     const Params *p = &t->model->params;
     size_t trained = 0, total = 0;
@@ -132,5 +175,6 @@ bool train_plan_print(const Config *c, Trainer *t, const BatchSource *training, 
            c->train.gradient_accumulation_steps, c->train.batch_size, c->vlm.lm_max_length);
     print_memory(c, t);
     print_time(c, &timing);
+    if (!print_epoch(c, &timing, training, comm, err)) return false;
     return print_disk(c, t, err);
 }

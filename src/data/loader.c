@@ -295,3 +295,7 @@ LoaderCounts loader_counts(const Loader *l) {
     pthread_mutex_unlock(&open->lock);
     return counts;
 }
+
+uint64_t loader_rows(const Loader *l) {
+    return row_stream_rows(l->rows);
+}

@@ -9,16 +9,25 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
-static bool write_config(const char *folder, const Config *config, Error *err) {
-    json_t *all = config_to_json(config);
-    char *text = pyjson_dump(all, 4), *path = path_join(folder, "config.json");
-    bool ok = file_write_text(path, text, strlen(text), err);
+// The folder, with config.json in it.
+static bool make_folder(const RunLog *log, Error *err) {
+    char *folder = mem_strndup(log->path, (size_t)(strrchr(log->path, '/') - log->path)),
+         *path = path_join(folder, "config.json");
+    const bool ok =
+        file_make_folders(folder, err) && file_write_text(path, log->config, strlen(log->config), err);
     free(path);
-    free(text);
-    json_decref(all);
+    free(folder);
     return ok;
+}
+
+static char *config_text(const Config *config) {
+    json_t *all = config_to_json(config);
+    char *text = pyjson_dump(all, 4);
+    json_decref(all);
+    return text;
 }
 
 // The first `keep` bytes stay; a log that lost its end with the power keeps its whole lines.
@@ -35,8 +44,11 @@ static bool cut_log(RunLog *log, size_t keep, Error *err) {
 }
 
 bool run_log_reopen(RunLog *log, const char *folder, const Config *config, size_t keep, Error *err) {
-    *log = (RunLog){.path = path_join(folder, "log.jsonl"), .file = -1, .line = json_object()};
-    bool ok = cut_log(log, keep, err) && file_make_folders(folder, err) && write_config(folder, config, err);
+    *log = (RunLog){.path = path_join(folder, "log.jsonl"),
+                    .config = config_text(config),
+                    .file = -1,
+                    .line = json_object()};
+    bool ok = cut_log(log, keep, err) && make_folder(log, err);
     if (ok && ((log->file = open(log->path, O_WRONLY | O_CREAT | O_CLOEXEC, 0666)) < 0 ||
                ftruncate(log->file, (off_t)log->size) != 0))
         ok = error_set(err, "%s: cannot be written: %s", log->path, strerror(errno));
@@ -60,6 +72,7 @@ bool run_log_open(RunLog *log, const char *folder, const Config *config, Error *
 void run_log_close(RunLog *log) {
     if (log->file >= 0) close(log->file);
     json_decref(log->line);
+    free(log->config);
     free(log->path);
     *log = (RunLog){.file = -1};
 }
@@ -68,6 +81,20 @@ void run_log_number(RunLog *log, const char *key, double value) {
     if (!log->line) return;
     if (!isfinite(value)) log_warning("%s is %g; %s has null for it", key, value, log->path);
     json_object_set_new(log->line, key, isfinite(value) ? json_real(value) : json_null());
+}
+
+// When the file was removed while the run was on, the lines to come go into a new one.
+static void begin_anew_when_removed(RunLog *log) {
+    struct stat info;
+    Error err;
+    if (fstat(log->file, &info) != 0 || info.st_nlink > 0) return;
+    const bool ok = make_folder(log, &err);
+    const int fresh = ok ? open(log->path, O_WRONLY | O_CREAT | O_CLOEXEC, 0666) : -1;
+    if (fresh < 0) return; // tried again at the next line
+    close(log->file);
+    log->file = fresh;
+    log->size = 0;
+    log_warning("%s was removed while the run was on; a new one begins", log->path);
 }
 
 // Behind the last whole line, so that half a line left by a full disk is written over.
@@ -94,6 +121,7 @@ void run_log_commit(RunLog *log, uint64_t step) {
     json_object_update(line, log->line);
     json_object_clear(log->line);
     char *json = json_dumps(line, JSON_REAL_PRECISION(9)), *text = mem_printf("%s\n", json);
+    begin_anew_when_removed(log);
     const bool ok = write_line(log, text, strlen(text));
     if (!ok && !log->failed)
         log_warning("%s: cannot be written: %s; training goes on", log->path, strerror(errno));

@@ -13,7 +13,8 @@
 #include "config/config.h"
 
 typedef struct RunLog {
-    char *path; // of log.jsonl
+    char *path;   // of log.jsonl
+    char *config; // text of config.json
     int file;
     size_t size;  // bytes of whole lines in it
     json_t *line; // the open line
@@ -27,5 +28,5 @@ bool run_log_reopen(RunLog *log, const char *folder, const Config *config, size_
 void run_log_close(RunLog *log);
 void run_log_number(RunLog *log, const char *key, double value); // into the open line
 // Writes the open line as step `step` and begins the next. A disk that is full costs the line and one
-// warning.
+// warning; a log that was removed meanwhile costs the lines before.
 void run_log_commit(RunLog *log, uint64_t step);
