@@ -5,6 +5,7 @@
 
 #include "base/half.h"
 #include "base/memory.h"
+#include "base/random.h"
 #include "ops/cpu/cpu.h"
 #include "ops/cpu/vecmath.h"
 
@@ -256,6 +257,114 @@ static void test_bf16_moments_decay(void **state) {
     backend_destroy(be);
 }
 
+// ---- moments in 8 bits ----
+
+// State of n parameters, its codes decoded by hand.
+typedef struct Short {
+    size_t n;
+    float p[1024], grad[1024], m[1024], v[1024], hyper[3], clip[2];
+    uint8_t m8[4 * MOMENT_ROW], v8[4 * MOMENT_ROW];
+} Short;
+
+static void decode(Short *s) {
+    for (size_t i = 0; i < s->n; i++) {
+        const size_t row = i / MOMENT_BLOCK * MOMENT_ROW, at = row + i % MOMENT_BLOCK;
+        float m_scale, v_scale;
+        memcpy(&m_scale, s->m8 + row + MOMENT_BLOCK, sizeof m_scale);
+        memcpy(&v_scale, s->v8 + row + MOMENT_BLOCK, sizeof v_scale);
+        const int code = (int8_t)s->m8[at];
+        s->m[i] = (float)(m_scale * (double)(code * abs(code)) / (127.0 * 127.0));
+        s->v[i] = (float)(v_scale * pow(s->v8[at] / 255.0, 4));
+    }
+}
+
+static void step_of(Backend *be, Short *s, Dtype moments) {
+    const bool whole = moments == DTYPE_F32;
+    const size_t rows = moment_blocks(s->n);
+    const Tensor m = whole ? tensor_at(s->m, DTYPE_F32, SHAPE(s->n))
+                           : tensor_at(s->m8, DTYPE_U8, SHAPE(rows, MOMENT_ROW)),
+                 v = whole ? tensor_at(s->v, DTYPE_F32, SHAPE(s->n))
+                           : tensor_at(s->v8, DTYPE_U8, SHAPE(rows, MOMENT_ROW));
+    adamw(be, tensor_at(s->p, DTYPE_F32, SHAPE(s->n)), m, v, TENSOR_NONE,
+          tensor_at(s->grad, DTYPE_F32, SHAPE(s->n)), tensor_at(s->hyper, DTYPE_F32, SHAPE(3)),
+          tensor_at(s->clip, DTYPE_F32, SHAPE(2)), 0.9, 0.999, 1e-8f, false);
+}
+
+// Gradients of unlike sizes, from a fixed sequence.
+static void set_gradients(Short *s, uint64_t step) {
+    Random r = random_stream(step, RANDOM_TEST, 0);
+    for (size_t i = 0; i < s->n; i++)
+        s->grad[i] = (float)((random_uniform(&r) - 0.5) * pow(10, -3 * random_uniform(&r)));
+}
+
+// Weights move as with moments of F32 that hold what the codes said before, and the codes then stand next to
+// the exact moments.
+static void test_adamw_8(void **state) {
+    (void)state;
+    static const size_t sizes[] = {1, 255, 256, 257, 1024};
+    Backend *be = new_backend();
+    for (size_t i = 0; i < COUNT(sizes); i++) {
+        Short s = {.n = sizes[i], .hyper = {1 - 1e-5f, 1e-3f, 0.5f}, .clip = {1, 0.5f}};
+        for (uint64_t step = 0; step < 20; step++) {
+            set_gradients(&s, step);
+            decode(&s);
+            Short exact = s;
+            step_of(be, &exact, DTYPE_F32);
+            step_of(be, &s, DTYPE_U8);
+            for (size_t k = 0; k < s.n; k++) {
+                const size_t row = k / MOMENT_BLOCK * MOMENT_ROW, at = row + k % MOMENT_BLOCK;
+                float m_scale, v_scale;
+                memcpy(&m_scale, s.m8 + row + MOMENT_BLOCK, sizeof m_scale);
+                memcpy(&v_scale, s.v8 + row + MOMENT_BLOCK, sizeof v_scale);
+                const double m_code = copysign(127 * sqrt(fabs((double)exact.m[k]) / m_scale), exact.m[k]),
+                             v_code = 255 * pow((double)exact.v[k] / v_scale, 0.25);
+                expect_within("weight after 8-bit moments", fabs((double)s.p[k] - exact.p[k]), 1e-7, "%zu",
+                              k);
+                expect_within("code of m", fabs(m_code - (int8_t)s.m8[at]), 1.01, "%zu", k);
+                expect_within("code of v", fabs(v_code - s.v8[at]), 1.01, "%zu", k);
+            }
+        }
+    }
+    backend_destroy(be);
+}
+
+// Beside a value that stays, those without gradients decay as exact ones do, though a step is a small part of
+// what the codes tell; what is tiny beside it never becomes 0, and what is not finite shows.
+static void test_8_bit_moments_decay(void **state) {
+    (void)state;
+    enum { M_STEPS = 10, V_STEPS = 200 };
+    Short s = {.n = 1024, .hyper = {1, 0, 1}, .clip = {0, 1}};
+    Backend *be = new_backend();
+    double m = 0, v = 0;
+    const float one = 1;
+    for (size_t i = 0; i < s.n; i++) {
+        const size_t row = i / MOMENT_BLOCK * MOMENT_ROW, at = row + i % MOMENT_BLOCK;
+        const bool stays = i % MOMENT_BLOCK == 0, tiny = i % MOMENT_BLOCK == 1;
+        s.grad[i] = stays ? 1 : 0;
+        s.m8[at] = stays ? 127 : 64, s.v8[at] = stays ? 255 : tiny ? 1 : 128;
+        memcpy(s.m8 + row + MOMENT_BLOCK, &one, sizeof one);
+        memcpy(s.v8 + row + MOMENT_BLOCK, &one, sizeof one);
+    }
+    for (int step = 0; step < V_STEPS; step++) {
+        s.hyper[0] = 1 - 1e-6f * (float)step;
+        step_of(be, &s, DTYPE_U8);
+        decode(&s);
+        for (size_t i = 0; step + 1 == M_STEPS && i < s.n; i++)
+            if (i % MOMENT_BLOCK > 1) m += s.m[i] / 1016 / pow(64 / 127.0, 2);
+    }
+    for (size_t i = 0; i < s.n; i++)
+        if (i % MOMENT_BLOCK > 1) v += s.v[i] / 1016 / pow(128 / 255.0, 4);
+    // five deviations of the mean: a step is at most half of a code's 2/64 (4/128), most of them far less
+    expect_within("mean of decayed 8-bit m", fabs(m - pow(0.9, M_STEPS)), 5 * 0.03 / sqrt(1016), "%g", m);
+    expect_within("mean of decayed 8-bit v", fabs(v - pow(0.999, V_STEPS)), 5 * 0.08 / sqrt(1016), "%g", v);
+    for (size_t i = 0; i < s.n; i++) assert_true(s.v[i] > 0);
+    s.grad[300] = NAN;
+    step_of(be, &s, DTYPE_U8);
+    decode(&s);
+    for (size_t i = 0; i < s.n; i++) assert_true(isnan(s.m[i]) == (i / MOMENT_BLOCK == 1));
+    backend_destroy(be);
+}
+
 // The exponential all kernels share: every 769th float from where it underflows to where it overflows.
 static void test_exp(void **state) {
     (void)state;
@@ -290,6 +399,8 @@ static int all_tests(void) {
         cmocka_unit_test(test_adamw),
         cmocka_unit_test(test_adamw_bf16),
         cmocka_unit_test(test_bf16_moments_decay),
+        cmocka_unit_test(test_adamw_8),
+        cmocka_unit_test(test_8_bit_moments_decay),
         cmocka_unit_test(test_exp),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);

@@ -343,21 +343,27 @@ static void test_what_changes_the_bits(void **state) {
 }
 
 // Their rounding is drawn from the number of the update, so it is the same too.
-static void test_moments_in_bf16(void **state) {
-    (void)state;
-    char *again = mem_printf("--resume_from_vlm_checkpoint true --vlm_checkpoint_path "
-                             "%s/checkpoints/half/step_3 --max_training_steps 6",
-                             folder),
-         *half = mem_printf("%s --moments bf16", again), *other = mem_printf("%s --moments f32", again);
-    train("half", "--moments bf16 --max_training_steps 6", EXIT_DONE);
-    train("half_again", half, EXIT_DONE);
-    assert_true(same_file("half_again", "half", "step_5/model.safetensors"));
-    assert_true(same_file("half_again", "half", "step_5/" RESUME_STATE_FILE));
-    train("half_other", other, EXIT_FAILED);
+static void check_short_moments(const char *moments) {
+    char *first = mem_printf("--moments %s --max_training_steps 6", moments),
+         *again = mem_printf("--resume_from_vlm_checkpoint true --vlm_checkpoint_path "
+                             "%s/checkpoints/%s/step_3 --max_training_steps 6",
+                             folder, moments),
+         *same = mem_printf("%s --moments %s", again, moments),
+         *other = mem_printf("%s --moments f32", again), *name = mem_printf("%s_again", moments),
+         *refused = mem_printf("%s_other", moments);
+    train(moments, first, EXIT_DONE);
+    train(name, same, EXIT_DONE);
+    assert_true(same_file(name, moments, "step_5/model.safetensors"));
+    assert_true(same_file(name, moments, "step_5/" RESUME_STATE_FILE));
+    train(refused, other, EXIT_FAILED);
     expect_said("give the --moments it was saved with");
-    free(again);
-    free(half);
-    free(other);
+    char *all[] = {first, again, same, other, name, refused};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
+}
+static void test_short_moments(void **state) {
+    (void)state;
+    check_short_moments("bf16");
+    check_short_moments("int8");
 }
 
 static void test_what_is_refused(void **state) {
@@ -539,7 +545,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_finds_the_newest_complete_one),
         cmocka_unit_test(test_what_may_change_freely),
         cmocka_unit_test(test_what_changes_the_bits),
-        cmocka_unit_test(test_moments_in_bf16),
+        cmocka_unit_test(test_short_moments),
         cmocka_unit_test(test_what_is_refused),
         cmocka_unit_test(test_weights_only),
         cmocka_unit_test(test_full_disk),

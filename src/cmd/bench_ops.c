@@ -173,7 +173,7 @@ static void measure_bytes(Backend *be, const Flags *f, const char *name,
     snprintf(m.name, sizeof m.name, "%s", name);
     memcpy(m.t, t, sizeof m.t);
     for (size_t i = 0; i < OPERANDS; i++)
-        if (t[i].data && t[i].dtype != DTYPE_I32) set_values(be, t[i]);
+        if (t[i].data && (t[i].dtype == DTYPE_F32 || t[i].dtype == DTYPE_BF16)) set_values(be, t[i]);
     measure(be, &m, f);
     release(be, &m);
 }
@@ -183,6 +183,7 @@ static void measure_memory(Backend *be, const Flags *f) {
     const double bytes = (double)n * sizeof(float);
 #define VALUES operand(be, DTYPE_F32, SHAPE(n))
 #define HALVES operand(be, DTYPE_BF16, SHAPE(n))
+#define CODES  operand(be, DTYPE_U8, SHAPE(moment_blocks(n), MOMENT_ROW))
 #define HYPER  operand(be, DTYPE_F32, SHAPE(3)), operand(be, DTYPE_F32, SHAPE(2)) // and clip
     if (wanted(f, "triad"))
         measure_bytes(be, f, "triad", run_triad, false, 3 * bytes,
@@ -199,7 +200,12 @@ static void measure_memory(Backend *be, const Flags *f) {
     if (wanted(f, "adamw with BF16 moments"))
         measure_bytes(be, f, "adamw with BF16 moments", run_adamw, false, 5 * bytes,
                       (Tensor[OPERANDS]){VALUES, HALVES, HALVES, TENSOR_NONE, VALUES, HYPER});
+    if (wanted(f, "adamw with moments of 8 bits"))
+        measure_bytes(be, f, "adamw with moments of 8 bits", run_adamw, false,
+                      (3 + 4.0 * MOMENT_ROW / MOMENT_BLOCK / sizeof(float)) * bytes,
+                      (Tensor[OPERANDS]){VALUES, CODES, CODES, TENSOR_NONE, VALUES, HYPER});
 #undef VALUES
+#undef CODES
 #undef HALVES
 #undef HYPER
 }

@@ -20,7 +20,7 @@
 #include <unistd.h>
 
 typedef struct Flags {
-    char *preset, *dtype, *recompute;
+    char *preset, *dtype, *recompute, *moments;
     size_t batch, seq, tiles, steps, threads, profile;
     Number targets, ceiling;
     bool json;
@@ -38,6 +38,7 @@ static const Field fields[] = {
     FLAG(dtype, FIELD_STRING, "auto", 0, 0, "auto|bf16|f32", "of products and activations"),
     FLAG(recompute, FIELD_STRING, "norms", 0, 0, "none|norms|attention|block",
          "what backward makes again instead of keeping it; not counted as work"),
+    FLAG(moments, FIELD_STRING, "f32", 0, 0, "f32|bf16|int8", "how AdamW keeps its moments"),
     FLAG(steps, FIELD_SIZE, "3", 1, 1000000, NULL, "steps that are timed, after a first one"),
     FLAG(threads, FIELD_SIZE, "0", 0, 1024, NULL, "threads; 0: one per physical core"),
     FLAG(profile, FIELD_SIZE, "1", 0, 1000, NULL, "further steps whose operators are timed one by one"),
@@ -121,9 +122,11 @@ static bool open_model(Bench *b, Error *err) {
     trainer_trained_groups(plan.trained, &b->config.train);
     if (!backend_cpu_create(&b->be, f->threads, err)) return false;
     plan.dtype = vlm_dtype(f->dtype, b->be);
-    if (!memory_plan(&b->memory, b->be, &b->config.vlm, &plan, (HostMemory){.n_batches = 1}, err) ||
+    const HostMemory host = {.n_batches = 1,
+                             .moments = optimizer_moments(&(TrainOptions){.moments = f->moments})};
+    if (!memory_plan(&b->memory, b->be, &b->config.vlm, &plan, host, err) ||
         !vlm_create(&b->model, b->be, &b->config.vlm, &plan, err) ||
-        !trainer_create(&b->trainer, &b->model, &b->config.train, DTYPE_F32, err))
+        !trainer_create(&b->trainer, &b->model, &b->config.train, host.moments, err))
         return false;
     params_initialise(&b->model.params, b->be, &b->config.vlm, "nanovlm", 0);
     return true;

@@ -64,7 +64,7 @@ typedef struct TrainOptions {
     char *long_samples;     // skip | truncate
     char *init;             // nanovlm | scaled
     char *dtype;            // auto | bf16 | f32
-    char *moments;          // f32 | bf16: how AdamW keeps them
+    char *moments;          // f32 | bf16 | int8: how AdamW keeps them
     char *recompute;        // none | norms | attention | block
     char *run_name;         // NULL: made as nanoVLM does
     size_t log_interval;    // update steps between plain progress lines

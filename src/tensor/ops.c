@@ -64,7 +64,7 @@ static bool has_shape(Tensor t, int ndim, const size_t *shape) {
                 ((t).dtype == DTYPE_F32 || (t).dtype == DTYPE_BF16 || (t).dtype == DTYPE_Q8_0) &&            \
                 tensor_cols(t) % dtype_block((t).dtype) == 0,                                                \
             #t " is %s", describe(t).text)
-#define IS_FLOAT(t)  ((t).dtype == DTYPE_F32 || (t).dtype == DTYPE_BF16)
+#define IS_FLOAT(t) ((t).dtype == DTYPE_F32 || (t).dtype == DTYPE_BF16)
 #define CHECK_FLOAT(t)                                                                                       \
     REQUIRE(has_memory(t) && IS_FLOAT(t) && tensor_is_contiguous(t), #t " is %s", describe(t).text)
 #define CHECK_STRIDED_FLOAT(t)                                                                               \
@@ -410,8 +410,10 @@ void clip_factor(Backend *be, Tensor clip, Tensor squares, float max_norm) {
 void adamw(Backend *be, Tensor p, Tensor m, Tensor v, Tensor rounded, Tensor grad, Tensor hyper, Tensor clip,
            double beta1, double beta2, float eps, bool clear) {
     CHECK_F32(p), CHECK_F32(grad), CHECK_F32(hyper), CHECK_F32(clip);
-    CHECK_PLAIN(m, m.dtype == DTYPE_BF16 ? DTYPE_BF16 : DTYPE_F32), CHECK_PLAIN(v, m.dtype);
-    CHECK_COUNT(m, tensor_count(p)), CHECK_COUNT(v, tensor_count(p)), CHECK_COUNT(grad, tensor_count(p));
+    const Dtype moments = m.dtype == DTYPE_U8 || m.dtype == DTYPE_BF16 ? m.dtype : DTYPE_F32;
+    const size_t n = tensor_count(p), held = moments == DTYPE_U8 ? moment_blocks(n) * MOMENT_ROW : n;
+    CHECK_PLAIN(m, moments), CHECK_PLAIN(v, moments);
+    CHECK_COUNT(m, held), CHECK_COUNT(v, held), CHECK_COUNT(grad, n);
     CHECK_COUNT(hyper, 3), CHECK_COUNT(clip, 2);
     if (tensor_exists(rounded)) CHECK_PLAIN(rounded, DTYPE_BF16), CHECK_COUNT(rounded, tensor_count(p));
     if (tensor_count(p)) RUN(adamw, 5, (p, m, v, rounded, grad, hyper, clip), beta1, beta2, eps, clear);

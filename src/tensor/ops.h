@@ -135,8 +135,13 @@ void clip_factor(Backend *be, Tensor clip, Tensor squares, float max_norm);
 // + eps). hyper [3] F32 = {1 − lr·weight_decay, lr/(1 − beta1ᵗ), sqrt(1 − beta2ᵗ)}, computed on the host in
 // double; it and clip lie on the device so that a step can be captured as one graph. p, m, v updated.
 // m and v are F32, or both BF16; then they are rounded up or down by a chance that is the same for the same
-// arguments, so that their means are right. rounded (opt) BF16 = p; assigned. grad becomes 0 with clear,
-// otherwise it is only read. The betas are double because 1 − beta is taken in double and then rounded: 1 −
-// 0.999f is off by 1e-5.
+// arguments, so that their means are right. Or both are U8 [moment_blocks(n), MOMENT_ROW], 256 codes and an
+// F32 scale a row (ops/cpu/moments8.h), rounded likewise; bytes of 0 are moments of 0. rounded (opt) BF16 =
+// p; assigned. grad becomes 0 with clear, otherwise it is only read. The betas are double because 1 − beta is
+// taken in double and then rounded: 1 − 0.999f is off by 1e-5.
+enum { MOMENT_BLOCK = 256, MOMENT_ROW = MOMENT_BLOCK + sizeof(float) };
+static inline size_t moment_blocks(size_t n) {
+    return (n + MOMENT_BLOCK - 1) / MOMENT_BLOCK;
+}
 void adamw(Backend *be, Tensor p, Tensor m, Tensor v, Tensor rounded, Tensor grad, Tensor hyper, Tensor clip,
            double beta1, double beta2, float eps, bool clear);

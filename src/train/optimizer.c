@@ -11,13 +11,23 @@ static bool is_trained(const Param *p) {
     return p->d.ndim > 0;
 }
 
+static Tensor take_moment(Optimizer *o, const Param *p) {
+    if (o->moments != DTYPE_U8) return arena_take(&o->arena, o->moments, p->ndim, p->shape);
+    const size_t n = tensor_count(tensor_at(NULL, DTYPE_F32, p->ndim, p->shape));
+    return arena_take(&o->arena, DTYPE_U8, SHAPE(moment_blocks(n), MOMENT_ROW));
+}
+
+size_t optimizer_moment_bytes(Dtype moments, size_t values) {
+    return moments == DTYPE_U8 ? moment_blocks(values) * MOMENT_ROW : dtype_bytes(moments, values);
+}
+
 static void take_all(Optimizer *o) {
     size_t n_trained = 0;
     for (size_t i = 0; i < o->params->count; i++) {
         const Param *p = &o->params->items[i];
         if (!is_trained(p)) continue;
-        o->m[i] = arena_take(&o->arena, o->moments, p->ndim, p->shape);
-        o->v[i] = arena_take(&o->arena, o->moments, p->ndim, p->shape);
+        o->m[i] = take_moment(o, p);
+        o->v[i] = take_moment(o, p);
         n_trained++;
     }
     o->squares = arena_take(&o->arena, DTYPE_F32, SHAPE(n_trained));
@@ -27,6 +37,7 @@ static void take_all(Optimizer *o) {
 }
 
 Dtype optimizer_moments(const TrainOptions *options) {
+    if (!strcmp(options->moments, "int8")) return DTYPE_U8;
     return strcmp(options->moments, "bf16") ? DTYPE_F32 : DTYPE_BF16;
 }
 

@@ -13,7 +13,7 @@ enum { HYPER_COUNT = 3 }; // values of adamw's `hyper` (tensor/ops.h)
 typedef struct Optimizer {
     Backend *be;
     Params *params; // borrowed
-    Dtype moments;  // F32 or BF16
+    Dtype moments;  // F32, BF16, or U8: adamw's rows of codes
     Arena arena;    // everything below
     Tensor *m, *v;  // [params->count]: first and second moments; absent for frozen groups and buffers
     Tensor squares; // [trained parameters]: sums of squares of the gradients, one entry a parameter
@@ -26,7 +26,8 @@ typedef struct Optimizer {
 // Lays the moments out over an arena that only measures (o->arena.used bytes) for the parameters that have a
 // gradient; params is planned, perhaps not yet allocated.
 void optimizer_plan(Optimizer *o, Backend *be, Params *params, Dtype moments);
-Dtype optimizer_moments(const TrainOptions *options); // --moments
+Dtype optimizer_moments(const TrainOptions *options);        // --moments
+size_t optimizer_moment_bytes(Dtype moments, size_t values); // of one moment of so many values
 bool optimizer_allocate(Optimizer *o, Error *err); // zeroed moments; on failure optimizer_free is still due
 void optimizer_free(Optimizer *o);
 // Bytes the plan takes for a configuration, without getting anything. Fails for one that vlm_config_check

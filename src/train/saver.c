@@ -27,8 +27,8 @@ static size_t values_of(const Param *p) {
 size_t saver_bytes(const Params *p, Dtype moments) {
     size_t n = 0;
     for (size_t i = 0; i < p->count; i++)
-        n += values_of(&p->items[i]) *
-             (sizeof(float) + (is_trained(&p->items[i]) ? 2 * dtype_size(moments) : 0));
+        n += values_of(&p->items[i]) * sizeof(float) +
+             (is_trained(&p->items[i]) ? 2 * optimizer_moment_bytes(moments, values_of(&p->items[i])) : 0);
     return n;
 }
 

@@ -1,6 +1,7 @@
 // Gradient clipping and AdamW.
 #include "base/half.h"
 #include "ops/cpu/kernels.h"
+#include "ops/cpu/moments8.h"
 
 #include <math.h>
 #include <string.h>
@@ -71,6 +72,27 @@ static void adamw_piece_bf16(float *p, uint16_t *m, uint16_t *v, const float *gr
     }
 }
 
+// ---- moments in 8 bits ----
+
+_Static_assert(PIECE % MOMENT_BLOCK == 0, "a piece is whole blocks");
+
+static void adamw_piece_8(float *p, uint8_t *m, uint8_t *v, const float *grad, size_t n, AdamwStep s,
+                          size_t first, uint32_t seed) {
+    float mf[MOMENT_BLOCK], vf[MOMENT_BLOCK];
+    uint32_t chance[MOMENT_BLOCK];
+    for (size_t at = 0; at < n; at += MOMENT_BLOCK, m += MOMENT_ROW, v += MOMENT_ROW) {
+        const size_t length = n - at < MOMENT_BLOCK ? n - at : MOMENT_BLOCK;
+        decode_m(mf, m, length);
+        decode_v(vf, v, length);
+        adamw_piece(p + at, mf, vf, grad + at, length, s);
+#pragma omp simd
+        for (size_t i = 0; i < length; i++)
+            chance[i] = chance_of((uint32_t)(first + at + i), seed, grad[at + i]);
+        encode_m(m, mf, chance, length);
+        encode_v(v, vf, chance, length);
+    }
+}
+
 // The numbers of a step as one of 32 bits, another one each step.
 static uint32_t seed_of(const float *hyper) {
     return f32_to_bits(hyper[0]) * 3 + f32_to_bits(hyper[1]) * 5 + f32_to_bits(hyper[2]) * 7;
@@ -90,6 +112,10 @@ void KERNEL(adamw)(Backend *be, Tensor p, Tensor m, Tensor v, Tensor rounded, Te
         if (m.dtype == DTYPE_BF16)
             adamw_piece_bf16(weights, (uint16_t *)m.data + at, (uint16_t *)v.data + at, g, length, step, at,
                              seed_of(h));
+        else if (m.dtype == DTYPE_U8)
+            adamw_piece_8(weights, (uint8_t *)m.data + at / MOMENT_BLOCK * MOMENT_ROW,
+                          (uint8_t *)v.data + at / MOMENT_BLOCK * MOMENT_ROW, g, length, step, at,
+                          seed_of(h));
         else
             adamw_piece(weights, floats(m) + at, floats(v) + at, g, length, step);
         if (tensor_exists(rounded)) round_piece((uint16_t *)rounded.data + at, weights, length);
