@@ -415,6 +415,16 @@ static void expect_page(const Fixture *f, const char *name, bool there, const ch
     free(page);
 }
 
+static Tokenizer *open_rules(SampleRules *rules, const Fixture *f) { // caller frees
+    Tokenizer *tokenizer;
+    Error err;
+    char *path = golden_path("model/tokenizer");
+    assert_true(tokenizer_load(&tokenizer, path, &f->c.config.vlm.vlm_extra_tokens, &err) &&
+                sample_rules_init(rules, &f->c.config, tokenizer, &err));
+    free(path);
+    return tokenizer;
+}
+
 // Pages of the first two of three bad batches and of the step asked for, each with its rows; a folder that
 // cannot be made costs the pages alone.
 static void test_bad_batches_are_shown(void **state) {
@@ -430,11 +440,8 @@ static void test_bad_batches_are_shown(void **state) {
         f.c.config.options.dump_batch = 2;
         f.c.config.options.dump_batch_step = 4;
         f.validation.batches = NULL;
-        Tokenizer *tokenizer;
         SampleRules rules;
-        char *path = golden_path("model/tokenizer");
-        assert_true(tokenizer_load(&tokenizer, path, &f.c.config.vlm.vlm_extra_tokens, &f.err) &&
-                    sample_rules_init(&rules, &f.c.config, tokenizer, &f.err));
+        Tokenizer *tokenizer = open_rules(&rules, &f);
         if (is_blocked) {
             assert_true(file_make_folders(in_run(&f, "x"), &f.err));
             assert_true(file_write_text(in_run(&f, "batches"), "", 0, &f.err));
@@ -446,7 +453,6 @@ static void test_bad_batches_are_shown(void **state) {
         expect_page(&f, "step_4_batch_3.html", !is_blocked, "asked for by dump_batch_step");
         expect_page(&f, "step_4_batch_4.html", !is_blocked, ": row 103</h2>");
         tokenizer_free(tokenizer);
-        free(path);
         fixture_close(&f);
     }
 }
@@ -552,7 +558,11 @@ static void test_spike_in_a_run(void **state) {
         f.training.count = 1;
         spiked_labels = f.c.micro[0].labels, n_spiked = f.c.micro[0].B * f.c.micro[0].T, spiked_batch = SPIKE;
         f.training.before = turn_labels;
-        if (!run(&f)) fail_msg("%s", f.err.text);
+        SampleRules rules;
+        Tokenizer *tokenizer = open_rules(&rules, &f);
+        if (!run_with_rules(&f, &rules)) fail_msg("%s", f.err.text);
+        expect_page(&f, "step_160_batch_1.html", skip, " standard deviations above the last ones");
+        tokenizer_free(tokenizer);
         json_t *lines = read_log(&f), *line;
         size_t i, marked = 0, skipped = 0;
         json_array_foreach(lines, i, line) {
