@@ -6,9 +6,9 @@
 nanoVLM runs its own train.py (bench/nanovlm_train.py): its data set, packer, collator, DataLoader, model, AdamW and
 autocast to BF16. Ours runs with its defaults: best packing, document attention, --dtype auto. Model, batch size, length
 of sequences and data are the same on both sides; the data are those of `vlm synth` unless --data says others. Each
-figure is the best of --repeats rounds, processor time that of all threads and loader workers. Ours counts from the
-program's start to its end, for the loop's own time from its log; nanoVLM's from its fourth update on, so without imports,
-worker start-up and the first steps."""
+figure is the best of --repeats rounds, processor time that of all threads and loader workers. Our wall time is
+that of the epochs in the run's log, our processor time the whole program's; nanoVLM's times count from its fourth update on,
+so without imports, worker start-up and the first steps."""
 import argparse
 import json
 import os
@@ -62,7 +62,7 @@ def shared_config(a):
     return {**chosen, **json.loads(a.config)}
 
 
-def run_nanovlm(a, data, config, _):
+def run_nanovlm(a, data, config, *_):
     command = [sys.executable, os.path.join(HERE, "nanovlm_train.py"), "--nanovlm", a.nanovlm, "--data", data,
                "--config", json.dumps(config), "--threads", str(a.threads)]
     return json.loads(run(command).splitlines()[-1])
@@ -85,7 +85,7 @@ def flags(config):
     return [part for name, value in config.items() for part in (f"--{name}", text(value))]
 
 
-def run_vlm(a, data, config, folder):
+def run_vlm(a, data, config, folder, share, fill):
     name = f"run{len(os.listdir(folder))}"
     command = [a.vlm, "train", "--preset", a.preset, "--train_dataset_path", data, "--vlm_checkpoint_path", folder,
                "--run_name", name, "--threads", str(a.threads), "--num_workers", str(a.workers)]
@@ -96,7 +96,6 @@ def run_vlm(a, data, config, folder):
         epochs = [line for line in map(json.loads, log) if "epoch_duration" in line]
     seconds = sum(e["epoch_duration"] for e in epochs)
     tokens = sum(e["epoch_duration"] * e["epoch_tokens_per_second"] for e in epochs)
-    share, fill = target_share(a, data, config)
     batches = config["max_training_steps"] * config["gradient_accumulation_steps"]
     return dict(tokens=tokens, targets=tokens * share, positions=tokens / fill, batches=batches, wall_seconds=seconds,
                 cpu_seconds=cpu)
@@ -110,9 +109,10 @@ RATES = {f"{what}/s, {clock.split('_')[0]}": (what, clock)
 def measure(a, data, config, folder):
     """Each side's best rates; the sides take turns so that both meet the same machine."""
     best = {side: {} for side in SIDES}
+    share, fill = target_share(a, data, config)
     for _ in range(a.repeats):
         for side, function in SIDES.items():
-            result = function(a, data, config, folder)
+            result = function(a, data, config, folder, share, fill)
             rates = {name: result[what] / result[clock] for name, (what, clock) in RATES.items()}
             rates["fill"] = result["tokens"] / result["positions"]
             for name, rate in rates.items():

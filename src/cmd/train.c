@@ -29,7 +29,6 @@ typedef struct Job {
     char *resume_from;   // checkpoint with the trainer's state; NULL: none
     bool resume_is_exact, goes_on;
     Tokenizer *tokenizer;
-    SampleRules rules; // as the loaders'
     Loader *training, *validation;
     Backend *be;
     Vlm model;
@@ -207,7 +206,6 @@ static bool all_have_batches(void *comm, bool has_batch) {
 static bool open_loaders(Job *j, Error *err) {
     const LoaderRanks ranks = {comm_rank(j->comm), comm_world_size(j->comm),
                                j->comm ? all_have_batches : NULL, j->comm};
-    if (!sample_rules_init(&j->rules, &j->config, j->tokenizer, err)) return false;
     if (!loader_open_rank(&j->training, &j->config, j->tokenizer, LOADER_TRAIN, ranks, err)) return false;
     if (j->config.train.val_size == 0 && !j->config.options.val_dataset_path) return true;
     return loader_open_rank(&j->validation, &j->config, j->tokenizer, LOADER_VALIDATION, ranks, err);
@@ -330,7 +328,7 @@ static int train(Job *j, int argc, char **argv, Error *err) {
                           j->resume_from,
                           j->resume_is_exact,
                           j->goes_on,
-                          &j->rules,
+                          loader_rules(j->training),
                           j->comm};
     RunResult result;
     log_info("run %s: %zu updates of %zu x %zu x %zu sequences (ranks, accumulation, batch)", name,

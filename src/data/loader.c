@@ -299,3 +299,7 @@ LoaderCounts loader_counts(const Loader *l) {
 uint64_t loader_rows(const Loader *l) {
     return row_stream_rows(l->rows);
 }
+
+const SampleRules *loader_rules(const Loader *l) {
+    return &l->rules;
+}

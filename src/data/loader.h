@@ -3,6 +3,7 @@
 #pragma once
 #include "base/batch.h"
 #include "config/config.h"
+#include "data/sample.h"
 #include "text/chat.h"
 
 typedef struct Loader Loader;
@@ -50,7 +51,8 @@ void loader_close(Loader *l); // also in the middle of an epoch; NULL is fine
 bool loader_next(Loader *l, const Batch **batch, Error *err);
 bool loader_restart(Loader *l, uint64_t epoch, Error *err); // begin an epoch (0 is begun by loader_open)
 LoaderCounts loader_counts(const Loader *l);
-uint64_t loader_rows(const Loader *l); // rows of an epoch, of this rank
+uint64_t loader_rows(const Loader *l);            // rows of an epoch, of this rank
+const SampleRules *loader_rules(const Loader *l); // what its samples are made by; the loader's own
 
 // The whole state as of the batch given out last (or the epoch's beginning, or end), appended to `state`: a
 // few kilobytes. Restored into a loader of the same data set and settings, the next batch and all later ones

@@ -36,8 +36,7 @@ typedef struct LanguageModel {
     Tensor starts;       // [B, T] I32: where each position's sample begins; absent: one sample a sequence
     Tensor positions;    // [T] I32; with starts [B*T], counted from them
     Tensor cos, sin;     // [T, D] or [B*T, D]
-    size_t
-        blocks_at; // where in the arena what only the blocks' backward needs begins; nothing lies behind it
+    size_t blocks_at;    // in the arena: from here on lies only what the blocks' backward needs
     DecoderBlockActs *blocks; // config->lm_n_blocks
     Tensor x_out;             // [M, C] leaving the last block
     Tensor norm_rstd;

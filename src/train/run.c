@@ -334,8 +334,8 @@ static void report_loss(Run *r, const Batch *batch, const char *why) {
     free(rows);
 }
 
-// The loss joins the epoch's mean, unless it spoils the update; a batch without any target has none and is
-// only reported.
+// A finite loss joins the epoch's mean; one that is not, or is a spike, spoils the update. A batch without
+// any target has none and is only reported.
 static void take_loss(Run *r, const Batch *batch, float loss) {
     char why[80];
     if (r->trainer->model->n_targets == 0) {
@@ -343,17 +343,18 @@ static void take_loss(Run *r, const Batch *batch, float loss) {
                     (unsigned long long)r->trainer->updates);
         return;
     }
-    const double limit = r->plan->config->options.skip_spikes.value,
-                 score = spike_score(&r->state.losses, loss);
-    const bool is_finite = isfinite(loss), is_spike = is_finite && limit > 0 && score > limit;
-    snprintf(why, sizeof why, is_spike ? "%g, %.3g standard deviations above the last ones" : "%g",
-             (double)loss, score);
-    if (!is_finite) r->last_loss = loss;
-    if (!is_finite || is_spike) {
-        r->trainer->is_spoiled = true;
-        report_loss(r, batch, why);
+    const double limit = r->plan->config->options.skip_spikes.value;
+    const double score = limit > 0 ? spike_score(&r->state.losses, loss) : 0;
+    if (isfinite(loss)) {
+        r->state.epoch.loss_sum += loss;
+        if (!(limit > 0 && score > limit)) return;
+        snprintf(why, sizeof why, "%g, %.3g standard deviations above the last ones", (double)loss, score);
+    } else {
+        r->last_loss = loss;
+        snprintf(why, sizeof why, "%g", (double)loss);
     }
-    if (is_finite) r->state.epoch.loss_sum += loss;
+    r->trainer->is_spoiled = true;
+    report_loss(r, batch, why);
 }
 
 static bool micro_batch(Run *r, const Batch *batch, double waited, Error *err) {
