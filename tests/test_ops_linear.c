@@ -3,6 +3,8 @@
 #include "support/golden.h"
 #include "support/op_case.h"
 
+#include "base/memory.h"
+#include "base/random.h"
 #include "ops/cpu/cpu.h"
 
 #include <math.h>
@@ -24,9 +26,9 @@ RUNNER(layer_norm_backward, t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7])
 RUNNER(rms_norm_forward, t[0], t[1], t[2], t[3], c->f[0])
 RUNNER(rms_norm_backward, t[0], t[1], t[2], t[3], t[4], t[5])
 RUNNER(gelu_forward, t[0], t[1])
-RUNNER(gelu_backward, t[0], t[1], t[2])
+RUNNER(gelu_backward, t[0], t[1], t[2], t[3])
 RUNNER(swiglu_forward, t[0], t[1], t[2])
-RUNNER(swiglu_backward, t[0], t[1], t[2], t[3], t[4])
+RUNNER(swiglu_backward, t[0], t[1], t[2], t[3], t[4], t[5])
 RUNNER(rope_table, t[0], t[1], t[2], t[3], c->f[0], c->f[1])
 RUNNER(rope_forward, t[0], t[1], t[2])
 RUNNER(rope_backward, t[0], t[1], t[2])
@@ -259,7 +261,7 @@ static void ref_gelu(double **a, const OpCase *c) {
 }
 static double gelu_loss(double **a, const OpCase *c) {
     double loss = 0;
-    for (size_t i = 0; i < arg_count(&c->args[0]); i++) loss += a[1][i] * gelu(a[2][i]);
+    for (size_t i = 0; i < arg_count(&c->args[0]); i++) loss += a[2][i] * gelu(a[3][i]);
     return loss;
 }
 static void ref_swiglu(double **a, const OpCase *c) {
@@ -267,7 +269,7 @@ static void ref_swiglu(double **a, const OpCase *c) {
 }
 static double swiglu_loss(double **a, const OpCase *c) {
     double loss = 0;
-    for (size_t i = 0; i < arg_count(&c->args[0]); i++) loss += a[2][i] * silu(a[3][i]) * a[4][i];
+    for (size_t i = 0; i < arg_count(&c->args[0]); i++) loss += a[3][i] * silu(a[4][i]) * a[5][i];
     return loss;
 }
 
@@ -305,30 +307,56 @@ static void test_activations_backward(void **state) {
     for (size_t i = 0; i < COUNT(counts); i++)
         for (double range = 1; range <= 9; range += 4) {
             size_t n = counts[i];
-            OpCase g = {
-                .op = "gelu_backward",
-                .run = run_gelu_backward,
-                .loss = gelu_loss,
-                .limit = 12,
-                .args = {F32_ARG(dx, ROLE_ASSIGNED, n), F32_ARG(dy, ROLE_IN, n), F32_ARG(x, ROLE_IN, n)}};
-            g.args[0].gradient_of = 3;
-            g.args[2].low = -range, g.args[2].high = range;
+            OpCase g = {.op = "gelu_backward",
+                        .run = run_gelu_backward,
+                        .loss = gelu_loss,
+                        .limit = 12,
+                        .args = {F32_ARG(dx, ROLE_ASSIGNED, n), NO_ARG(y, ROLE_ASSIGNED),
+                                 F32_ARG(dy, ROLE_IN, n), F32_ARG(x, ROLE_IN, n)}};
+            g.args[0].gradient_of = 4;
+            g.args[3].low = -range, g.args[3].high = range;
             op_case_check(g);
-            if (range > 5) op_case_check_bf16(g, 7);
-            g.args[0].shares = 2;
+            if (range > 5) op_case_check_bf16(g, 15);
+            g.args[0].shares = 3;
             op_case_check(g);
             OpCase s = {.op = "swiglu_backward",
                         .run = run_swiglu_backward,
                         .loss = swiglu_loss,
                         .limit = 12,
                         .args = {F32_ARG(dgate, ROLE_ASSIGNED, n), F32_ARG(dup, ROLE_ASSIGNED, n),
-                                 F32_ARG(dy, ROLE_IN, n), F32_ARG(gate, ROLE_IN, n),
+                                 NO_ARG(y, ROLE_ASSIGNED), F32_ARG(dy, ROLE_IN, n), F32_ARG(gate, ROLE_IN, n),
                                  F32_ARG(up, ROLE_IN, n)}};
-            s.args[0].gradient_of = 4, s.args[1].gradient_of = 5;
-            s.args[3].low = -range, s.args[3].high = range;
+            s.args[0].gradient_of = 5, s.args[1].gradient_of = 6;
+            s.args[4].low = -range, s.args[4].high = range;
             op_case_check(s);
-            if (range > 5) op_case_check_bf16(s, 31);
+            if (range > 5) op_case_check_bf16(s, 63);
         }
+}
+
+// What the backward passes make again has the bits of the forward passes.
+static void test_activations_again(void **state) {
+    (void)state;
+    enum { N = 4099 };
+    Error err;
+    Backend *be;
+    if (!backend_cpu_create(&be, 1, &err)) fail_msg("%s", err.text);
+    Random r = random_stream(1, RANDOM_TEST, 0);
+    for (int half = 0; half <= 1; half++) {
+        Tensor t[7], f32 = tensor_at(mem_alloc(N * 4), DTYPE_F32, SHAPE(N));
+        for (int i = 0; i < 7; i++) { // gate, up, y of both, two gradients, y again
+            t[i] = tensor_at(mem_alloc(N * 4), half ? DTYPE_BF16 : DTYPE_F32, SHAPE(N));
+            for (size_t k = 0; k < N; k++)
+                ((float *)(void *)f32.data)[k] = (float)(9 * random_uniform(&r) - 5);
+            copy(be, t[i], f32);
+        }
+        gelu_forward(be, t[2], t[0]), gelu_backward(be, t[4], t[6], t[1], t[0]);
+        assert_memory_equal(t[6].data, t[2].data, tensor_bytes(t[2]));
+        swiglu_forward(be, t[3], t[0], t[1]), swiglu_backward(be, t[4], t[5], t[6], t[2], t[0], t[1]);
+        assert_memory_equal(t[6].data, t[3].data, tensor_bytes(t[3]));
+        for (int i = 0; i < 7; i++) free(t[i].data);
+        free(f32.data);
+    }
+    backend_destroy(be);
 }
 
 // Far out, where a careless formula gives inf / inf: gelu and silu are the identity or nothing there.
@@ -346,9 +374,9 @@ static void test_activations_far_out(void **state) {
     Tensor tone = tensor_at(one, DTYPE_F32, SHAPE(16));
     for (int silu = 0; silu <= 1; silu++) {
         if (silu)
-            swiglu_forward(be, ty, tx, tone), swiglu_backward(be, tdx, tup, tone, tx, tone);
+            swiglu_forward(be, ty, tx, tone), swiglu_backward(be, tdx, tup, TENSOR_NONE, tone, tx, tone);
         else
-            gelu_forward(be, ty, tx), gelu_backward(be, tdx, tone, tx);
+            gelu_forward(be, ty, tx), gelu_backward(be, tdx, TENSOR_NONE, tone, tx);
         for (int i = 0; i < 16; i++) {
             if (isnan(x[i]))
                 assert_true(isnan(y[i]) && isnan(dx[i]));
@@ -444,15 +472,11 @@ static void test_rope(void **state) {
 
 static int all_tests(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_activations_far_out),
-        cmocka_unit_test(test_linear_forward),
-        cmocka_unit_test(test_linear_backward),
-        cmocka_unit_test(test_norm_forward),
-        cmocka_unit_test(test_norm_backward),
-        cmocka_unit_test(test_activations),
-        cmocka_unit_test(test_activations_backward),
-        cmocka_unit_test(test_rope_table),
-        cmocka_unit_test(test_rope),
+        cmocka_unit_test(test_activations_far_out),  cmocka_unit_test(test_linear_forward),
+        cmocka_unit_test(test_linear_backward),      cmocka_unit_test(test_norm_forward),
+        cmocka_unit_test(test_norm_backward),        cmocka_unit_test(test_activations),
+        cmocka_unit_test(test_activations_backward), cmocka_unit_test(test_activations_again),
+        cmocka_unit_test(test_rope_table),           cmocka_unit_test(test_rope),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     print_worst_shares();

@@ -168,7 +168,8 @@ static void block_forward(LanguageModel *lm, size_t block, Tensor x_out, Tensor 
     add(lm->be, x_out, b->x_mid, lm->branch);
 }
 
-// Puts back what later blocks have written over. The last one's is still there.
+// Puts back what later blocks have written over, all but swiglu, which its backward makes. The last one's is
+// still there.
 static void make_again(LanguageModel *lm, size_t block, Tensor mask) {
     const DecoderBlockParams *w = &lm->params->decoder.blocks[block];
     const DecoderBlockActs *b = &lm->blocks[block];
@@ -184,7 +185,6 @@ static void make_again(LanguageModel *lm, size_t block, Tensor mask) {
         attend(lm, b, by_sequence(lm, b->k, K), by_sequence(lm, b->v, K), mask);
     add(lm->be, b->x_mid, b->x, b->branch);
     rms_norm_forward(lm->be, b->norm2, b->norm2_rstd, b->x_mid, w->norm2->w, eps);
-    swiglu_forward(lm->be, b->swiglu, b->gate, b->up);
 }
 
 static void upload_positions(LanguageModel *lm, size_t end) {
@@ -256,8 +256,11 @@ static void block_backward(LanguageModel *lm, size_t block, Tensor mask) {
     const DecoderBlockActs *b = &lm->blocks[block];
     size_t H = lm->config->lm_n_heads, K = lm->config->lm_n_kv_heads;
     // x_out = x_mid + down(silu(gate) · up)
-    linear_backward(be, lm->dswiglu, w->down, branch_gradient(lm), b->swiglu, false);
-    swiglu_backward(be, lm->dgate, lm->dup, lm->dswiglu, b->gate, b->up);
+    const Tensor dbranch = branch_gradient(lm),
+                 again = recomputes_between(lm->recompute) ? b->swiglu : TENSOR_NONE;
+    linear_backward_input(be, lm->dswiglu, dbranch, w->down->product, false);
+    swiglu_backward(be, lm->dgate, lm->dup, again, lm->dswiglu, b->gate, b->up);
+    if (tensor_exists(w->down->d)) linear_backward_weight(be, w->down->d, TENSOR_NONE, dbranch, b->swiglu);
     linear_backward(be, lm->dnorm, w->gate, lm->dgate, b->norm2, false);
     linear_backward(be, lm->dnorm, w->up, lm->dup, b->norm2, true);
     rms_norm_backward(be, lm->dx, w->norm2->d, lm->dnorm, b->x_mid, w->norm2->w, b->norm2_rstd);

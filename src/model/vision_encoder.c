@@ -118,7 +118,8 @@ static void block_forward(VisionEncoder *v, const VisionBlockParams *w, const Vi
     add(v->be, x_out, b->x_mid, v->branch);
 }
 
-// Puts back what later blocks have written over. The last one's is still there.
+// Puts back what later blocks have written over, all but gelu, which its backward makes. The last one's is
+// still there.
 static void make_again(VisionEncoder *v, size_t block) {
     const VisionBlockParams *w = &v->params->vision.blocks[block];
     const VisionBlockActs *b = &v->blocks[block];
@@ -132,7 +133,6 @@ static void make_again(VisionEncoder *v, size_t block) {
     if (v->recompute == RECOMPUTE_ATTENTION) attend(v, b);
     add(v->be, b->x_mid, b->x, b->branch);
     layer_norm_forward(v->be, b->ln2, b->ln2_mean, b->ln2_rstd, b->x_mid, w->ln2_w->w, w->ln2_b->w, eps);
-    gelu_forward(v->be, b->gelu, b->fc1);
 }
 
 // The input of the block after i, which is also what block i writes.
@@ -190,9 +190,9 @@ static void block_backward(VisionEncoder *v, const VisionBlockParams *w, const V
     const VLMConfig *c = v->config;
     // x_out = x_mid + fc2(gelu(fc1(ln2(x_mid)))): dx reaches x_mid both directly and through the branch
     Tensor dbranch = branch_gradient(v);
-    linear_backward_weight(be, w->fc2_w->d, w->fc2_b->d, dbranch, b->gelu);
     linear_backward_input(be, v->dinner, dbranch, w->fc2_w->product, false);
-    gelu_backward(be, v->dinner, v->dinner, b->fc1);
+    gelu_backward(be, v->dinner, recomputes_between(v->recompute) ? b->gelu : TENSOR_NONE, v->dinner, b->fc1);
+    linear_backward_weight(be, w->fc2_w->d, w->fc2_b->d, dbranch, b->gelu);
     linear_backward_weight(be, w->fc1_w->d, w->fc1_b->d, v->dinner, b->ln2);
     linear_backward_input(be, v->dnorm, v->dinner, w->fc1_w->product, false);
     layer_norm_backward(be, v->dx, w->ln2_w->d, w->ln2_b->d, v->dnorm, b->x_mid, w->ln2_w->w, b->ln2_mean,

@@ -211,10 +211,11 @@ void gelu_forward(Backend *be, Tensor y, Tensor x) {
     if (tensor_count(y)) RUN(gelu_forward, 1, (y, x));
 }
 
-void gelu_backward(Backend *be, Tensor dx, Tensor dy, Tensor x) {
+void gelu_backward(Backend *be, Tensor dx, Tensor y, Tensor dy, Tensor x) {
     CHECK_FLOAT(dx), CHECK_FLOAT(dy), CHECK_FLOAT(x), CHECK_LIKE(dx, x), CHECK_LIKE(dy, x);
     CHECK_SAME(dx, x), CHECK_SAME(dy, x);
-    if (tensor_count(dx)) RUN(gelu_backward, 1, (dx, dy, x));
+    if (tensor_exists(y)) CHECK_FLOAT(y), CHECK_LIKE(y, x), CHECK_SAME(y, x);
+    if (tensor_count(dx)) RUN(gelu_backward, 2, (dx, y, dy, x));
 }
 
 void swiglu_forward(Backend *be, Tensor y, Tensor gate, Tensor up) {
@@ -223,11 +224,12 @@ void swiglu_forward(Backend *be, Tensor y, Tensor gate, Tensor up) {
     if (tensor_count(y)) RUN(swiglu_forward, 1, (y, gate, up));
 }
 
-void swiglu_backward(Backend *be, Tensor dgate, Tensor dup, Tensor dy, Tensor gate, Tensor up) {
+void swiglu_backward(Backend *be, Tensor dgate, Tensor dup, Tensor y, Tensor dy, Tensor gate, Tensor up) {
     CHECK_FLOAT(dgate), CHECK_FLOAT(dup), CHECK_FLOAT(dy), CHECK_FLOAT(gate), CHECK_FLOAT(up);
     CHECK_LIKE(dgate, gate), CHECK_LIKE(dup, gate), CHECK_LIKE(dy, gate), CHECK_LIKE(up, gate);
     CHECK_SAME(dgate, gate), CHECK_SAME(dup, gate), CHECK_SAME(dy, gate), CHECK_SAME(up, gate);
-    if (tensor_count(dy)) RUN(swiglu_backward, 2, (dgate, dup, dy, gate, up));
+    if (tensor_exists(y)) CHECK_FLOAT(y), CHECK_LIKE(y, gate), CHECK_SAME(y, gate);
+    if (tensor_count(dy)) RUN(swiglu_backward, 3, (dgate, dup, y, dy, gate, up));
 }
 
 // ---- rotary positions ----

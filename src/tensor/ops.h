@@ -59,11 +59,12 @@ void rms_norm_backward(Backend *be, Tensor dx, Tensor dw, Tensor dy, Tensor x, T
 // ---- activations, any shape, all the same; acts ----
 // y = gelu(x), the tanh form: x/2 (1 + tanh(√(2/π)(x + 0.044715 x³))); assigned.
 void gelu_forward(Backend *be, Tensor y, Tensor x);
-void gelu_backward(Backend *be, Tensor dx, Tensor dy, Tensor x); // assigned; dx may be dy
+// dx and y (opt) = gelu(x), made on the way, to the bits of gelu_forward; assigned; dx may be dy.
+void gelu_backward(Backend *be, Tensor dx, Tensor y, Tensor dy, Tensor x);
 // y = silu(gate) · up, silu(g) = g σ(g); assigned. (Shazeer 2020, SwiGLU)
 void swiglu_forward(Backend *be, Tensor y, Tensor gate, Tensor up);
-// dgate, dup assigned.
-void swiglu_backward(Backend *be, Tensor dgate, Tensor dup, Tensor dy, Tensor gate, Tensor up);
+// dgate, dup and y (opt), as in swiglu_forward; assigned.
+void swiglu_backward(Backend *be, Tensor dgate, Tensor dup, Tensor y, Tensor dy, Tensor gate, Tensor up);
 
 // ---- rotary positions (Su et al. 2021), rotate-half form ----
 // cos, sin [n, D]: both halves hold cos(p·f_i)·scaling, f_i = inv_freq[i] / divisor, p = positions[row];

@@ -19,9 +19,9 @@
     OP(rms_norm_forward, Tensor y, Tensor rstd, Tensor x, Tensor w, float eps)                               \
     OP(rms_norm_backward, Tensor dx, Tensor dw, Tensor dy, Tensor x, Tensor w, Tensor rstd)                  \
     OP(gelu_forward, Tensor y, Tensor x)                                                                     \
-    OP(gelu_backward, Tensor dx, Tensor dy, Tensor x)                                                        \
+    OP(gelu_backward, Tensor dx, Tensor y, Tensor dy, Tensor x)                                              \
     OP(swiglu_forward, Tensor y, Tensor gate, Tensor up)                                                     \
-    OP(swiglu_backward, Tensor dgate, Tensor dup, Tensor dy, Tensor gate, Tensor up)                         \
+    OP(swiglu_backward, Tensor dgate, Tensor dup, Tensor y, Tensor dy, Tensor gate, Tensor up)               \
     OP(rope_table, Tensor cos, Tensor sin, Tensor positions, Tensor inv_freq, float divisor, float scaling)  \
     OP(rope_forward, Tensor x, Tensor cos, Tensor sin)                                                       \
     OP(rope_backward, Tensor dx, Tensor cos, Tensor sin)                                                     \
