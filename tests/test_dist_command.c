@@ -135,6 +135,16 @@ static json_t *log_of(const char *run_name) {
     return lines;
 }
 
+static void expect_same_file(const char *a, const char *b, const char *name) {
+    char *left = mem_printf("%s/runs/%s/step_15/%s", folder, a, name),
+         *right = mem_printf("%s/runs/%s/step_15/%s", folder, b, name), *p, *q;
+    size_t n, m;
+    Error err;
+    assert_true(file_read(&p, &n, left, &err) && file_read(&q, &m, right, &err));
+    if (n != m || memcmp(p, q, n) != 0) fail_msg("%s and %s differ", left, right);
+    free(p), free(q), free(left), free(right);
+}
+
 static void expect_same_run(const char *a, const char *b) {
     json_t *x = log_of(a), *y = log_of(b);
     for (size_t i = 0; i < json_array_size(x); i++) {
@@ -145,13 +155,8 @@ static void expect_same_run(const char *a, const char *b) {
     assert_int_equal(json_array_size(x), json_array_size(y));
     json_decref(x);
     json_decref(y);
-    char *left = mem_printf("%s/runs/%s/step_15/model.safetensors", folder, a),
-         *right = mem_printf("%s/runs/%s/step_15/model.safetensors", folder, b), *p, *q;
-    size_t n, m;
-    Error err;
-    assert_true(file_read(&p, &n, left, &err) && file_read(&q, &m, right, &err));
-    assert_true(n == m && memcmp(p, q, n) == 0);
-    free(p), free(q), free(left), free(right);
+    expect_same_file(a, b, "model.safetensors");
+    expect_same_file(a, b, "state-rank0.safetensors");
 }
 
 // ---- tests ----
@@ -161,6 +166,26 @@ static void test_same_bits(void **state) {
     run(2, "whole", "");
     run(2, "again", "--num_workers 2");
     expect_same_run("whole", "again");
+}
+
+// After test_same_bits. Shared moments: the same log, weights and saved moments, in the background or not,
+// and after a resume of either kind from the other.
+static void test_shared_moments(void **state) {
+    (void)state;
+    run(2, "shared", "--zero 1");
+    expect_same_run("whole", "shared");
+    for (int after = 0; after < 2; after++) {
+        char *name = mem_printf("shared%d", after);
+        Ranks r = start(2, name, after ? "--zero 0" : "--zero 1 --save_in_background false", "");
+        wait_for_lines(name, 5);
+        kill(-r.children[0], SIGTERM);
+        finish(&r);
+        expect_ends(&r, 128 + SIGTERM);
+        run(2, name, after ? "--resume auto --zero 1" : "--resume auto --zero 0");
+        expect_said(0, "bit for bit");
+        expect_same_run("whole", name);
+        free(name);
+    }
 }
 
 // After test_same_bits.
@@ -238,6 +263,7 @@ int main(void) {
     if (status != 0) return 1;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_same_bits),
+        cmocka_unit_test(test_shared_moments),
         cmocka_unit_test(test_signal_and_resume),
         cmocka_unit_test(test_other_number_of_ranks),
         cmocka_unit_test(test_death),

@@ -123,7 +123,7 @@ static bool open_model(Bench *b, Error *err) {
     plan.dtype = vlm_dtype(f->dtype, b->be);
     if (!memory_plan(&b->memory, b->be, &b->config.vlm, &plan, (HostMemory){.n_batches = 1}, err) ||
         !vlm_create(&b->model, b->be, &b->config.vlm, &plan, err) ||
-        !trainer_create(&b->trainer, &b->model, &b->config.train, DTYPE_F32, err))
+        !trainer_create(&b->trainer, &b->model, &b->config.train, (OptimizerForm){.moments = DTYPE_F32}, err))
         return false;
     params_initialise(&b->model.params, b->be, &b->config.vlm, "nanovlm", 0);
     return true;

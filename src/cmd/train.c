@@ -252,7 +252,8 @@ static bool open_model(Job *j, Error *err) {
     };
     trainer_trained_groups(plan.trained, &c->train);
     if (!vlm_create(&j->model, j->be, &c->vlm, &plan, err) ||
-        !trainer_create(&j->trainer, &j->model, &c->train, optimizer_moments(&c->options), err))
+        !trainer_create(&j->trainer, &j->model, &c->train,
+                        optimizer_form(&c->options, comm_rank(j->comm), comm_world_size(j->comm)), err))
         return false;
     if (!first_weights(j, err) || !trainer_join(&j->trainer, j->comm, GRADIENT_BUCKET_BYTES, err))
         return false;

@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "train/anomaly.h"
+#include "train/moment_shares.h"
 #include "train/pace.h"
 #include "train/resume.h"
 #include "train/saver.h"
@@ -162,13 +163,18 @@ static bool update_state(Run *r, Error *err) {
     return together_places(comm, &r->place, err);
 }
 
+static bool gather_moments(Run *r, Error *err) {
+    const Optimizer *o = &r->trainer->optimizer;
+    return !optimizer_is_shared(o) || moment_shares_gather(o, r->plan->comm, r->saver.m, r->saver.v, err);
+}
+
 // Begins to save the state after the last update; rank 0 does it for all.
 static bool save(Run *r, bool is_best, Error *err) {
     char name[32];
     snprintf(name, sizeof name, "step_%llu", (unsigned long long)current_step(r));
     char *path = path_join(r->folder, name);
     collect(r, true);
-    if (!update_state(r, err)) {
+    if (!update_state(r, err) || !gather_moments(r, err)) {
         free(path);
         return false;
     }
