@@ -244,23 +244,42 @@ static void test_rank_that_cannot_begin(void **state) {
     expect_said(0, "given up, because rank 1: --lm_tokenizer: /nowhere/at/all");
 }
 
-static void test_other_seed(void **state) {
+static void test_other_settings(void **state) {
     (void)state;
-    Ranks r = start(2, "seed", "", " --seed 5");
-    finish(&r);
-    expect_ends(&r, 1);
-    expect_said(0, "rank 1 does not begin with the weights of rank 0");
+    static const char *const cases[][2] = {
+        {" --seed 5", "seed of rank 2 is 5, of rank 0 0"},
+        {" --lm_rms_eps 0.25", "lm_rms_eps of rank 2 is 0.25, of rank 0 "},
+        {" --lr_mp 0.5", "lr_mp of rank 2 is 0.5, of rank 0 "},
+        {" --zero 1", "zero of rank 2 is 1, of rank 0 0"},
+        {" --train_dataset_path DATA", "training data (rows, files) of rank 2 is [60, "},
+        {" --val_dataset_path DATA", "validation data (rows, files) of rank 2 is [60, "},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char *flags = mem_strdup(cases[i][0]), *data = strstr(flags, "DATA");
+        if (data) *data = 0;
+        char *all = data ? mem_printf("%s%s/other/train", flags, folder) : mem_strdup(flags);
+        Ranks r = start(3, "other", "", all);
+        finish(&r);
+        expect_ends(&r, 1);
+        for (size_t rank = 0; rank < 3; rank++) expect_said(rank, cases[i][1]);
+        free(all);
+        free(flags);
+    }
+}
+
+static bool make_data(const char *name, int rows) {
+    char *line = mem_printf("synth --out %s/%s --rows %d --test_rows 0 --seed 3", folder, name, rows);
+    ProgramResult r = program_run(line);
+    const int status = r.status;
+    program_result_free(&r);
+    free(line);
+    return status == 0;
 }
 
 int main(void) {
     folder = program_temporary("ranks");
     tokenizer = golden_path("model/tokenizer");
-    char *line = mem_printf("synth --out %s/data --rows 300 --test_rows 0 --seed 3", folder);
-    ProgramResult r = program_run(line);
-    const int status = r.status;
-    program_result_free(&r);
-    free(line);
-    if (status != 0) return 1;
+    if (!make_data("data", 300) || !make_data("other", 60)) return 1;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_same_bits),
         cmocka_unit_test(test_shared_moments),
@@ -268,7 +287,7 @@ int main(void) {
         cmocka_unit_test(test_other_number_of_ranks),
         cmocka_unit_test(test_death),
         cmocka_unit_test(test_rank_that_cannot_begin),
-        cmocka_unit_test(test_other_seed),
+        cmocka_unit_test(test_other_settings),
     };
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);
     char *remove = mem_printf("rm -rf %s", folder);
