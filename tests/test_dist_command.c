@@ -5,6 +5,7 @@
 // cannot begin ends the others with its name.
 #include "base/file.h"
 #include "base/memory.h"
+#include "dist/transport.h"
 #include "support/golden.h"
 #include "support/program.h"
 #include "support/ranks.h"
@@ -34,19 +35,23 @@ static void leave_it_to_the_program(int signal_number) {
     (void)signal_number;
 }
 
+static char *line_of(const char *run, const char *flags, const char *rank_flags) { // caller frees
+    return mem_printf(
+        "train --preset tiny --vit_n_blocks 1 --lm_n_blocks 1 --lm_max_length 128 --max_sample_length "
+        "128 "
+        "--val_size 40 --batch_size 2 --gradient_accumulation_steps 2 --eval_interval 4 --threads 1 "
+        "--max_training_steps 16 --stats_log_interval 3 --comm_timeout 0.5 --train_dataset_path "
+        "%s/data/train "
+        "--vlm_checkpoint_path %s/runs --lm_tokenizer %s --run_name %s %s%s",
+        folder, folder, tokenizer, run, flags, rank_flags);
+}
+
 // rank_flags: more flags for the last rank alone.
 static Ranks start(size_t n, const char *run, const char *flags, const char *rank_flags) {
     Ranks r = {.n = n};
     const int port = free_port();
     for (size_t i = 0; i < n; i++) {
-        char *line = mem_printf(
-            "train --preset tiny --vit_n_blocks 1 --lm_n_blocks 1 --lm_max_length 128 --max_sample_length "
-            "128 "
-            "--val_size 40 --batch_size 2 --gradient_accumulation_steps 2 --eval_interval 4 --threads 1 "
-            "--max_training_steps 16 --stats_log_interval 3 --comm_timeout 0.5 --train_dataset_path "
-            "%s/data/train "
-            "--vlm_checkpoint_path %s/runs --lm_tokenizer %s --run_name %s %s%s",
-            folder, folder, tokenizer, run, flags, i + 1 == n ? rank_flags : "");
+        char *line = line_of(run, flags, i + 1 == n ? rank_flags : "");
         fflush(NULL);
         r.children[i] = fork();
         assert_true(r.children[i] >= 0);
@@ -224,16 +229,110 @@ static void test_other_number_of_ranks(void **state) {
     }
 }
 
+// After test_same_bits. Through MPI the same bits as through sockets.
+static void test_mpi(void **state) {
+    (void)state;
+    if (!transport_mpi_is_built_in() || system("command -v mpirun >/dev/null") != 0) {
+        print_message("SKIPPED: training through MPI was NOT tested: no mpirun, or a build without MPI\n");
+        skip();
+    }
+    char *line = line_of("mpi", "--zero 1", ""), *out = output_of(0), *vlm = program_path();
+    char *command =
+        mem_printf("ASAN_OPTIONS=${ASAN_OPTIONS:+$ASAN_OPTIONS:}detect_leaks=0 OMPI_ALLOW_RUN_AS_ROOT=1 "
+                   "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 mpirun --oversubscribe --bind-to none -np 2 %s %s "
+                   ">%s 2>&1",
+                   vlm, line, out);
+    if (system(command) != 0) fail_msg("%s: %s", command, program_read_text(out));
+    expect_same_run("whole", "mpi");
+    free(command);
+    free(vlm);
+    free(out);
+    free(line);
+}
+
+// A rank dies: while training, while rank 0 saves and gathers moments, while validating.
 static void test_death(void **state) {
     (void)state;
-    Ranks r = start(3, "dead", "--max_training_steps 100000", "");
-    wait_for_lines("dead", 2);
-    kill(-r.children[2], SIGKILL);
-    finish(&r);
-    for (size_t i = 0; i < 2; i++) {
-        assert_int_equal(r.ends[i], 1);
-        expect_said(i, "rank 2 is gone");
+    static const char *const flags[] = {"",
+                                        "--zero 1 --eval_interval 1 --val_size 0 --save_in_background false",
+                                        "--eval_interval 1 --val_size 200"};
+    for (size_t k = 0; k < sizeof flags / sizeof *flags; k++) {
+        char *name = mem_printf("dead%zu", k), *all = mem_printf("--max_training_steps 100000 %s", flags[k]);
+        Ranks r = start(3, name, all, "");
+        wait_for_lines(name, 2);
+        kill(-r.children[2], SIGKILL);
+        finish(&r);
+        for (size_t i = 0; i < 2; i++) {
+            assert_int_equal(r.ends[i], 1);
+            expect_said(i, "rank 2 is gone");
+        }
+        free(all);
+        free(name);
     }
+}
+
+// After test_same_bits. Killed anywhere, with shared moments, a resume goes on to the same bits.
+static void test_kill_and_resume(void **state) {
+    (void)state;
+    static const size_t lines[] = {3, 6, 11};
+    for (size_t i = 0; i < sizeof lines / sizeof *lines; i++) {
+        char *name = mem_printf("killed%zu", i);
+        Ranks r = start(2, name, "--zero 1", "");
+        wait_for_lines(name, lines[i]);
+        kill(-r.children[i % 2], SIGKILL);
+        finish(&r);
+        run(2, name, "--resume auto --zero 1");
+        expect_same_run("whole", name);
+        free(name);
+    }
+}
+
+static char *rescued_in(const char *run_name) { // the folder; caller frees
+    char *run_folder = mem_printf("%s/runs/%s", folder, run_name), *found = NULL;
+    FileList list;
+    Error err;
+    assert_true(file_list(&list, run_folder, &err));
+    for (size_t i = 0; i < list.count; i++)
+        if (!strncmp(list.names[i], "rescued_", 8)) found = path_join(run_folder, list.names[i]);
+    file_list_free(&list);
+    free(run_folder);
+    return found;
+}
+
+// What rank 0 saves when another one has died: no automatic resume takes it, but by its name it can be had.
+static void test_rescue(void **state) {
+    (void)state;
+    Ranks r = start(2, "rescue", "--eval_interval 100000 --max_training_steps 100000", "");
+    wait_for_lines("rescue", 4);
+    kill(-r.children[1], SIGKILL);
+    finish(&r);
+    expect_said(0, "weights and moments of its last update are saved in");
+    char *path = rescued_in("rescue");
+    assert_non_null(path);
+    run(2, "rescue", "--resume auto --max_training_steps 2");
+    expect_said(0, "rescue/step_0");
+    char *flags = mem_printf(
+        "--resume_from_vlm_checkpoint true --vlm_checkpoint_path %s --max_training_steps 40", path);
+    run(2, "onwards", flags);
+    expect_said(0, "begins anew");
+    expect_said(0, strrchr(path, '/') + 1);
+    free(flags);
+    free(path);
+}
+
+// When a rank hangs the others end when the time limit is over, and it learns that when it wakes up.
+static void test_stopped_rank(void **state) {
+    (void)state;
+    Ranks r = start(3, "stopped", "--max_training_steps 100000 --comm_timeout 0.06", "");
+    wait_for_lines("stopped", 2);
+    kill(-r.children[1], SIGSTOP);
+    r.ends[0] = end_of(r.children[0]);
+    r.ends[2] = end_of(r.children[2]);
+    kill(-r.children[1], SIGCONT);
+    r.ends[1] = end_of(r.children[1]);
+    expect_ends(&r, 1);
+    expect_said(0, "no word from rank ");
+    expect_said(0, "for 3.6 s (comm_timeout)");
 }
 
 static void test_rank_that_cannot_begin(void **state) {
@@ -285,7 +384,11 @@ int main(void) {
         cmocka_unit_test(test_shared_moments),
         cmocka_unit_test(test_signal_and_resume),
         cmocka_unit_test(test_other_number_of_ranks),
+        cmocka_unit_test(test_mpi),
         cmocka_unit_test(test_death),
+        cmocka_unit_test(test_kill_and_resume),
+        cmocka_unit_test(test_rescue),
+        cmocka_unit_test(test_stopped_rank),
         cmocka_unit_test(test_rank_that_cannot_begin),
         cmocka_unit_test(test_other_settings),
     };

@@ -418,6 +418,43 @@ static bool train_epochs(Run *r, Error *err) {
     }
 }
 
+// ---- when another rank has failed ----
+
+// A last checkpoint beside the others, which only its name finds: it lacks the places in the data, so the
+// epoch begins anew behind it, while the newest of the others goes on bit for bit.
+static void rescue(Run *r) {
+    const Trainer *t = r->trainer;
+    Error err;
+    bool ok;
+    char *path = mem_printf("%s/rescued_%llu", r->folder, (unsigned long long)current_step(r)), *saved;
+    RunState state = r->state;
+    state.updates = t->updates;
+    memcpy(state.steps, t->optimizer.steps, sizeof state.steps);
+    state.world_size = 0; // of no number of ranks
+    state.log_size = r->log.size;
+    state.best_val_loss = r->result->best_val_loss;
+    snprintf(state.run_name, sizeof state.run_name, "%s", r->plan->run_name);
+    vec_clear(&r->place);
+    saver_begin(&r->saver, path, &state, &r->place);
+    if (saver_collect(&r->saver, true, &saved, &ok, &err)) free(saved);
+    if (ok)
+        log_warning(
+            "another rank has failed; weights and moments of its last update are saved in %s: with "
+            "--resume_from_vlm_checkpoint true --vlm_checkpoint_path %s training goes on from there and "
+            "begins its epoch anew; %s goes on bit for bit",
+            path, path, r->result->last_checkpoint ? r->result->last_checkpoint : "no checkpoint");
+    else
+        log_error("%s", err.text);
+    free(path);
+}
+
+// Rank 0 has all it takes, unless moments are shared or an update was under way.
+static bool can_rescue(const Run *r) {
+    const Trainer *t = r->trainer;
+    return r->plan->comm && is_first(r) && !r->broken && !t->is_torn && r->saved != t->updates &&
+           !optimizer_is_shared(&t->optimizer);
+}
+
 // ---- a whole run ----
 
 static char *beside(const char *path, const char *name) { // in the same folder; caller frees
@@ -477,6 +514,7 @@ bool train_run(const RunPlan *plan, RunResult *result, Error *err) {
             if (!save(&r, false, &save_err) && ok) ok = error_set(err, "%s", save_err.text);
         }
         collect(&r, true);
+        if (!ok && can_rescue(&r)) rescue(&r);
         run_log_close(&r.log);
     }
     result->seconds = r.seconds_before + clock_seconds() - r.started;
