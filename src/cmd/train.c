@@ -296,9 +296,11 @@ static bool open_model(Job *j, Error *err) {
 static void report_ranks(const Job *j, double updates) {
     const CommCosts c = comm_costs(j->comm);
     if (!j->comm || updates == 0) return;
-    log_info("gradients: %.2f MiB sent by each rank an update, %.4f s on their way, of which training waited "
-             "%.4f s",
-             (double)c.bytes / 1048576 / updates, c.seconds / updates, c.waited / updates);
+    log_info("gradients and weights: %.2f MiB sent by each rank an update, %.4f s on their way, of which "
+             "training waited "
+             "%.4f s; %.4f s of a processor",
+             (double)c.bytes / 1048576 / updates, c.seconds / updates, c.waited / updates,
+             c.processor / updates);
 }
 
 static void report(const Job *j, const RunResult *r, int argc, char **argv) {

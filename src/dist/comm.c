@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 // A large sum runs in segments, so that each rank's part of one fits this scratch memory.
 enum { SCRATCH_FLOATS = 1 << 20, MAX_PENDING = 4096 };
@@ -227,15 +228,24 @@ static bool do_job(Comm *c, const Job *j, Error *err) {
     return true;
 }
 
+static double processor_seconds(void) { // of this thread
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
 static void run_job(Comm *c, const Job *j) {
     Error err = {""};
     const bool skip = c->failed && j->kind != JOB_CLOSE; // only this thread sets failed
-    const double start = clock_seconds();
+    const double start = clock_seconds(), began = processor_seconds();
     const bool ok = !skip && do_job(c, j, &err), large = j->kind == JOB_SUM || j->kind == JOB_SHARE;
     if (!ok && !skip && c->transport) c->transport->tell(c->transport, err.text);
     pthread_mutex_lock(&c->lock);
     if (!ok && !skip) c->failed = true, c->error = err;
-    if (large) c->costs.seconds += clock_seconds() - start;
+    if (large) {
+        c->costs.seconds += clock_seconds() - start;
+        c->costs.processor += processor_seconds() - began;
+    }
     c->done++;
     pthread_cond_broadcast(&c->changed);
     pthread_mutex_unlock(&c->lock);

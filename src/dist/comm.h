@@ -60,5 +60,6 @@ bool comm_collect(Comm *c, size_t from, void *bytes, size_t n, const char *what,
 typedef struct CommCosts {
     uint64_t bytes;         // sent by this rank for sums and shares
     double seconds, waited; // in them; of these, for which a caller had to wait
+    double processor;       // time in them of the thread that talks
 } CommCosts;
 CommCosts comm_costs(Comm *c);
