@@ -260,10 +260,12 @@ static void test_frozen_group_has_no_memory(void **state) {
     const bool trained[GROUP_TRAINED] = {true, false, true};
     size_t planned;
     Error err;
-    assert_true(optimizer_measure(&planned, be, &frozen.config.vlm, trained, DTYPE_F32, &err));
+    assert_true(optimizer_measure(&planned, be, &frozen.config.vlm, trained,
+                                  (OptimizerForm){.moments = DTYPE_F32}, &err));
     assert_int_equal(planned, frozen.trainer.optimizer.arena.size);
     size_t halved;
-    assert_true(optimizer_measure(&halved, be, &frozen.config.vlm, trained, DTYPE_BF16, &err));
+    assert_true(optimizer_measure(&halved, be, &frozen.config.vlm, trained,
+                                  (OptimizerForm){.moments = DTYPE_BF16}, &err));
     // a few values stay F32, and each tensor begins at a multiple of 64 bytes
     assert_true(2 * halved >= planned && 2 * halved <= planned + 256 * frozen.model.params.count);
     assert_true(frozen.model.params.gradients.size < all.model.params.gradients.size);

@@ -122,11 +122,11 @@ static bool open_model(Bench *b, Error *err) {
     trainer_trained_groups(plan.trained, &b->config.train);
     if (!backend_cpu_create(&b->be, f->threads, err)) return false;
     plan.dtype = vlm_dtype(f->dtype, b->be);
-    const HostMemory host = {.n_batches = 1,
-                             .moments = optimizer_moments(&(TrainOptions){.moments = f->moments})};
+    const HostMemory host = {
+        .n_batches = 1, .optimizer = {.moments = optimizer_moments(&(TrainOptions){.moments = f->moments})}};
     if (!memory_plan(&b->memory, b->be, &b->config.vlm, &plan, host, err) ||
         !vlm_create(&b->model, b->be, &b->config.vlm, &plan, err) ||
-        !trainer_create(&b->trainer, &b->model, &b->config.train, host.moments, err))
+        !trainer_create(&b->trainer, &b->model, &b->config.train, host.optimizer, err))
         return false;
     params_initialise(&b->model.params, b->be, &b->config.vlm, "nanovlm", 0);
     return true;

@@ -10,7 +10,9 @@
 #include "cmd/train_plan.h"
 #include "hub/hub.h"
 #include "model/checkpoint.h"
+#include "base/cpu_level.h"
 #include "ops/cpu/cpu.h"
+#include "train/agreement.h"
 #include "train/resume.h"
 #include "train/run.h"
 #include "train/saver.h"
@@ -248,6 +250,32 @@ static bool open_ranks(Job *j, Error *err) {
     return true;
 }
 
+static json_t *identity_of(const Loader *l) {
+    uint64_t rows = 0, files = 0;
+    if (l) loader_identity(l, &rows, &files);
+    return json_pack("[I, I]", (json_int_t)rows, (json_int_t)(files >> 1));
+}
+
+// Different settings, data or kinds of processor would let the ranks drift apart without a word.
+static bool compare_settings(Job *j, Error *err) {
+    CpuLevel level;
+    if (!cpu_level_choose(&level, err)) return false;
+    json_t *facts = agreement_of_config(&j->config, VLM_VERSION ", " VLM_COMPILER);
+    json_object_set_new(facts, "instructions of the processor", json_string(cpu_level_names[level]));
+    const bool ok = agreement_check(j->comm, facts, err);
+    json_decref(facts);
+    return ok;
+}
+
+static bool compare_data(Job *j, Error *err) {
+    json_t *facts = json_object();
+    json_object_set_new(facts, "training data (rows, files)", identity_of(j->training));
+    json_object_set_new(facts, "validation data (rows, files)", identity_of(j->validation));
+    const bool ok = agreement_check(j->comm, facts, err);
+    json_decref(facts);
+    return ok;
+}
+
 // First of all, so that weights which do not fit are named before data is read.
 static bool open_backend(Job *j, Error *err) {
     const Config *c = &j->config;
@@ -269,7 +297,8 @@ static bool open_model(Job *j, Error *err) {
     };
     trainer_trained_groups(plan.trained, &c->train);
     if (!vlm_create(&j->model, j->be, &c->vlm, &plan, err) ||
-        !trainer_create(&j->trainer, &j->model, &c->train, optimizer_moments(&c->options), err))
+        !trainer_create(&j->trainer, &j->model, &c->train,
+                        optimizer_form(&c->options, comm_rank(j->comm), comm_world_size(j->comm)), err))
         return false;
     if (!first_weights(j, err) || !trainer_join(&j->trainer, j->comm, GRADIENT_BUCKET_BYTES, err))
         return false;
@@ -284,9 +313,11 @@ static bool open_model(Job *j, Error *err) {
 static void report_ranks(const Job *j, double updates) {
     const CommCosts c = comm_costs(j->comm);
     if (!j->comm || updates == 0) return;
-    log_info("gradients: %.2f MiB sent by each rank an update, %.4f s on their way, of which training waited "
-             "%.4f s",
-             (double)c.bytes / 1048576 / updates, c.seconds / updates, c.waited / updates);
+    log_info("gradients and weights: %.2f MiB sent by each rank an update, %.4f s on their way, of which "
+             "training waited "
+             "%.4f s; %.4f s of a processor",
+             (double)c.bytes / 1048576 / updates, c.seconds / updates, c.waited / updates,
+             c.processor / updates);
 }
 
 static void report(const Job *j, const RunResult *r, int argc, char **argv) {
@@ -360,8 +391,9 @@ int cmd_train(int argc, char **argv) {
     if (read_config(&job, argc, argv, &err)) {
         say_what_is_left_out(&job.config);
         stop_on_signals();
-        bool ok = open_ranks(&job, &err) && open_backend(&job, &err) && open_tokenizer(&job, &err) &&
-                  open_loaders(&job, &err) && open_model(&job, &err);
+        bool ok = open_ranks(&job, &err) && compare_settings(&job, &err) && open_backend(&job, &err) &&
+                  open_tokenizer(&job, &err) && open_loaders(&job, &err) && compare_data(&job, &err) &&
+                  open_model(&job, &err);
         status = !ok                          ? EXIT_FAILED
                  : job.config.options.dry_run ? print_plan(&job, &err)
                                               : train(&job, argc, argv, &err);

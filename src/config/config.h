@@ -65,6 +65,7 @@ typedef struct TrainOptions {
     char *init;             // nanovlm | scaled
     char *dtype;            // auto | bf16 | f32
     char *moments;          // f32 | bf16 | int8: how AdamW keeps them
+    size_t zero;            // 1: the moments are shared out over the ranks
     char *recompute;        // none | norms | attention | block
     char *run_name;         // NULL: made as nanoVLM does
     size_t log_interval;    // update steps between plain progress lines

@@ -145,6 +145,8 @@ static const Field option_fields[] = {
       "initial weights: N(0, 0.02), or scaled for training from scratch"),
     F_CHOICE(moments, "f32", "f32|bf16|int8",
       "AdamW's moments: exact, or in half or a quarter of the memory, rounded by chance"),
+    F(zero, SIZE, "0", RANGE(0, 1),
+      "several ranks: 1 shares AdamW's moments out over them, to the same bits"),
     F_CHOICE(interpolate_positions, "none", "none|bicubic|bilinear",
       "how positions of weights made for another vit_img_size are carried over; none: an error"),
     F_CHOICE(recompute, "norms", "none|norms|attention|block",

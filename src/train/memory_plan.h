@@ -2,6 +2,7 @@
 // tensors that a step touches count, addresses that are only reserved do not.
 #pragma once
 #include "model/vlm.h"
+#include "train/optimizer.h"
 
 typedef struct MemoryPlan {
     size_t program;     // the program itself as it stands, before a model is made
@@ -18,8 +19,8 @@ typedef struct MemoryPlan {
 // What a run takes beside the model.
 typedef struct HostMemory {
     size_t n_batches; // of the plan's size, on the host at a time
-    Dtype moments;
-    bool checkpoint_copy;
+    OptimizerForm optimizer;
+    bool checkpoint_copy; // only rank 0 has one
 } HostMemory;
 
 // Called before anything is allocated, so that `program` is what it says.

@@ -126,6 +126,7 @@ static const char *const free_fields[] = {
     "log_interval",
     "max_minutes",
     "comm_timeout",
+    "zero",
     "resume",
     "resume_weights_only",
     "keep_checkpoints",
@@ -191,18 +192,21 @@ bool resume_compare(bool *exact, const Config *now, const char *checkpoint, Erro
 
 // ---- bringing it back ----
 
-static bool load_moment(Trainer *t, const Safetensors *st, const char *prefix, const Param *p, Tensor to,
-                        Error *err) {
+// `part` of what is saved as a whole, whoever has had which share of it.
+static bool load_moment(Trainer *t, const Safetensors *st, const char *prefix, const Param *p, Slice part,
+                        Tensor to, Error *err) {
     char name[96];
     snprintf(name, sizeof name, "%s%s", prefix, p->name);
     const SafetensorsEntry *e = safetensors_find(st, name);
-    if (!e || e->dtype != to.dtype || e->count != tensor_count(to))
+    const size_t n = tensor_count(p->d);
+    if (!e || e->dtype != to.dtype || e->bytes != optimizer_moment_bytes(to.dtype, n))
         return error_set(
             err,
             "%s: %s is missing or not %s with %zu values; give the --moments it was saved with, or "
             "take the weights alone with --resume_weights_only",
-            safetensors_path(st), name, dtype_name(to.dtype), tensor_count(to));
-    tensor_upload(t->model->be, STREAM_COMPUTE, to, e->data);
+            safetensors_path(st), name, dtype_name(to.dtype), n);
+    tensor_upload(t->model->be, STREAM_COMPUTE, to,
+                  (const char *)e->data + optimizer_moment_bytes(to.dtype, part.first));
     backend_sync(t->model->be);
     return true;
 }
@@ -212,8 +216,9 @@ static bool load_moments(Trainer *t, const Safetensors *st, const uint64_t steps
     const Params *p = &t->model->params;
     for (size_t i = 0; i < p->count; i++) {
         if (!tensor_exists(t->optimizer.m[i]) || steps[p->items[i].group] == 0) continue;
-        if (!load_moment(t, st, "m.", &p->items[i], t->optimizer.m[i], err) ||
-            !load_moment(t, st, "v.", &p->items[i], t->optimizer.v[i], err))
+        const Slice part = optimizer_slice(&t->optimizer, t->optimizer.form.rank, i);
+        if (!load_moment(t, st, "m.", &p->items[i], part, t->optimizer.m[i], err) ||
+            !load_moment(t, st, "v.", &p->items[i], part, t->optimizer.v[i], err))
             return false;
     }
     return true;

@@ -38,6 +38,15 @@ static void add_tensor(Saver *s, const char *prefix, const Param *p, Tensor t) {
     saved->tensor = t;
 }
 
+// In the parameter's shape, codes in their rows. With shared moments no tensor is the whole: only the copy
+// is.
+static Tensor moment(const Optimizer *o, const Param *p, Tensor own) {
+    void *data = optimizer_is_shared(o) ? NULL : own.data;
+    return o->form.moments == DTYPE_U8
+               ? tensor_at(data, DTYPE_U8, SHAPE(moment_blocks(values_of(p)), MOMENT_ROW))
+               : tensor_at(data, o->form.moments, p->ndim, p->shape);
+}
+
 static void list_tensors(Saver *s) {
     const Params *p = &s->trainer->model->params;
     const Optimizer *o = &s->trainer->optimizer;
@@ -45,14 +54,32 @@ static void list_tensors(Saver *s) {
     for (size_t i = 0; i < p->count; i++) add_tensor(s, "", &p->items[i], p->items[i].w);
     for (size_t i = 0; i < p->count; i++) {
         if (!is_trained(&p->items[i])) continue;
-        add_tensor(s, "m.", &p->items[i], o->m[i]);
-        add_tensor(s, "v.", &p->items[i], o->v[i]);
+        add_tensor(s, "m.", &p->items[i], moment(o, &p->items[i], o->m[i]));
+        add_tensor(s, "v.", &p->items[i], moment(o, &p->items[i], o->v[i]));
+    }
+}
+
+static bool needs_copy(const Saver *s, size_t i) {
+    return s->in_background || !s->tensors[i].tensor.data;
+}
+
+// Where the copies of each parameter's moments are.
+static void list_moments(Saver *s) {
+    const Params *p = &s->trainer->model->params;
+    s->m = mem_zeroed(p->count, sizeof *s->m);
+    s->v = mem_zeroed(p->count, sizeof *s->v);
+    for (size_t i = 0, at = p->count; i < p->count; i++) {
+        if (!is_trained(&p->items[i])) continue;
+        s->m[i] = s->tensors[at++].copy;
+        s->v[i] = s->tensors[at++].copy;
     }
 }
 
 static bool get_memory(Saver *s, Error *err) {
     size_t bytes = 0;
-    for (size_t i = 0; i < s->n_tensors; i++) bytes += tensor_bytes(s->tensors[i].tensor);
+    for (size_t i = 0; i < s->n_tensors; i++)
+        if (needs_copy(s, i)) bytes += tensor_bytes(s->tensors[i].tensor);
+    if (bytes == 0) return true;
     if (!(s->memory = malloc(bytes)))
         return error_set(err,
                          "no memory for the copy that checkpoints are written from, %zu bytes; use "
@@ -61,19 +88,23 @@ static bool get_memory(Saver *s, Error *err) {
     memset(s->memory, 0, bytes); // it is there from now on
     char *at = s->memory;
     for (size_t i = 0; i < s->n_tensors; i++) {
+        if (!needs_copy(s, i)) continue;
         s->tensors[i].copy = at;
         at += tensor_bytes(s->tensors[i].tensor);
     }
+    list_moments(s);
     return true;
 }
 
 bool saver_open(Saver *s, const Trainer *trainer, const Config *config, Error *err) {
-    *s = (Saver){.trainer = trainer, .keep = config->options.keep_checkpoints};
+    *s = (Saver){.trainer = trainer,
+                 .keep = config->options.keep_checkpoints,
+                 .in_background = config->options.save_in_background};
     json_t *all = config_to_json(config);
     s->config = pyjson_dump(all, 4);
     json_decref(all);
     list_tensors(s);
-    return !config->options.save_in_background || get_memory(s, err);
+    return get_memory(s, err);
 }
 
 void saver_close(Saver *s) {
@@ -83,6 +114,8 @@ void saver_close(Saver *s) {
     if (s->is_busy && saver_collect(s, true, &folder, &ok, &err)) free(folder);
     vec_free(&s->place);
     free(s->memory);
+    free(s->m);
+    free(s->v);
     free(s->tensors);
     free(s->config);
     *s = (Saver){0};
@@ -186,9 +219,11 @@ void saver_begin(Saver *s, const char *folder, const RunState *state, CharVec *p
     snprintf(s->best, sizeof s->best, "%s", state->best_checkpoint);
     s->is_busy = true;
     s->is_done = s->is_threaded = false;
-    if (s->memory) {
+    if (s->in_background) {
         for (size_t i = 0; i < s->n_tensors; i++)
-            tensor_download(s->trainer->model->be, STREAM_COMPUTE, s->tensors[i].copy, s->tensors[i].tensor);
+            if (s->tensors[i].tensor.data)
+                tensor_download(s->trainer->model->be, STREAM_COMPUTE, s->tensors[i].copy,
+                                s->tensors[i].tensor);
         backend_sync(s->trainer->model->be);
         s->is_threaded = pthread_create(&s->thread, NULL, save, s) == 0;
     }

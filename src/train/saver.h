@@ -22,9 +22,11 @@ typedef struct Saver {
     const Trainer *trainer; // borrowed
     SavedTensor *tensors;   // the parameters, then the moments
     size_t n_tensors;
-    char *memory; // of all copies; NULL: nothing is copied, saves are written at once
-    char *config; // text of run.json
-    size_t keep;  // newest checkpoints that stay; 0: all
+    char *memory;       // of all copies; NULL: nothing is copied
+    char **m, **v;      // [parameters]: copies of the moments, for what comes from other ranks
+    bool in_background; // else saves are written at once
+    char *config;       // text of run.json
+    size_t keep;        // newest checkpoints that stay; 0: all
     // the save under way
     char *folder, *state, best[32];
     CharVec place;
@@ -40,8 +42,9 @@ size_t saver_bytes(const Params *p, Dtype moments); // of the copy, for a plan o
 bool saver_open(Saver *s, const Trainer *trainer, const Config *config, Error *err);
 void saver_close(Saver *s); // waits for a save under way
 // Begins to save to `folder`, between two updates. `place`: bytes of the loader's state, taken over and
-// emptied. None may be under way. Later the older checkpoints of the folder's parent beyond `keep` are
-// removed, but not state->best_checkpoint.
+// emptied. None may be under way. Moments that ranks share lie in m and v already (train/moment_shares.h).
+// Later the older checkpoints of the folder's parent beyond `keep` are removed, but not
+// state->best_checkpoint.
 void saver_begin(Saver *s, const char *folder, const RunState *state, CharVec *place);
 // Whether a save came to its end (wait: waits for it): then *folder (the caller frees it), *ok and err tell.
 bool saver_collect(Saver *s, bool wait, char **folder, bool *ok, Error *err);

@@ -1,5 +1,6 @@
 #include "train/trainer.h"
 #include "base/check.h"
+#include "train/moment_shares.h"
 #include "train/schedule.h"
 
 #include <math.h>
@@ -18,10 +19,10 @@ void trainer_trained_groups(bool trained[GROUP_TRAINED], const TrainConfig *conf
     for (int g = 0; g < GROUP_TRAINED; g++) trained[g] = peak_learning_rate(config, g) > 0;
 }
 
-bool trainer_create(Trainer *t, Vlm *model, const TrainConfig *config, Dtype moments, Error *err) {
+bool trainer_create(Trainer *t, Vlm *model, const TrainConfig *config, OptimizerForm form, Error *err) {
     CHECK(model->plan.training, "the model was not created for training");
     *t = (Trainer){.model = model, .config = config};
-    optimizer_plan(&t->optimizer, model->be, &model->params, moments);
+    optimizer_plan(&t->optimizer, model->be, &model->params, form);
     if (optimizer_allocate(&t->optimizer, err)) return true;
     trainer_free(t);
     return false;
@@ -66,6 +67,7 @@ void trainer_update(Trainer *t) {
         trainer_drop_accumulation(t);
     } else {
         optimizer_update(&t->optimizer, t->lr, t->received);
+        t->is_torn = !moment_shares_spread(&t->optimizer, t->sync.comm);
         begin_accumulation(t); // the update left all gradients at 0
     }
     t->updates++;

@@ -69,15 +69,21 @@ static void open_model(TrainCase *c, int32_t image_token_id) {
     Error err;
     char *start = golden_path("train/start");
     if (!vlm_create(&c->model, c->be, &c->config.vlm, &plan, &err) ||
-        !trainer_create(&c->trainer, &c->model, &c->config.train, DTYPE_F32, &err) ||
+        !trainer_create(&c->trainer, &c->model, &c->config.train, c->form, &err) ||
         !checkpoint_load_weights(&c->model, start, &err))
         fail_msg("%s", err.text);
     free(start);
 }
 
 void train_case_open(TrainCase *c, Backend *be, const char *variant) {
-    *c = (TrainCase){
-        .variant = variant, .be = be, .reference = reference_json("train/%s/steps.json", variant)};
+    train_case_open_form(c, be, variant, (OptimizerForm){.moments = DTYPE_F32});
+}
+
+void train_case_open_form(TrainCase *c, Backend *be, const char *variant, OptimizerForm form) {
+    *c = (TrainCase){.variant = variant,
+                     .be = be,
+                     .form = form,
+                     .reference = reference_json("train/%s/steps.json", variant)};
     json_t *meta = reference_json("train/meta.json");
     c->dtype = json_is_true(json_object_get(json_object_get(c->reference, "variant"), "bf16")) ? DTYPE_BF16
                                                                                                : DTYPE_F32;

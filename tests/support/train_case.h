@@ -6,6 +6,7 @@
 typedef struct TrainCase {
     const char *variant;
     Dtype dtype; // BF16: nanoVLM's autocast
+    OptimizerForm form;
     Backend *be; // borrowed
     Config config;
     Vlm model;
@@ -15,7 +16,8 @@ typedef struct TrainCase {
     json_t *reference; // steps.json
 } TrainCase;
 
-void train_case_open(TrainCase *c, Backend *be, const char *variant);
+void train_case_open(TrainCase *c, Backend *be, const char *variant); // moments in F32, all of them
+void train_case_open_form(TrainCase *c, Backend *be, const char *variant, OptimizerForm form);
 void train_case_close(TrainCase *c);
 
 // Values in which two runs may be compared: all but the key third of a vision qkv_proj.bias, whose true
