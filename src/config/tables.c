@@ -168,6 +168,17 @@ static const Field option_fields[] = {
     F(skip_spikes, NUMBER, "0", RANGE(0, INFINITY),
       "skip updates whose loss or gradient norm lies so many standard deviations above the last ones; 0: never"),
     F(dry_run, BOOL, "false", ANY, "everything but training: prints parameters, memory, disk and expected time"),
+    F(lora_rank, SIZE, "0", RANGE(0, 4096), "rank of the LoRA adapters that are trained; 0: none"),
+    F(lora_alpha, NUMBER, "16", RANGE(0, INFINITY), "what adapters add is scaled by lora_alpha / lora_rank"),
+    F(lora_rslora, BOOL, "false", ANY, "by lora_alpha / sqrt(lora_rank) instead"),
+    F(lora_targets, STRING, "all-linear", ANY,
+      "layers with adapters: all-linear, names or ends of names parted by commas, or a regular expression"),
+    F(lr_lora, NUMBER, "0.0002", RANGE(0, INFINITY), "learning rate of the adapters"),
+    F_CHOICE(lora_base, "frozen", "frozen|trained",
+      "vision encoder and language model beneath adapters: frozen, or trained at their learning rates"),
+    F(lora_adapter, STRING, NULL, ANY, "folder with PEFT's adapter files to begin with"),
+    F(freeze, STRING, NULL, ANY, "parameters that are not trained: patterns of names, parted by commas"),
+    F(train_only, STRING, NULL, ANY, "the only parameters (adapters aside) that are trained: patterns of names"),
     F(detect_anomaly, BOOL, "false", ANY, "name the first operator that makes a NaN; slow"),
 };
 #undef STRUCT

@@ -64,7 +64,7 @@ static bool has_shape(Tensor t, int ndim, const size_t *shape) {
                 ((t).dtype == DTYPE_F32 || (t).dtype == DTYPE_BF16 || (t).dtype == DTYPE_Q8_0) &&            \
                 tensor_cols(t) % dtype_block((t).dtype) == 0,                                                \
             #t " is %s", describe(t).text)
-#define IS_FLOAT(t)  ((t).dtype == DTYPE_F32 || (t).dtype == DTYPE_BF16)
+#define IS_FLOAT(t) ((t).dtype == DTYPE_F32 || (t).dtype == DTYPE_BF16)
 #define CHECK_FLOAT(t)                                                                                       \
     REQUIRE(has_memory(t) && IS_FLOAT(t) && tensor_is_contiguous(t), #t " is %s", describe(t).text)
 #define CHECK_STRIDED_FLOAT(t)                                                                               \
@@ -110,6 +110,11 @@ void add(Backend *be, Tensor y, Tensor a, Tensor b) {
     CHECK_F32(y), CHECK_F32(a), CHECK_FLOAT(b);
     CHECK_SAME(y, a), CHECK_SAME(y, b);
     if (tensor_count(y)) RUN(add, 1, (y, a, b));
+}
+
+void multiply(Backend *be, Tensor x, float factor) {
+    CHECK_FLOAT(x);
+    if (tensor_count(x)) RUN(multiply, 1, (x), factor);
 }
 
 void gather_rows(Backend *be, Tensor y, Tensor x, Tensor rows) {

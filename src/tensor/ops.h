@@ -22,6 +22,8 @@ void fill(Backend *be, Tensor x, float value);
 void copy(Backend *be, Tensor y, Tensor x);
 // y = a + b, same shape, b act; assigned; y may be a or b.
 void add(Backend *be, Tensor y, Tensor a, Tensor b);
+// x = factor · x, in place; x act.
+void multiply(Backend *be, Tensor x, float factor);
 // y[i] = x[rows[i]]: y [n, C] act, x [M, C] act (converted where they differ), rows [n] I32; assigned.
 void gather_rows(Backend *be, Tensor y, Tensor x, Tensor rows);
 // y[rows[i]] = x[i]: y [M, C] act, x [n, C] act, rows [n] I32, distinct; the other rows of y stay.
@@ -31,9 +33,9 @@ void zero_rows(Backend *be, Tensor y, Tensor rows);
 
 // ---- linear: y = x wᵀ + b ----
 // The two factors of a product are acts, and so is an assigned or accumulated y or dx, but BF16 only of BF16
-// factors; b, dw and db are F32 always. Sums are F32. With x in F32 the w of linear_forward may also be packed,
-// BF16 or Q8_0: it is unpacked on the way, nothing else is rounded.
-// y [M, O] strided, x [M, C] strided, w [O, C], b (opt) [O]; assigned.
+// factors; b, dw and db are F32 always. Sums are F32. With x in F32 the w of linear_forward may also be
+// packed, BF16 or Q8_0: it is unpacked on the way, nothing else is rounded. y [M, O] strided, x [M, C]
+// strided, w [O, C], b (opt) [O]; assigned.
 void linear_forward(Backend *be, Tensor y, Tensor x, Tensor w, Tensor b);
 // dx [M, C] strided = dy w (+ dx when accumulate); dy [M, O] strided.
 void linear_backward_input(Backend *be, Tensor dx, Tensor dy, Tensor w, bool accumulate);

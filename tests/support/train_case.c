@@ -43,7 +43,7 @@ static void read_config(TrainCase *c, const json_t *meta) {
     free(start);
     TrainConfig *t = &c->config.train;
     const json_t *variant = json_object_get(c->reference, "variant");
-    for (int g = 0; g < GROUP_TRAINED; g++) {
+    for (int g = GROUP_MP; g <= GROUP_LANGUAGE; g++) {
         Number *rate = (Number *[]){&t->lr_mp, &t->lr_vision_backbone, &t->lr_language_backbone}[g];
         rate->value = json_number_value(json_object_get(variant, rates[g]));
     }
@@ -65,7 +65,7 @@ static void open_model(TrainCase *c, int32_t image_token_id) {
                     .dtype = c->dtype};
     for (size_t i = 0; i < c->n_micro; i++)
         if (c->micro[i].n_tiles > plan.max_tiles) plan.max_tiles = c->micro[i].n_tiles;
-    trainer_trained_groups(plan.trained, &c->config.train);
+    trainer_plan(&plan, &c->config);
     Error err;
     char *start = golden_path("train/start");
     if (!vlm_create(&c->model, c->be, &c->config.vlm, &plan, &err) ||
