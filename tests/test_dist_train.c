@@ -23,14 +23,16 @@ typedef struct Scene {
     size_t accumulation, bucket_bytes;
     bool other_weights; // the last rank begins with one other value
     bool no_pictures;   // the last rank's batches have none
+    size_t lora_rank;
 } Scene;
 
 static const Scene scenes[] = {
-    {"buckets", "three_groups", 1, 1 << 12, false, false},
-    {"one_bucket", "three_groups", 1, 1 << 30, false, false},
-    {"accumulation", "three_groups", 2, 1 << 12, false, false},
-    {"other_weights", "three_groups", 1, 1 << 12, true, false},
-    {"no_pictures", "three_groups", 1, 1 << 12, false, true},
+    {"buckets", "three_groups", 1, 1 << 12, false, false, 0},
+    {"one_bucket", "three_groups", 1, 1 << 30, false, false, 0},
+    {"accumulation", "three_groups", 2, 1 << 12, false, false, 0},
+    {"other_weights", "three_groups", 1, 1 << 12, true, false, 0},
+    {"no_pictures", "three_groups", 1, 1 << 12, false, true, 0},
+    {"adapters", "three_groups", 1, 1 << 12, false, false, 3},
 };
 
 static const Scene *find_scene(const char *name) {
@@ -98,7 +100,7 @@ static void write_weights(const TrainCase *c, const char *folder, size_t rank) {
 static void open_case(TrainCase *c, Backend **be, const Scene *scene, size_t accumulation) {
     Error err;
     if (!backend_cpu_create(be, 1, &err)) fail_msg("%s", err.text);
-    train_case_open(c, *be, scene->variant);
+    train_case_open_lora(c, *be, scene->variant, scene->lora_rank);
     c->config.train.gradient_accumulation_steps = accumulation;
     c->config.train.max_training_steps = UPDATES;
 }
@@ -197,7 +199,8 @@ static void test_ranks_are_one(void **state) {
     static const struct {
         const char *scene;
         size_t world;
-    } cases[] = {{"buckets", 2}, {"buckets", 4}, {"accumulation", 2}, {"one_bucket", 2}, {"no_pictures", 2}};
+    } cases[] = {{"buckets", 2},    {"buckets", 4},     {"accumulation", 2},
+                 {"one_bucket", 2}, {"no_pictures", 2}, {"adapters", 2}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         Weights ranks = run_ranks(cases[i].scene, cases[i].world);
         compare_with_one(cases[i].scene, ranks, cases[i].world);

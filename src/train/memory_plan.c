@@ -28,7 +28,7 @@ bool memory_plan(MemoryPlan *m, Backend *be, const VLMConfig *config, const VlmP
     VlmMemory model;
     *m = (MemoryPlan){.program = resident_bytes()};
     if (!vlm_measure(&model, be, config, plan, err) ||
-        !optimizer_measure(&m->moments, be, config, plan->trained, host.moments, err))
+        !optimizer_measure(&m->moments, be, config, plan, host.moments, err))
         return false;
     m->parameters = model.parameters;
     m->copies = model.copies;

@@ -6,6 +6,7 @@
 #include "base/pyjson.h"
 #include "format/safetensors.h"
 #include "model/checkpoint.h"
+#include "model/lora_file.h"
 #include "train/resume.h"
 
 #include <stdio.h>
@@ -36,23 +37,35 @@ static void add_tensor(Saver *s, const char *prefix, const Param *p, Tensor t) {
     SavedTensor *saved = &s->tensors[s->n_tensors++];
     snprintf(saved->name, sizeof saved->name, "%s%s", prefix, p->name);
     saved->tensor = t;
+    saved->same_as = SIZE_MAX;
+}
+
+// Adapters and the matrices beneath: merged, they can't be had back to the bit.
+static void add_adapted(Saver *s, const Params *p) {
+    for (size_t i = 0; i < p->count; i++) {
+        if (!p->items[i].lora_a && !param_is_adapter(&p->items[i])) continue;
+        add_tensor(s, "w.", &p->items[i], p->items[i].w);
+        s->tensors[s->n_tensors - 1].same_as = i;
+    }
 }
 
 static void list_tensors(Saver *s) {
     const Params *p = &s->trainer->model->params;
     const Optimizer *o = &s->trainer->optimizer;
-    s->tensors = mem_zeroed(3 * p->count, sizeof *s->tensors);
+    s->tensors = mem_zeroed(4 * p->count, sizeof *s->tensors);
     for (size_t i = 0; i < p->count; i++) add_tensor(s, "", &p->items[i], p->items[i].w);
     for (size_t i = 0; i < p->count; i++) {
         if (!is_trained(&p->items[i])) continue;
         add_tensor(s, "m.", &p->items[i], o->m[i]);
         add_tensor(s, "v.", &p->items[i], o->v[i]);
     }
+    add_adapted(s, p);
 }
 
 static bool get_memory(Saver *s, Error *err) {
     size_t bytes = 0;
-    for (size_t i = 0; i < s->n_tensors; i++) bytes += tensor_bytes(s->tensors[i].tensor);
+    for (size_t i = 0; i < s->n_tensors; i++)
+        if (s->tensors[i].same_as == SIZE_MAX) bytes += tensor_bytes(s->tensors[i].tensor);
     if (!(s->memory = malloc(bytes)))
         return error_set(err,
                          "no memory for the copy that checkpoints are written from, %zu bytes; use "
@@ -61,8 +74,9 @@ static bool get_memory(Saver *s, Error *err) {
     memset(s->memory, 0, bytes); // it is there from now on
     char *at = s->memory;
     for (size_t i = 0; i < s->n_tensors; i++) {
-        s->tensors[i].copy = at;
-        at += tensor_bytes(s->tensors[i].tensor);
+        SavedTensor *t = &s->tensors[i];
+        t->copy = t->same_as == SIZE_MAX ? at : s->tensors[t->same_as].copy;
+        if (t->same_as == SIZE_MAX) at += tensor_bytes(t->tensor);
     }
     return true;
 }
@@ -103,7 +117,7 @@ static bool fill_tensor(void *saver, size_t i, void *dst) {
     return true;
 }
 
-// The moments come after the parameters, the place in the data after the moments.
+// Moments and the rest come after the parameters, the place in the data at the end.
 static bool fill_state(void *saver, size_t i, void *dst) {
     const Saver *s = saver;
     const size_t n_params = s->trainer->model->params.count;
@@ -143,6 +157,8 @@ static bool write_folder(void *saver, const char *folder, Error *err) {
          *state = path_join(folder, RESUME_STATE_FILE);
     const bool ok = vlm_config_save(m->config, config, err) &&
                     params_save_from(&m->params, weights, fill_tensor, s, err) &&
+                    (m->params.lora_rank == 0 ||
+                     lora_save(&m->params, &m->plan.adaptation, folder, fill_tensor, s, err)) &&
                     write_state(s, state, err) && write_text(folder, "run.json", s->config, err) &&
                     write_text(folder, RESUME_TRAINER_FILE, s->state, err);
     free(state);
@@ -188,7 +204,9 @@ void saver_begin(Saver *s, const char *folder, const RunState *state, CharVec *p
     s->is_done = s->is_threaded = false;
     if (s->memory) {
         for (size_t i = 0; i < s->n_tensors; i++)
-            tensor_download(s->trainer->model->be, STREAM_COMPUTE, s->tensors[i].copy, s->tensors[i].tensor);
+            if (s->tensors[i].same_as == SIZE_MAX)
+                tensor_download(s->trainer->model->be, STREAM_COMPUTE, s->tensors[i].copy,
+                                s->tensors[i].tensor);
         backend_sync(s->trainer->model->be);
         s->is_threaded = pthread_create(&s->thread, NULL, save, s) == 0;
     }
