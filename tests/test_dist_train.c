@@ -25,21 +25,24 @@ typedef struct Scene {
     bool no_pictures;   // the last rank's batches have none
     bool shared;        // each rank has the moments of its share alone
     Dtype moments;
+    size_t lora_rank;
 } Scene;
 
 static const Scene scenes[] = {
-    {"buckets", "three_groups", 1, 1 << 12, false, false, false, DTYPE_F32},
-    {"one_bucket", "three_groups", 1, 1 << 30, false, false, false, DTYPE_F32},
-    {"accumulation", "three_groups", 2, 1 << 12, false, false, false, DTYPE_F32},
-    {"other_weights", "three_groups", 1, 1 << 12, true, false, false, DTYPE_F32},
-    {"no_pictures", "three_groups", 1, 1 << 12, false, true, false, DTYPE_F32},
-    {"shared", "three_groups", 1, 1 << 12, false, false, true, DTYPE_F32},
-    {"frozen", "vision_frozen", 1, 1 << 12, false, false, false, DTYPE_F32},
-    {"frozen_shared", "vision_frozen", 1, 1 << 12, false, false, true, DTYPE_F32},
-    {"rounded", "three_groups", 1, 1 << 12, false, false, false, DTYPE_BF16},
-    {"rounded_shared", "three_groups", 1, 1 << 12, false, false, true, DTYPE_BF16},
-    {"codes", "three_groups", 1, 1 << 12, false, false, false, DTYPE_U8},
-    {"codes_shared", "three_groups", 1, 1 << 12, false, false, true, DTYPE_U8},
+    {"buckets", "three_groups", 1, 1 << 12, false, false, false, DTYPE_F32, 0},
+    {"one_bucket", "three_groups", 1, 1 << 30, false, false, false, DTYPE_F32, 0},
+    {"accumulation", "three_groups", 2, 1 << 12, false, false, false, DTYPE_F32, 0},
+    {"other_weights", "three_groups", 1, 1 << 12, true, false, false, DTYPE_F32, 0},
+    {"no_pictures", "three_groups", 1, 1 << 12, false, true, false, DTYPE_F32, 0},
+    {"adapters", "three_groups", 1, 1 << 12, false, false, false, DTYPE_F32, 3},
+    {"adapters_shared", "three_groups", 1, 1 << 12, false, false, true, DTYPE_F32, 3},
+    {"shared", "three_groups", 1, 1 << 12, false, false, true, DTYPE_F32, 0},
+    {"frozen", "vision_frozen", 1, 1 << 12, false, false, false, DTYPE_F32, 0},
+    {"frozen_shared", "vision_frozen", 1, 1 << 12, false, false, true, DTYPE_F32, 0},
+    {"rounded", "three_groups", 1, 1 << 12, false, false, false, DTYPE_BF16, 0},
+    {"rounded_shared", "three_groups", 1, 1 << 12, false, false, true, DTYPE_BF16, 0},
+    {"codes", "three_groups", 1, 1 << 12, false, false, false, DTYPE_U8, 0},
+    {"codes_shared", "three_groups", 1, 1 << 12, false, false, true, DTYPE_U8, 0},
 };
 
 static const Scene *find_scene(const char *name) {
@@ -109,7 +112,7 @@ static void open_case(TrainCase *c, Backend **be, const Scene *scene, size_t acc
     if (!backend_cpu_create(be, 1, &err)) fail_msg("%s", err.text);
     const OptimizerForm form = {scene->moments, scene->shared ? launch.rank : 0,
                                 scene->shared ? launch.world_size : 1};
-    train_case_open_form(c, *be, scene->variant, form);
+    train_case_open_lora(c, *be, scene->variant, form, scene->lora_rank);
     c->config.train.gradient_accumulation_steps = accumulation;
     c->config.train.max_training_steps = UPDATES;
 }
@@ -209,7 +212,8 @@ static void test_ranks_are_one(void **state) {
     static const struct {
         const char *scene;
         size_t world;
-    } cases[] = {{"buckets", 2}, {"buckets", 4}, {"accumulation", 2}, {"one_bucket", 2}, {"no_pictures", 2}};
+    } cases[] = {{"buckets", 2},    {"buckets", 4},     {"accumulation", 2},
+                 {"one_bucket", 2}, {"no_pictures", 2}, {"adapters", 2}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         Weights ranks = run_ranks(cases[i].scene, cases[i].world);
         compare_with_one(cases[i].scene, ranks, cases[i].world);
@@ -231,11 +235,9 @@ static void test_shares_change_no_bit(void **state) {
     static const struct {
         const char *whole, *shared;
         size_t world;
-    } cases[] = {{"buckets", "shared", 2},
-                 {"buckets", "shared", 4},
-                 {"frozen", "frozen_shared", 3},
-                 {"rounded", "rounded_shared", 3},
-                 {"codes", "codes_shared", 3}};
+    } cases[] = {{"buckets", "shared", 2},         {"buckets", "shared", 4},
+                 {"frozen", "frozen_shared", 3},   {"adapters", "adapters_shared", 3},
+                 {"rounded", "rounded_shared", 3}, {"codes", "codes_shared", 3}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         Weights a = run_ranks(cases[i].whole, cases[i].world), b = run_ranks(cases[i].shared, cases[i].world);
         assert_int_equal(a.n, b.n);

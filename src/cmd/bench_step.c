@@ -119,7 +119,7 @@ static bool open_model(Bench *b, Error *err) {
                     .max_targets = f->batch * b->n_targets,
                     .image_token_id = IMAGE_TOKEN,
                     .recompute = recompute_from(f->recompute)};
-    trainer_trained_groups(plan.trained, &b->config.train);
+    trainer_plan(&plan, &b->config);
     if (!backend_cpu_create(&b->be, f->threads, err)) return false;
     plan.dtype = vlm_dtype(f->dtype, b->be);
     const HostMemory host = {

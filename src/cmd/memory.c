@@ -39,7 +39,7 @@ static VlmPlan plan_of(const Config *c, const Flags *f, const Backend *be) {
                     .documents = train_options_documents(&c->options),
                     .dtype = vlm_dtype(c->options.dtype, be),
                     .recompute = recompute_from(c->options.recompute)};
-    trainer_trained_groups(plan.trained, &c->train);
+    trainer_plan(&plan, c);
     plan.max_targets = plan.max_batch * (size_t)((double)plan.max_positions * f->targets.value);
     if (plan.max_targets == 0) plan.max_targets = 1;
     return plan;

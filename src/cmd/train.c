@@ -11,6 +11,7 @@
 #include "hub/hub.h"
 #include "model/checkpoint.h"
 #include "base/cpu_level.h"
+#include "model/lora_file.h"
 #include "ops/cpu/cpu.h"
 #include "train/agreement.h"
 #include "train/resume.h"
@@ -242,6 +243,14 @@ static bool first_weights(Job *j, Error *err) {
     return true;
 }
 
+// Beneath adapters are the weights a run begins with, so those come first.
+static bool first_adapters(Job *j, Error *err) {
+    const TrainOptions *o = &j->config.options;
+    if (j->resume_from) return true;
+    params_initialise_adapters(&j->model.params, j->be, &j->config.vlm, o->seed);
+    return !o->lora_adapter || lora_load(&j->model.params, j->be, o->lora_adapter, err);
+}
+
 // Rank 0 speaks for all; the others only warn.
 static bool open_ranks(Job *j, Error *err) {
     if (!comm_open(&j->comm, 60 * j->config.options.comm_timeout.value, err)) return false;
@@ -295,12 +304,13 @@ static bool open_model(Job *j, Error *err) {
         .dtype = vlm_dtype(c->options.dtype, j->be),
         .recompute = recompute_from(c->options.recompute),
     };
-    trainer_trained_groups(plan.trained, &c->train);
+    trainer_plan(&plan, c);
     if (!vlm_create(&j->model, j->be, &c->vlm, &plan, err) ||
         !trainer_create(&j->trainer, &j->model, &c->train,
                         optimizer_form(&c->options, comm_rank(j->comm), comm_world_size(j->comm)), err))
         return false;
-    if (!first_weights(j, err) || !trainer_join(&j->trainer, j->comm, GRADIENT_BUCKET_BYTES, err))
+    if (!first_weights(j, err) || !first_adapters(j, err) ||
+        !trainer_join(&j->trainer, j->comm, GRADIENT_BUCKET_BYTES, err))
         return false;
     log_info("backend: %s, %s, dtype %s", j->be->name, j->be->detail, dtype_name(plan.dtype));
     params_print_summary(&j->model.params);

@@ -168,9 +168,13 @@ bool train_plan_print(const Config *c, Trainer *t, Loader *training, Comm *comm,
     if (!time_batches(&timing, t, training, err)) return false;
     for (int g = 0; g < GROUP_TRAINED; g++) {
         total += params_total(p, (ParamGroup)g);
-        if (t->model->plan.trained[g]) trained += params_total(p, (ParamGroup)g);
+        trained += params_trained(p, (ParamGroup)g);
     }
     printf("parameters               %12zu, %zu of them trained\n", total, trained);
+    for (int g = 0; g < GROUP_TRAINED; g++)
+        if (params_total(p, (ParamGroup)g) > 0)
+            printf("  %-20s   %12zu, %zu of them trained\n", param_group_names[g],
+                   params_total(p, (ParamGroup)g), params_trained(p, (ParamGroup)g));
     printf("an update                %12zu batches of %zu x %zu positions\n",
            c->train.gradient_accumulation_steps, c->train.batch_size, c->vlm.lm_max_length);
     print_memory(c, t);

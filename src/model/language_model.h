@@ -1,7 +1,7 @@
 // The Llama-like decoder: RMS norms, grouped-query attention with rotary positions, SwiGLU
 // (nanoVLM, models/language_model.py; Touvron et al. 2023; Ainslie et al. 2023).
 #pragma once
-#include "model/params.h"
+#include "model/lora.h"
 #include "model/recompute.h"
 
 // What a block's forward leaves for its backward. M = B*T rows.
@@ -47,7 +47,8 @@ typedef struct LanguageModel {
     Tensor dq, dk, dv;
     Tensor delta;               // [B, H, T], of attention's backward
     Tensor dswiglu, dgate, dup; // [M, inner]
-    int32_t *host_positions;    // staging of positions
+    Lora lora;
+    int32_t *host_positions; // staging of positions
     size_t host_capacity;
     size_t end; // past the last position
 } LanguageModel;

@@ -65,6 +65,7 @@ void vision_encoder_plan(VisionEncoder *v, Arena *a, size_t I, bool keep) {
     v->patches = arena_take(a, act, SHAPE(I * P, 3 * p * p));
     v->embedded = arena_take(a, act, SHAPE(I, P, C));
     v->branch = arena_take(a, act, SHAPE(I, N, C));
+    lora_plan(&v->lora, v->be, v->params, a, I * N, keep);
     Tensor x = arena_take(a, DTYPE_F32, SHAPE(I, N, C));
     for (size_t i = 0; i < c->vit_n_blocks; i++) {
         const bool own = i == 0 || (keep && v->recompute != RECOMPUTE_BLOCK),
@@ -102,11 +103,14 @@ static void block_inside(VisionEncoder *v, const VisionBlockParams *w, const Vis
     float eps = (float)c->vit_ln_eps.value;
     layer_norm_forward(be, b->ln1, b->ln1_mean, b->ln1_rstd, b->x, w->ln1_w->w, w->ln1_b->w, eps);
     linear_forward(be, b->qkv, b->ln1, w->qkv_w->product, w->qkv_b->w);
+    lora_forward(&v->lora, b->qkv, b->ln1, w->qkv_w);
     attend(v, b);
     linear_forward(be, b->branch, b->attn, w->out_w->product, w->out_b->w);
+    lora_forward(&v->lora, b->branch, b->attn, w->out_w);
     add(be, b->x_mid, b->x, b->branch);
     layer_norm_forward(be, b->ln2, b->ln2_mean, b->ln2_rstd, b->x_mid, w->ln2_w->w, w->ln2_b->w, eps);
     linear_forward(be, b->fc1, b->ln2, w->fc1_w->product, w->fc1_b->w);
+    lora_forward(&v->lora, b->fc1, b->ln2, w->fc1_w);
     gelu_forward(be, b->gelu, b->fc1);
 }
 
@@ -115,6 +119,7 @@ static void block_forward(VisionEncoder *v, const VisionBlockParams *w, const Vi
                           Tensor x_out) {
     block_inside(v, w, b);
     linear_forward(v->be, v->branch, b->gelu, w->fc2_w->product, w->fc2_b->w);
+    lora_forward(&v->lora, v->branch, b->gelu, w->fc2_w);
     add(v->be, x_out, b->x_mid, v->branch);
 }
 
@@ -184,30 +189,45 @@ static Tensor branch_gradient(VisionEncoder *v) {
     return v->branch;
 }
 
+// The backward of y = x wᵀ + b with the adapter of w: dx, and then the gradients of what is trained of it.
+static void input_backward(VisionEncoder *v, Tensor dx, const Param *w, Tensor dy) {
+    linear_backward_input(v->be, dx, dy, w->product, false);
+    lora_backward_input(&v->lora, dx, dy, w);
+}
+
+static void weight_backward(VisionEncoder *v, const Param *w, const Param *b, Tensor dy, Tensor x) {
+    if (tensor_exists(w->d)) linear_backward_weight(v->be, w->d, b->d, dy, x);
+    lora_backward_weight(&v->lora, dy, x, w);
+}
+
+static void linear_backward(VisionEncoder *v, Tensor dx, const Param *w, const Param *b, Tensor dy,
+                            Tensor x) {
+    input_backward(v, dx, w, dy);
+    weight_backward(v, w, b, dy, x);
+}
+
 // v->dx holds d x_out on entry and d x on return; quoted lines are block_forward's.
 static void block_backward(VisionEncoder *v, const VisionBlockParams *w, const VisionBlockActs *b) {
     Backend *be = v->be;
     const VLMConfig *c = v->config;
     // x_out = x_mid + fc2(gelu(fc1(ln2(x_mid)))): dx reaches x_mid both directly and through the branch
     Tensor dbranch = branch_gradient(v);
-    linear_backward_input(be, v->dinner, dbranch, w->fc2_w->product, false);
+    // gelu, which the weights' gradients read, is made again by its backward
+    input_backward(v, v->dinner, w->fc2_w, dbranch);
     gelu_backward(be, v->dinner, recomputes_between(v->recompute) ? b->gelu : TENSOR_NONE, v->dinner, b->fc1);
-    linear_backward_weight(be, w->fc2_w->d, w->fc2_b->d, dbranch, b->gelu);
-    linear_backward_weight(be, w->fc1_w->d, w->fc1_b->d, v->dinner, b->ln2);
-    linear_backward_input(be, v->dnorm, v->dinner, w->fc1_w->product, false);
+    weight_backward(v, w->fc2_w, w->fc2_b, dbranch, b->gelu);
+    linear_backward(v, v->dnorm, w->fc1_w, w->fc1_b, v->dinner, b->ln2);
     layer_norm_backward(be, v->dx, w->ln2_w->d, w->ln2_b->d, v->dnorm, b->x_mid, w->ln2_w->w, b->ln2_mean,
                         b->ln2_rstd);
     // x_mid = x + out_proj(attention(ln1(x)))
     dbranch = branch_gradient(v);
-    linear_backward_weight(be, w->out_w->d, w->out_b->d, dbranch, b->attn);
-    linear_backward_input(be, v->dattn, dbranch, w->out_w->product, false);
+    linear_backward(v, v->dattn, w->out_w, w->out_b, dbranch, b->attn);
     attention_backward(be, qkv_part(v, v->dqkv, 0), qkv_part(v, v->dqkv, 1), qkv_part(v, v->dqkv, 2),
                        v->delta, tensor_split_last(v->dattn, c->vit_n_heads), qkv_part(v, b->qkv, 0),
                        qkv_part(v, b->qkv, 1), qkv_part(v, b->qkv, 2),
                        tensor_split_last(b->attn, c->vit_n_heads), b->lse, TENSOR_NONE, TENSOR_NONE,
                        attention_scale(c), false);
-    linear_backward_weight(be, w->qkv_w->d, w->qkv_b->d, v->dqkv, b->ln1);
-    linear_backward_input(be, v->dnorm, v->dqkv, w->qkv_w->product, false);
+    linear_backward(v, v->dnorm, w->qkv_w, w->qkv_b, v->dqkv, b->ln1);
     layer_norm_backward(be, v->dx, w->ln1_w->d, w->ln1_b->d, v->dnorm, b->x, w->ln1_w->w, b->ln1_mean,
                         b->ln1_rstd);
 }
@@ -226,6 +246,7 @@ void vision_encoder_backward(VisionEncoder *v, Tensor dout) {
         block_backward(v, &p->vision.blocks[i], &v->blocks[i]);
         params_gradients_final(p, p->vision.blocks[i].ln1_w);
     }
+    if (!tensor_exists(p->vision.position->d)) return; // frozen, and then the whole patch embedding is
     Tensor dposition = without_leading_one(p->vision.position->d), dcls = TENSOR_NONE;
     if (c->vit_cls_flag) dcls = tensor_reshape(p->vision.cls->d, SHAPE(c->vit_hidden_dim));
     position_backward(be, v->dpatches, dposition, dcls, v->dx);

@@ -1,7 +1,7 @@
 // The SigLIP vision transformer: patches, learned positions, pre-norm blocks, a final layer norm
 // (nanoVLM, models/vision_transformer.py; Dosovitskiy et al. 2021; Zhai et al. 2023).
 #pragma once
-#include "model/params.h"
+#include "model/lora.h"
 #include "model/recompute.h"
 
 // What a block's forward leaves for its backward. Shapes: I tiles, N tokens (patches, and cls in front).
@@ -37,6 +37,7 @@ typedef struct VisionEncoder {
     Tensor delta;            // [I, H, N], of attention's backward
     Tensor dinner;           // [I, N, inner]
     Tensor dpatches;         // [I, P, C]
+    Lora lora;
 } VisionEncoder;
 
 void vision_encoder_init(VisionEncoder *v, Backend *be, const VLMConfig *config, const Params *params);

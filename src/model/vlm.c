@@ -34,12 +34,15 @@ Recompute recompute_from(const char *choice) {
     return RECOMPUTE_NONE;
 }
 
+static bool trains_vision(const VlmPlan *plan) {
+    return plan->trained[GROUP_VISION] || plan->trained[GROUP_LORA_VISION];
+}
+
 // Everything one batch of the given shape needs, taken from m->activations in a fixed order.
 static void plan_activations(Vlm *m, size_t B, size_t T, size_t I, size_t n_targets, bool documents) {
     const VLMConfig *c = m->config;
-    const bool *trained = m->plan.trained;
-    bool training = m->plan.training, to_pictures = training && (trained[GROUP_MP] || trained[GROUP_VISION]);
-    bool to_vision = training && trained[GROUP_VISION];
+    bool training = m->plan.training, to_vision = training && trains_vision(&m->plan);
+    bool to_pictures = to_vision || (training && m->plan.trained[GROUP_MP]);
     size_t L = c->mp_image_token_length, C = c->lm_hidden_dim, chunk = chunk_rows(c, n_targets);
     Arena *a = &m->activations;
     m->B = B, m->T = T, m->I = I, m->n_targets = n_targets;
@@ -79,6 +82,14 @@ static bool measure(Vlm *m, Backend *be, const VLMConfig *config, const VlmPlan 
     if (!(form->decoder_alone ? decoder_config_check : vlm_config_check)(config, err)) return false;
     if (!plan->training) memset(m->plan.trained, 0, sizeof m->plan.trained);
     params_plan_form(&m->params, be, config, form, m->plan.trained);
+    if (plan->training) {
+        if (!params_adapt(&m->params, be, &plan->adaptation, err)) {
+            params_free(&m->params);
+            return false;
+        }
+        for (int g = 0; g < GROUP_TRAINED; g++)
+            m->plan.trained[g] = params_trained(&m->params, (ParamGroup)g) > 0;
+    }
     if (plan->dtype == DTYPE_BF16) params_plan_bf16(&m->params);
     m->activations = arena_measure(be, "activations");
     vision_encoder_init(&m->vision, be, config, &m->params);
@@ -250,17 +261,18 @@ float vlm_loss(Vlm *m) {
 }
 
 void vlm_backward(Vlm *m) {
-    const bool *trained = m->plan.trained;
+    const bool to_vision = trains_vision(&m->plan);
+    const Param *embedding = m->params.decoder.embedding;
     if (m->n_targets == 0) return; // no target, no gradient
     language_model_backward(&m->decoder, m->has_mask ? m->mask : TENSOR_NONE);
-    if (m->I > 0 && (trained[GROUP_MP] || trained[GROUP_VISION])) {
+    if (m->I > 0 && (to_vision || m->plan.trained[GROUP_MP])) {
         gather_rows(m->be, m->dvectors, m->decoder.dx, m->image_rows);
-        modality_projector_backward(&m->projector, m->dvectors, trained[GROUP_VISION]);
+        modality_projector_backward(&m->projector, m->dvectors, to_vision);
         params_gradients_final(&m->params, m->params.projector);
-        if (trained[GROUP_VISION]) vision_encoder_backward(&m->vision, m->projector.dpatches);
+        if (to_vision) vision_encoder_backward(&m->vision, m->projector.dpatches);
     }
-    if (!trained[GROUP_LANGUAGE]) return;
+    if (!tensor_exists(embedding->d)) return;
     if (m->I > 0)
         zero_rows(m->be, m->decoder.dx, m->image_rows); // the pictures' vectors replaced these embeddings
-    embedding_backward(m->be, m->params.decoder.embedding->d, m->decoder.dx, m->input_ids);
+    embedding_backward(m->be, embedding->d, m->decoder.dx, m->input_ids);
 }

@@ -10,11 +10,13 @@
 typedef struct VlmPlan {
     size_t max_batch, max_positions, max_tiles; // B, T, I at most
     bool training;                              // keep activations and gradients
-    bool trained[GROUP_TRAINED];                // of no meaning without training
+    bool trained[GROUP_TRAINED]; // of no meaning without training; adaptation narrows it, and adds its
+                                 // adapters
     int32_t image_token_id;
     bool documents; // a sample attends to itself only, its positions from 0, in batches that have starts
     Dtype dtype;    // of the products and of what lies between operators: F32, or BF16 for mixed precision
     Recompute recompute;
+    Adaptation adaptation;
     size_t max_targets; // positions of a batch that are trained on; 0: all may be
 } VlmPlan;
 

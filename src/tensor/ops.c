@@ -112,6 +112,11 @@ void add(Backend *be, Tensor y, Tensor a, Tensor b) {
     if (tensor_count(y)) RUN(add, 1, (y, a, b));
 }
 
+void multiply(Backend *be, Tensor x, float factor) {
+    CHECK_FLOAT(x);
+    if (tensor_count(x)) RUN(multiply, 1, (x), factor);
+}
+
 void gather_rows(Backend *be, Tensor y, Tensor x, Tensor rows) {
     CHECK_FLOAT(y), CHECK_FLOAT(x), CHECK_I32(rows);
     CHECK_MATRIX(y, tensor_count(rows), tensor_cols(x));

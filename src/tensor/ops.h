@@ -22,6 +22,8 @@ void fill(Backend *be, Tensor x, float value);
 void copy(Backend *be, Tensor y, Tensor x);
 // y = a + b, same shape, b act; assigned; y may be a or b.
 void add(Backend *be, Tensor y, Tensor a, Tensor b);
+// x = factor · x, in place; x act.
+void multiply(Backend *be, Tensor x, float factor);
 // y[i] = x[rows[i]]: y [n, C] act, x [M, C] act (converted where they differ), rows [n] I32; assigned.
 void gather_rows(Backend *be, Tensor y, Tensor x, Tensor rows);
 // y[rows[i]] = x[i]: y [M, C] act, x [n, C] act, rows [n] I32, distinct; the other rows of y stay.

@@ -29,9 +29,9 @@ bool memory_plan(MemoryPlan *m, Backend *be, const VLMConfig *config, const VlmP
     size_t all_moments; // which a checkpoint holds, though this rank may not
     *m = (MemoryPlan){.program = resident_bytes()};
     if (!vlm_measure(&model, be, config, plan, err) ||
-        !optimizer_measure(&m->moments, be, config, plan->trained, host.optimizer, err) ||
-        !optimizer_measure(&all_moments, be, config, plan->trained,
-                           (OptimizerForm){host.optimizer.moments, 0, 1}, err))
+        !optimizer_measure(&m->moments, be, config, plan, host.optimizer, err) ||
+        !optimizer_measure(&all_moments, be, config, plan, (OptimizerForm){host.optimizer.moments, 0, 1},
+                           err))
         return false;
     m->parameters = model.parameters;
     m->copies = model.copies;

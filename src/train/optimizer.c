@@ -120,17 +120,20 @@ void optimizer_free(Optimizer *o) {
     *o = (Optimizer){0};
 }
 
-bool optimizer_measure(size_t *bytes, Backend *be, const VLMConfig *config, const bool trained[GROUP_TRAINED],
+bool optimizer_measure(size_t *bytes, Backend *be, const VLMConfig *config, const VlmPlan *plan,
                        OptimizerForm form, Error *err) {
     if (!vlm_config_check(config, err)) return false;
     Params params;
     Optimizer o;
-    params_plan(&params, be, config, trained);
-    optimizer_plan(&o, be, &params, form);
-    *bytes = o.arena.used;
-    optimizer_free(&o);
+    params_plan(&params, be, config, plan->trained);
+    const bool ok = params_adapt(&params, be, &plan->adaptation, err);
+    if (ok) {
+        optimizer_plan(&o, be, &params, form);
+        *bytes = o.arena.used;
+        optimizer_free(&o);
+    }
     params_free(&params);
-    return true;
+    return ok;
 }
 
 void optimizer_clip(Optimizer *o, float max_norm) {

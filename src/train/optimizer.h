@@ -1,7 +1,7 @@
 // AdamW over the parameter table (Loshchilov & Hutter 2017; torch.optim.AdamW with its defaults), with the
 // global clipping of gradients before it. Frozen groups have neither moments nor a step.
 #pragma once
-#include "model/params.h"
+#include "model/vlm.h"
 
 #define ADAMW_BETA1        0.9
 #define ADAMW_BETA2        0.999
@@ -45,7 +45,7 @@ bool optimizer_allocate(Optimizer *o, Error *err); // zeroed moments; on failure
 void optimizer_free(Optimizer *o);
 // Bytes the plan takes for a configuration, without getting anything. Fails for one that vlm_config_check
 // refuses.
-bool optimizer_measure(size_t *bytes, Backend *be, const VLMConfig *config, const bool trained[GROUP_TRAINED],
+bool optimizer_measure(size_t *bytes, Backend *be, const VLMConfig *config, const VlmPlan *plan,
                        OptimizerForm form, Error *err);
 
 // The L2 norm over the gradients of all trained groups and the factor that brings it down to max_norm (≤ 0:

@@ -296,8 +296,8 @@ static void mark_spikes(Run *r, double loss) {
 
 // Everything that is due after an update, in nanoVLM's order.
 static bool after_update(Run *r, const Batch *batch, double batch_loss, Error *err) {
-    static const char *const lr_names[GROUP_TRAINED] = {"lr_mp", "lr_vision_backbone",
-                                                        "lr_language_backbone"};
+    static const char *const lr_names[GROUP_TRAINED] = {"lr_mp", "lr_vision_backbone", "lr_language_backbone",
+                                                        "lr_lora", "lr_lora"};
     const uint64_t step = current_step(r);
     const Trainer *t = r->trainer;
     if (!check_update(r, batch, err)) return false;

@@ -6,6 +6,7 @@
 #include "base/pyjson.h"
 #include "format/safetensors.h"
 #include "model/checkpoint.h"
+#include "model/lora_file.h"
 #include "train/resume.h"
 
 #include <stdio.h>
@@ -36,6 +37,16 @@ static void add_tensor(Saver *s, const char *prefix, const Param *p, Tensor t) {
     SavedTensor *saved = &s->tensors[s->n_tensors++];
     snprintf(saved->name, sizeof saved->name, "%s%s", prefix, p->name);
     saved->tensor = t;
+    saved->same_as = SIZE_MAX;
+}
+
+// Adapters and the matrices beneath: merged, they can't be had back to the bit.
+static void add_adapted(Saver *s, const Params *p) {
+    for (size_t i = 0; i < p->count; i++) {
+        if (!p->items[i].lora_a && !param_is_adapter(&p->items[i])) continue;
+        add_tensor(s, "w.", &p->items[i], p->items[i].w);
+        s->tensors[s->n_tensors - 1].same_as = i;
+    }
 }
 
 // In the parameter's shape, codes in their rows. With shared moments no tensor is the whole: only the copy
@@ -50,7 +61,7 @@ static Tensor moment(const Optimizer *o, const Param *p, Tensor own) {
 static void list_tensors(Saver *s) {
     const Params *p = &s->trainer->model->params;
     const Optimizer *o = &s->trainer->optimizer;
-    s->tensors = mem_zeroed(3 * p->count, sizeof *s->tensors);
+    s->tensors = mem_zeroed(4 * p->count, sizeof *s->tensors);
     for (size_t i = 0; i < p->count; i++) add_tensor(s, "", &p->items[i], p->items[i].w);
     for (size_t i = 0; i < p->count; i++) {
         if (!is_trained(&p->items[i])) continue;
@@ -60,7 +71,8 @@ static void list_tensors(Saver *s) {
 }
 
 static bool needs_copy(const Saver *s, size_t i) {
-    return s->in_background || !s->tensors[i].tensor.data;
+    const SavedTensor *t = &s->tensors[i];
+    return t->same_as == SIZE_MAX && (s->in_background || !t->tensor.data);
 }
 
 // Where the copies of each parameter's moments are.
@@ -73,6 +85,7 @@ static void list_moments(Saver *s) {
         s->m[i] = s->tensors[at++].copy;
         s->v[i] = s->tensors[at++].copy;
     }
+    add_adapted(s, p);
 }
 
 static bool get_memory(Saver *s, Error *err) {
@@ -88,9 +101,12 @@ static bool get_memory(Saver *s, Error *err) {
     memset(s->memory, 0, bytes); // it is there from now on
     char *at = s->memory;
     for (size_t i = 0; i < s->n_tensors; i++) {
-        if (!needs_copy(s, i)) continue;
-        s->tensors[i].copy = at;
-        at += tensor_bytes(s->tensors[i].tensor);
+        if (needs_copy(s, i)) {
+            s->tensors[i].copy = at;
+            at += tensor_bytes(s->tensors[i].tensor);
+        } else if (s->tensors[i].same_as != SIZE_MAX) {
+            s->tensors[i].copy = s->tensors[s->tensors[i].same_as].copy;
+        }
     }
     list_moments(s);
     return true;
@@ -136,7 +152,7 @@ static bool fill_tensor(void *saver, size_t i, void *dst) {
     return true;
 }
 
-// The moments come after the parameters, the place in the data after the moments.
+// Moments and the rest come after the parameters, the place in the data at the end.
 static bool fill_state(void *saver, size_t i, void *dst) {
     const Saver *s = saver;
     const size_t n_params = s->trainer->model->params.count;
@@ -176,6 +192,8 @@ static bool write_folder(void *saver, const char *folder, Error *err) {
          *state = path_join(folder, RESUME_STATE_FILE);
     const bool ok = vlm_config_save(m->config, config, err) &&
                     params_save_from(&m->params, weights, fill_tensor, s, err) &&
+                    (m->params.lora_rank == 0 ||
+                     lora_save(&m->params, &m->plan.adaptation, folder, fill_tensor, s, err)) &&
                     write_state(s, state, err) && write_text(folder, "run.json", s->config, err) &&
                     write_text(folder, RESUME_TRAINER_FILE, s->state, err);
     free(state);
@@ -221,7 +239,7 @@ void saver_begin(Saver *s, const char *folder, const RunState *state, CharVec *p
     s->is_done = s->is_threaded = false;
     if (s->in_background) {
         for (size_t i = 0; i < s->n_tensors; i++)
-            if (s->tensors[i].tensor.data)
+            if (s->tensors[i].same_as == SIZE_MAX && s->tensors[i].tensor.data)
                 tensor_download(s->trainer->model->be, STREAM_COMPUTE, s->tensors[i].copy,
                                 s->tensors[i].tensor);
         backend_sync(s->trainer->model->be);

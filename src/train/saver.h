@@ -1,6 +1,7 @@
 // Checkpoints with the trainer's state. A folder holds config.json and model.safetensors (nanoVLM's, which
 // reads nothing else), run.json (everything the run was told, readable by --config), state-rank0.safetensors
-// (moments as "m.<parameter>" and "v.<parameter>", the place in the data as "loader") and, written last,
+// (moments as "m.<parameter>" and "v.<parameter>", the place in the data as "loader"; with adapters, which
+// model.safetensors holds merged, "w.<parameter>" of them and of the matrices beneath) and, written last,
 // trainer.json (train/run_state.h). It is moved into place as a whole (model/checkpoint.h).
 //
 // In the background a save costs training the time of a copy in memory; a thread writes it. There is one at a
@@ -14,13 +15,14 @@
 
 typedef struct SavedTensor {
     char name[88];
-    Tensor tensor; // the trainer's
-    char *copy;    // NULL: written directly
+    Tensor tensor;  // the trainer's
+    char *copy;     // NULL: written directly
+    size_t same_as; // the parameter whose copy this is; SIZE_MAX: its own
 } SavedTensor;
 
 typedef struct Saver {
     const Trainer *trainer; // borrowed
-    SavedTensor *tensors;   // the parameters, then the moments
+    SavedTensor *tensors;   // the parameters, then what the state holds
     size_t n_tensors;
     char *memory;       // of all copies; NULL: nothing is copied
     char **m, **v;      // [parameters]: copies of the moments, for what comes from other ranks

@@ -22,11 +22,13 @@ typedef struct Trainer {
     GradientSync sync;        // with the other ranks, after trainer_join
 } Trainer;
 
-// Groups with a learning rate above 0; the others are frozen and have no gradients (for VlmPlan.trained).
-void trainer_trained_groups(bool trained[GROUP_TRAINED], const TrainConfig *config);
+// What a run trains: groups with a learning rate above 0 (the others are frozen and have no gradients), and
+// what adapters and patterns of --freeze make of them. Beneath adapters, vision encoder and language model
+// are frozen whatever their learning rates unless lora_base is trained. Texts are borrowed.
+void trainer_plan(VlmPlan *plan, const Config *config);
 
-// Gets the optimizer's memory, for moments of this form. model was created for training with the groups of
-// trainer_trained_groups. A form for several ranks needs trainer_join before the first update.
+// Gets the optimizer's memory, for moments of this form. model was created for training by trainer_plan. A
+// form for several ranks needs trainer_join before the first update.
 bool trainer_create(Trainer *t, Vlm *model, const TrainConfig *config, OptimizerForm form, Error *err);
 void trainer_free(Trainer *t);
 // From now on the last micro-batch of an update averages the gradients over the ranks while its backward
