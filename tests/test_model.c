@@ -217,7 +217,7 @@ static void run_vision_only(const Case *c) {
     VisionEncoder v;
     Error err;
     params_plan(&params, c->be, &c->config, all_trained);
-    if (c->dtype == DTYPE_BF16) params_plan_bf16(&params);
+    if (c->dtype == DTYPE_BF16) params_plan_bf16(&params, true);
     vision_encoder_init(&v, c->be, &c->config, &params);
     if (!params_allocate(&params, &err)) fail_msg("%s", err.text);
     char *path = golden_path("model/%s/model.safetensors", c->name);

@@ -208,9 +208,20 @@ static void take_copies(Params *p) {
     }
 }
 
-void params_plan_bf16(Params *p) {
+void params_plan_bf16(Params *p, bool keep) {
     p->act = DTYPE_BF16;
-    take_copies(p);
+    p->keeps_copies = keep;
+    if (keep) take_copies(p);
+}
+
+size_t params_bf16_bytes(const Params *p) {
+    size_t largest = 0;
+    if (p->act != DTYPE_BF16 || p->keeps_copies) return p->products.used;
+    for (size_t i = 0; i < p->count; i++) {
+        const size_t n = tensor_count(p->items[i].w);
+        if (is_factor(p, &p->items[i]) && n > largest) largest = n;
+    }
+    return sizeof(uint16_t) * (largest < LINEAR_ROUNDED ? largest : LINEAR_ROUNDED);
 }
 
 bool param_has_copy(const Param *p) {
@@ -260,7 +271,7 @@ bool params_allocate(Params *p, Error *err) {
         !arena_commit(&p->products, err))
         return false;
     take_all(p);
-    if (p->act == DTYPE_BF16) take_copies(p);
+    if (p->keeps_copies) take_copies(p);
     return true;
 }
 

@@ -45,7 +45,7 @@ typedef struct Param {
     struct Param *lora_a, *lora_b;
     Tensor w;       // value: F32; matrices may be kept as Params.weights says
     Tensor d;       // gradient; absent for frozen groups and buffers
-    Tensor product; // what linear layers multiply by: w itself, or with Params.act BF16 a copy of it in BF16
+    Tensor product; // what linear layers multiply by: w itself, or a copy of it in BF16
 } Param;
 
 typedef struct VisionBlockParams {
@@ -63,6 +63,7 @@ typedef struct Params {
     bool decoder_alone; // no projector and no vision encoder
     Dtype weights;      // what matrices are kept in: F32, BF16 or Q8_0
     Dtype act;          // of the factors of products and of the activations between operators: F32 or BF16
+    bool keeps_copies;  // in BF16, of the weights of linear layers
     Arena values, gradients, products;
     size_t lora_rank; // of the adapters; 0: there are none
     float lora_scale; // of what they add
@@ -99,8 +100,11 @@ typedef struct ParamsForm {
 } ParamsForm;
 void params_plan_form(Params *p, Backend *be, const VLMConfig *config, const ParamsForm *form,
                       const bool trained[GROUP_TRAINED]);
-// Between params_plan and params_allocate: products in BF16, with copies of the weights they use.
-void params_plan_bf16(Params *p);
+// Between params_plan and params_allocate: products in BF16. keep: with copies of the weights they use;
+// without, each product rounds its weight anew.
+void params_plan_bf16(Params *p, bool keep);
+// Bytes that weights in BF16 take: of their copies, or of one rounded at a time.
+size_t params_bf16_bytes(const Params *p);
 // What is trained of a model, and what is added to it for that. Texts are borrowed, NULL or "" when not
 // given.
 typedef struct Adaptation {

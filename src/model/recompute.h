@@ -5,7 +5,8 @@
 
 typedef enum Recompute {
     RECOMPUTE_NONE,      // everything that backward reads is kept
-    RECOMPUTE_NORMS,     // what costs next to nothing: norms, what they read, activations between products
+    RECOMPUTE_NORMS,     // what costs next to nothing: norms, what they read, activations between products,
+                         // weights in BF16
     RECOMPUTE_ATTENTION, // attention too
     RECOMPUTE_BLOCK,     // all of a block but its input: its forward runs again
 } Recompute;

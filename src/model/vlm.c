@@ -90,7 +90,7 @@ static bool measure(Vlm *m, Backend *be, const VLMConfig *config, const VlmPlan 
         for (int g = 0; g < GROUP_TRAINED; g++)
             m->plan.trained[g] = params_trained(&m->params, (ParamGroup)g) > 0;
     }
-    if (plan->dtype == DTYPE_BF16) params_plan_bf16(&m->params);
+    if (plan->dtype == DTYPE_BF16) params_plan_bf16(&m->params, plan->recompute == RECOMPUTE_NONE);
     m->activations = arena_measure(be, "activations");
     vision_encoder_init(&m->vision, be, config, &m->params);
     modality_projector_init(&m->projector, be, config, &m->params);
@@ -132,7 +132,7 @@ void vlm_free(Vlm *m) {
 bool vlm_measure(VlmMemory *memory, Backend *be, const VLMConfig *config, const VlmPlan *plan, Error *err) {
     Vlm m;
     if (!measure(&m, be, config, plan, &(ParamsForm){0}, err)) return false;
-    *memory = (VlmMemory){m.params.values.used, m.params.products.used, m.params.gradients.used,
+    *memory = (VlmMemory){m.params.values.used, params_bf16_bytes(&m.params), m.params.gradients.used,
                           m.activations.used};
     vlm_free(&m);
     return true;

@@ -55,7 +55,7 @@ bool vlm_create_form(Vlm *m, Backend *be, const VLMConfig *config, const VlmPlan
                      const ParamsForm *form, Error *err);
 void vlm_free(Vlm *m);
 
-// Bytes the plan takes, without getting them; copies: the parameters' in BF16.
+// Bytes the plan takes, without getting them; copies: of weights in BF16 (params_bf16_bytes).
 typedef struct VlmMemory {
     size_t parameters, copies, gradients, activations;
 } VlmMemory;

@@ -138,7 +138,7 @@ void zero_rows(Backend *be, Tensor y, Tensor rows) {
 
 void linear_forward(Backend *be, Tensor y, Tensor x, Tensor w, Tensor b) {
     CHECK_STRIDED_FLOAT(y), CHECK_STRIDED_FLOAT(x), CHECK_WEIGHT(w), CHECK_PRODUCT(y, x);
-    if (x.dtype != DTYPE_F32) CHECK_LIKE(w, x);
+    if (x.dtype != DTYPE_F32) CHECK_FLOAT(w);
     CHECK_MATRIX(w, tensor_cols(y), tensor_cols(x));
     CHECK_MATRIX(y, tensor_rows(x), tensor_rows(w));
     if (tensor_exists(b)) {
@@ -149,7 +149,8 @@ void linear_forward(Backend *be, Tensor y, Tensor x, Tensor w, Tensor b) {
 }
 
 void linear_backward_input(Backend *be, Tensor dx, Tensor dy, Tensor w, bool accumulate) {
-    CHECK_STRIDED_FLOAT(dx), CHECK_STRIDED_FLOAT(dy), CHECK_FLOAT(w), CHECK_LIKE(w, dy);
+    CHECK_STRIDED_FLOAT(dx), CHECK_STRIDED_FLOAT(dy), CHECK_FLOAT(w);
+    if (dy.dtype == DTYPE_F32) CHECK_LIKE(w, dy);
     CHECK_PRODUCT(dx, dy);
     CHECK_MATRIX(w, tensor_cols(dy), tensor_cols(dx));
     CHECK_MATRIX(dy, tensor_rows(dx), tensor_rows(w));

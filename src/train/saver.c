@@ -68,6 +68,7 @@ static void list_tensors(Saver *s) {
         add_tensor(s, "m.", &p->items[i], moment(o, &p->items[i], o->m[i]));
         add_tensor(s, "v.", &p->items[i], moment(o, &p->items[i], o->v[i]));
     }
+    add_adapted(s, p);
 }
 
 static bool needs_copy(const Saver *s, size_t i) {
@@ -85,7 +86,6 @@ static void list_moments(Saver *s) {
         s->m[i] = s->tensors[at++].copy;
         s->v[i] = s->tensors[at++].copy;
     }
-    add_adapted(s, p);
 }
 
 static bool get_memory(Saver *s, Error *err) {

@@ -1,4 +1,5 @@
-// y = x wᵀ + b: three matrix products, and the bias. Factors are both F32 or both BF16.
+// y = x wᵀ + b: three matrix products, and the bias. Factors are both F32 or both BF16, or w is still to be
+// rounded.
 #include "ops/cpu/kernels.h"
 
 #include <string.h>
@@ -38,6 +39,12 @@ static Tensor as_matrix(Tensor t) {
     return (Tensor){t.data, t.dtype, 2, {rows, tensor_cols(t)}, {step, 1}};
 }
 
+static void round_to_bf16(Backend *be, Tensor x) {
+    float *values = x.data;
+#pragma omp parallel for simd num_threads(threads_for(be, tensor_count(x)))
+    for (size_t i = 0; i < tensor_count(x); i++) values[i] = bf16_to_f32(bf16_from_f32(values[i]));
+}
+
 // Where the processor has no products of BF16: by way of F32.
 static void product_by_floats(Backend *be, GemmSize size, Tensor c, bool accumulate, Operand a, Operand b,
                               Tensor bias) {
@@ -47,11 +54,30 @@ static void product_by_floats(Backend *be, GemmSize size, Tensor c, bool accumul
     Tensor fc = floats_like(mc, &scratch), fa = floats_like(ma, &scratch), fb = floats_like(mb, &scratch);
     KERNEL(copy)(be, fa, ma);
     KERNEL(copy)(be, fb, mb);
+    if (mb.dtype == DTYPE_F32) round_to_bf16(be, fb);
     if (accumulate) KERNEL(copy)(be, fc, mc);
     if (tensor_exists(bias)) to_each_row(be, fc, bias);
     product_f32(be, size, fc, accumulate || tensor_exists(bias), (Operand){fa, a.transposed},
                 (Operand){fb, b.transposed});
     KERNEL(copy)(be, mc, fc);
+}
+
+// b is a weight in F32: blocks of it are rounded into memory that mostly stays in the caches. Each holds all
+// that a value of c is a sum of.
+static void product_rounding(Backend *be, GemmSize size, Tensor c, bool accumulate, Operand a, Operand b,
+                             const float *bias) {
+    const size_t blocks = (size.N * size.K + LINEAR_ROUNDED - 1) / LINEAR_ROUNDED,
+                 even = (size.N + blocks - 1) / blocks, width = blocks > 1 ? (even + 63) / 64 * 64 : size.N;
+    uint16_t *rounded = cpu_scratch(be, width * size.K * sizeof *rounded);
+    for (size_t n = 0; n < size.N; n += width) {
+        const size_t cols = size.N - n < width ? size.N - n : width;
+        const Tensor w = b.transposed ? tensor_slice(b.t, n, cols) : tensor_columns(b.t, n, cols);
+        const Tensor block = tensor_at(rounded, DTYPE_BF16, SHAPE(tensor_rows(w), tensor_cols(w)));
+        KERNEL(copy)(be, block, w);
+        gemm_bf16(cpu_threads(be), (GemmSize){size.M, cols, size.K},
+                  gemm_matrix((Operand){tensor_columns(c, n, cols), false}), accumulate, gemm_matrix(a),
+                  gemm_matrix((Operand){block, b.transposed}), bias ? bias + n : NULL);
+    }
 }
 
 // c = op(a) op(b) + bias (+ c when accumulate; then there is no bias). The one place that looks at dtypes.
@@ -60,6 +86,9 @@ static void product(Backend *be, GemmSize size, Tensor c, bool accumulate, Opera
     if (a.t.dtype == DTYPE_F32) {
         if (tensor_exists(bias)) to_each_row(be, c, bias); // the product is then added to it
         product_f32(be, size, c, accumulate || tensor_exists(bias), a, b);
+    } else if (be->bf16 && b.t.dtype == DTYPE_F32) {
+        product_rounding(be, size, as_matrix(c), accumulate, a, (Operand){as_matrix(b.t), b.transposed},
+                         floats(bias));
     } else if (be->bf16) {
         gemm_bf16(cpu_threads(be), size, gemm_matrix((Operand){c, false}), accumulate, gemm_matrix(a),
                   gemm_matrix(b), floats(bias));
