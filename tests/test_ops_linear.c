@@ -126,7 +126,8 @@ static const size_t rounded_linears[][3] = {{1, 1, 1},       {3, 64, 33},    {7,
                                             {2, 1100, 4100}, {2, 4100, 1100}}; // M, C, O
 
 static void round_weight(double **a, const OpCase *c) {
-    for (size_t i = 0; i < arg_count(&c->args[2]); i++) a[2][i] = bf16_to_f32(bf16_from_f32((float)a[2][i]));
+    for (size_t i = 0; i < arg_count(&c->args[2]); i++)
+        a[2][i] = f32_from_bf16(bf16_from_f32((float)a[2][i]));
 }
 
 static void ref_linear_rounding(double **a, const OpCase *c) {
@@ -166,6 +167,49 @@ static void test_linear_rounding(void **state) {
             op_case_check_bf16(y, 2 | (variant & 1));
             op_case_check_bf16(dx, 2 | (variant & 1));
         }
+}
+
+// [rows, cols] of this dtype, random unless seed is 0.
+static Tensor random_matrix(Backend *be, Dtype dtype, size_t rows, size_t cols, uint64_t seed) {
+    const size_t n = rows * cols;
+    Tensor t = tensor_at(be->device->alloc(be, n * sizeof(float)), DTYPE_F32, SHAPE(rows, cols));
+    Random r = random_stream(seed, RANDOM_TEST, 0);
+    for (size_t i = 0; seed && i < n; i++) ((float *)t.data)[i] = (float)random_uniform(&r) - 0.5f;
+    if (dtype == DTYPE_F32) return t;
+    const Tensor rounded = tensor_at(be->device->alloc(be, n * sizeof(float)), dtype, SHAPE(rows, cols));
+    copy(be, rounded, t);
+    be->device->release(be, t.data, n * sizeof(float));
+    return rounded;
+}
+
+static void free_matrix(Backend *be, Tensor t) {
+    be->device->release(be, t.data, tensor_count(t) * sizeof(float));
+}
+
+// A weight rounded on the way gives the bits that its copy in BF16 gives.
+static void test_linear_rounding_bits(void **state) {
+    (void)state;
+    enum { M = 40, MATRICES = 8 };
+    Backend *be;
+    Error err;
+    assert_true(backend_cpu_create(&be, 2, &err));
+    for (size_t i = 0; i < COUNT(rounded_linears); i++) {
+        const size_t C = rounded_linears[i][1], O = rounded_linears[i][2];
+        Tensor x = random_matrix(be, DTYPE_BF16, M, C, 1), dy = random_matrix(be, DTYPE_BF16, M, O, 2), w[2],
+               y[2], dx[2];
+        for (int k = 0; k < 2; k++) {
+            w[k] = random_matrix(be, k ? DTYPE_BF16 : DTYPE_F32, O, C, 3);
+            y[k] = random_matrix(be, DTYPE_F32, M, O, 0);
+            dx[k] = random_matrix(be, DTYPE_BF16, M, C, 0);
+            linear_forward(be, y[k], x, w[k], TENSOR_NONE);
+            linear_backward_input(be, dx[k], dy, w[k], false);
+        }
+        assert_memory_equal(y[0].data, y[1].data, tensor_bytes(y[0]));
+        assert_memory_equal(dx[0].data, dx[1].data, tensor_bytes(dx[0]));
+        const Tensor all[MATRICES] = {x, dy, w[0], w[1], y[0], y[1], dx[0], dx[1]};
+        for (int k = 0; k < MATRICES; k++) free_matrix(be, all[k]);
+    }
+    backend_destroy(be);
 }
 
 // ---- norms ----
@@ -521,17 +565,12 @@ static void test_rope(void **state) {
 
 static int all_tests(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_activations_far_out),
-        cmocka_unit_test(test_linear_forward),
-        cmocka_unit_test(test_linear_backward),
-        cmocka_unit_test(test_linear_rounding),
-        cmocka_unit_test(test_norm_forward),
-        cmocka_unit_test(test_norm_backward),
-        cmocka_unit_test(test_activations),
-        cmocka_unit_test(test_activations_backward),
-        cmocka_unit_test(test_activations_again),
-        cmocka_unit_test(test_rope_table),
-        cmocka_unit_test(test_rope),
+        cmocka_unit_test(test_activations_far_out),  cmocka_unit_test(test_linear_forward),
+        cmocka_unit_test(test_linear_backward),      cmocka_unit_test(test_linear_rounding),
+        cmocka_unit_test(test_linear_rounding_bits), cmocka_unit_test(test_norm_forward),
+        cmocka_unit_test(test_norm_backward),        cmocka_unit_test(test_activations),
+        cmocka_unit_test(test_activations_backward), cmocka_unit_test(test_activations_again),
+        cmocka_unit_test(test_rope_table),           cmocka_unit_test(test_rope),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     print_worst_shares();

@@ -218,7 +218,7 @@ static void log_memory(const Job *j) {
     const double mib = 1048576.0;
     const double parts[] = {(double)(j->model.params.values.size + j->model.params.products.size),
                             (double)j->model.params.gradients.size, (double)j->trainer.optimizer.arena.size,
-                            (double)j->model.activations.size};
+                            (double)vlm_activation_bytes(&j->model)};
     const double copy = j->config.options.save_in_background
                             ? (double)saver_bytes(&j->model.params, optimizer_moments(&j->config.options))
                             : 0;

@@ -115,7 +115,7 @@ static void print_memory(const Config *c, const Trainer *t) {
         c->options.save_in_background ? (double)saver_bytes(&m->params, optimizer_moments(&c->options)) : 0;
     printf("memory                   %12.1f MiB\n",
            ((double)(m->params.values.size + m->params.gradients.size + t->optimizer.arena.size +
-                     m->activations.size) +
+                     vlm_activation_bytes(m)) +
             copy) /
                mib);
 }

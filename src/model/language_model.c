@@ -18,28 +18,31 @@ void language_model_free(LanguageModel *lm) {
     *lm = (LanguageModel){0};
 }
 
-// shared: the block whose buffers of what is made again this one uses too, or NULL.
-static DecoderBlockActs take_block(const LanguageModel *lm, Arena *a, Tensor x, bool keep,
-                                   const DecoderBlockActs *shared) {
+#define TAKE(field, forgotten_from, dtype, ...)                                                              \
+    b.field = block_take(plan, forgotten_from, first ? &first->field : NULL, dtype, SHAPE(__VA_ARGS__))
+
+// first: the first block, or NULL when this is it.
+static DecoderBlockActs take_block(const LanguageModel *lm, const BlockPlan *plan, Tensor x,
+                                   const DecoderBlockActs *first) {
     const VLMConfig *c = lm->config;
     const Dtype act = lm->params->act;
-    size_t C = c->lm_hidden_dim, M = lm->B * lm->T, KD = c->lm_n_kv_heads * vlm_config_head_dim(c);
+    const size_t C = c->lm_hidden_dim, M = lm->B * lm->T, KD = c->lm_n_kv_heads * vlm_config_head_dim(c);
     DecoderBlockActs b = {.x = x, .branch = lm->branch};
-    b.norm1 = shared ? shared->norm1 : arena_take(a, act, SHAPE(M, C));
-    b.norm1_rstd = arena_take(a, DTYPE_F32, SHAPE(M));
-    b.q = arena_take(a, act, SHAPE(M, C));
-    b.k = arena_take(a, act, SHAPE(M, KD));
-    b.v = arena_take(a, act, SHAPE(M, KD));
-    b.attn = shared && lm->recompute == RECOMPUTE_ATTENTION ? shared->attn : arena_take(a, act, SHAPE(M, C));
-    b.gate = arena_take(a, act, SHAPE(M, c->lm_inter_dim));
-    b.up = arena_take(a, act, SHAPE(M, c->lm_inter_dim));
-    b.swiglu = shared ? shared->swiglu : arena_take(a, act, SHAPE(M, c->lm_inter_dim));
-    if (keep) {
-        b.lse = arena_take(a, DTYPE_F32, SHAPE(lm->B, c->lm_n_heads, lm->T));
-        if (recomputes_between(lm->recompute)) b.branch = arena_take(a, act, SHAPE(M, C));
-        b.x_mid = shared ? shared->x_mid : arena_take(a, DTYPE_F32, SHAPE(M, C));
-        b.norm2 = shared ? shared->norm2 : arena_take(a, act, SHAPE(M, C));
-        b.norm2_rstd = arena_take(a, DTYPE_F32, SHAPE(M));
+    TAKE(norm1, RECOMPUTE_NORMS, act, M, C);
+    TAKE(norm1_rstd, RECOMPUTE_BLOCK, DTYPE_F32, M);
+    TAKE(q, RECOMPUTE_BLOCK, act, M, C);
+    TAKE(k, RECOMPUTE_BLOCK, act, M, KD);
+    TAKE(v, RECOMPUTE_BLOCK, act, M, KD);
+    TAKE(attn, RECOMPUTE_ATTENTION, act, M, C);
+    TAKE(gate, RECOMPUTE_BLOCK, act, M, c->lm_inter_dim);
+    TAKE(up, RECOMPUTE_BLOCK, act, M, c->lm_inter_dim);
+    TAKE(swiglu, RECOMPUTE_NORMS, act, M, c->lm_inter_dim);
+    if (plan->keep) {
+        TAKE(lse, RECOMPUTE_BLOCK, DTYPE_F32, lm->B, c->lm_n_heads, lm->T);
+        if (recomputes_between(lm->recompute)) TAKE(branch, RECOMPUTE_BLOCK, act, M, C);
+        TAKE(x_mid, RECOMPUTE_NORMS, DTYPE_F32, M, C);
+        TAKE(norm2, RECOMPUTE_NORMS, act, M, C);
+        TAKE(norm2_rstd, RECOMPUTE_BLOCK, DTYPE_F32, M);
     } else { // the residual stream is updated in place, and the second norm may overwrite the first
         b.x_mid = x;
         b.norm2 = b.norm1, b.norm2_rstd = b.norm1_rstd;
@@ -47,44 +50,43 @@ static DecoderBlockActs take_block(const LanguageModel *lm, Arena *a, Tensor x, 
     return b;
 }
 
-static void take_gradients(LanguageModel *lm, Arena *a) {
+// dx outlives the decoder's backward: the pictures' and the embeddings' gradients come out of it.
+static void take_gradients(LanguageModel *lm, Arena *a, Arena *scratch) {
     const VLMConfig *c = lm->config;
     size_t C = c->lm_hidden_dim, M = lm->B * lm->T, KD = c->lm_n_kv_heads * vlm_config_head_dim(c);
     const Dtype act = lm->params->act;
     lm->dx = arena_take(a, DTYPE_F32, SHAPE(M, C));
-    lm->dnorm = arena_take(a, DTYPE_F32, SHAPE(M, C));
-    lm->dattn = arena_take(a, act, SHAPE(M, C));
-    lm->dq = arena_take(a, act, SHAPE(M, C));
-    lm->dk = arena_take(a, act, SHAPE(M, KD));
-    lm->dv = arena_take(a, act, SHAPE(M, KD));
-    lm->delta = arena_take(a, DTYPE_F32, SHAPE(lm->B, c->lm_n_heads, lm->T));
-    lm->dswiglu = arena_take(a, act, SHAPE(M, c->lm_inter_dim));
-    lm->dgate = arena_take(a, act, SHAPE(M, c->lm_inter_dim));
-    lm->dup = arena_take(a, act, SHAPE(M, c->lm_inter_dim));
+    lm->dnorm = arena_take(scratch, DTYPE_F32, SHAPE(M, C));
+    lm->dattn = arena_take(scratch, act, SHAPE(M, C));
+    lm->dq = arena_take(scratch, act, SHAPE(M, C));
+    lm->dk = arena_take(scratch, act, SHAPE(M, KD));
+    lm->dv = arena_take(scratch, act, SHAPE(M, KD));
+    lm->delta = arena_take(scratch, DTYPE_F32, SHAPE(lm->B, c->lm_n_heads, lm->T));
+    lm->dswiglu = arena_take(scratch, act, SHAPE(M, c->lm_inter_dim));
+    lm->dgate = arena_take(scratch, act, SHAPE(M, c->lm_inter_dim));
+    lm->dup = arena_take(scratch, act, SHAPE(M, c->lm_inter_dim));
 }
 
-void language_model_plan(LanguageModel *lm, Arena *a, size_t B, size_t T, bool keep, bool gradients,
-                         bool documents) {
+void language_model_plan(LanguageModel *lm, Arena *a, Arena *scratch, size_t B, size_t T, bool keep,
+                         bool gradients, bool documents) {
     const VLMConfig *c = lm->config;
     size_t C = c->lm_hidden_dim, M = B * T, D = vlm_config_head_dim(c), rows = documents ? M : T;
     const Dtype act = lm->params->act;
+    const BlockPlan plan = {a, scratch, keep, lm->recompute};
     lm->B = B, lm->T = T;
     lm->starts = documents ? arena_take(a, DTYPE_I32, SHAPE(B, T)) : TENSOR_NONE;
     lm->positions = arena_take(a, DTYPE_I32, SHAPE(rows));
-    lm->cos = arena_take(a, DTYPE_F32, SHAPE(rows, D));
-    lm->sin = arena_take(a, DTYPE_F32, SHAPE(rows, D));
-    lm->branch = arena_take(a, act, SHAPE(M, C));
-    lm->norm_rstd = arena_take(a, DTYPE_F32, SHAPE(M));
-    lm->out = arena_take(a, act, SHAPE(M, C));
-    if (gradients) take_gradients(lm, a);
-    lora_plan(&lm->lora, lm->be, lm->params, a, M, gradients);
+    lm->cos = arena_take(scratch, DTYPE_F32, SHAPE(rows, D));
+    lm->sin = arena_take(scratch, DTYPE_F32, SHAPE(rows, D));
+    lm->branch = arena_take(scratch, act, SHAPE(M, C));
+    lm->norm_rstd = arena_take(scratch, DTYPE_F32, SHAPE(M));
+    lm->out = arena_take(scratch, act, SHAPE(M, C));
+    if (gradients) take_gradients(lm, a, scratch);
+    lora_plan(&lm->lora, lm->be, lm->params, scratch, M, gradients);
     lm->blocks_at = a->used;
     Tensor x = arena_take(a, DTYPE_F32, SHAPE(M, C));
     for (size_t i = 0; i < c->lm_n_blocks; i++) {
-        const bool own = i == 0 || (keep && lm->recompute != RECOMPUTE_BLOCK),
-                   shares = i > 0 && recomputes_between(lm->recompute);
-        lm->blocks[i] = own ? take_block(lm, a, x, keep, shares ? lm->blocks : NULL) : lm->blocks[0];
-        lm->blocks[i].x = x;
+        lm->blocks[i] = take_block(lm, &plan, x, i ? lm->blocks : NULL);
         if (keep) x = arena_take(a, DTYPE_F32, SHAPE(M, C));
     }
     lm->x_out = x;

@@ -59,8 +59,8 @@ void language_model_init(LanguageModel *lm, Backend *be, const VLMConfig *config
 void language_model_free(LanguageModel *lm);
 // As vision_encoder_plan, for B sequences of T positions. documents: each sample attends to itself only, and
 // language_model_set_starts is called before the forward.
-void language_model_plan(LanguageModel *lm, Arena *arena, size_t B, size_t T, bool keep, bool gradients,
-                         bool documents);
+void language_model_plan(LanguageModel *lm, Arena *arena, Arena *scratch, size_t B, size_t T, bool keep,
+                         bool gradients, bool documents);
 // starts [B, T] as in Batch, on the host.
 void language_model_set_starts(LanguageModel *lm, const int32_t *starts);
 // Where the embeddings go in: [M, C].

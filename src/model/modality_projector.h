@@ -15,8 +15,9 @@ typedef struct ModalityProjector {
 
 void modality_projector_init(ModalityProjector *m, Backend *be, const VLMConfig *config,
                              const Params *params);
-// gradients: room for what flows back to the vision encoder.
-void modality_projector_plan(ModalityProjector *m, Arena *arena, size_t I, bool gradients);
+// gradients: room for what flows back to the vision encoder, in scratch as the encoder's
+// (vision_encoder_plan).
+void modality_projector_plan(ModalityProjector *m, Arena *arena, Arena *scratch, size_t I, bool gradients);
 // x [I, N, C] to m->out.
 void modality_projector_forward(ModalityProjector *m, Tensor x);
 // dout like out: accumulates the projector's gradient if it is trained; with to_vision also fills

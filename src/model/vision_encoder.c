@@ -14,28 +14,30 @@ void vision_encoder_free(VisionEncoder *v) {
     v->blocks = NULL;
 }
 
-// shared: the block whose buffers of what is made again this one uses too, or NULL.
-static VisionBlockActs take_block(const VisionEncoder *v, Arena *a, size_t I, Tensor x, bool keep,
-                                  const VisionBlockActs *shared) {
+#define TAKE(field, forgotten_from, dtype, ...)                                                              \
+    b.field = block_take(plan, forgotten_from, first ? &first->field : NULL, dtype, SHAPE(__VA_ARGS__))
+
+// first: the first block, or NULL when this is it.
+static VisionBlockActs take_block(const VisionEncoder *v, const BlockPlan *plan, size_t I, Tensor x,
+                                  const VisionBlockActs *first) {
     const VLMConfig *c = v->config;
     const Dtype act = v->params->act;
-    size_t C = c->vit_hidden_dim, N = v->tokens, M = I * N;
+    const size_t C = c->vit_hidden_dim, N = v->tokens, M = I * N;
     VisionBlockActs b = {.x = x, .branch = v->branch};
-    b.ln1 = shared ? shared->ln1 : arena_take(a, act, SHAPE(I, N, C));
-    b.ln1_mean = arena_take(a, DTYPE_F32, SHAPE(M));
-    b.ln1_rstd = arena_take(a, DTYPE_F32, SHAPE(M));
-    b.qkv = arena_take(a, act, SHAPE(I, N, 3 * C));
-    b.attn =
-        shared && v->recompute == RECOMPUTE_ATTENTION ? shared->attn : arena_take(a, act, SHAPE(I, N, C));
-    b.fc1 = arena_take(a, act, SHAPE(I, N, c->vit_inter_dim));
-    if (keep) {
-        b.lse = arena_take(a, DTYPE_F32, SHAPE(I, c->vit_n_heads, N));
-        if (recomputes_between(v->recompute)) b.branch = arena_take(a, act, SHAPE(I, N, C));
-        b.x_mid = shared ? shared->x_mid : arena_take(a, DTYPE_F32, SHAPE(I, N, C));
-        b.ln2 = shared ? shared->ln2 : arena_take(a, act, SHAPE(I, N, C));
-        b.ln2_mean = arena_take(a, DTYPE_F32, SHAPE(M));
-        b.ln2_rstd = arena_take(a, DTYPE_F32, SHAPE(M));
-        b.gelu = shared ? shared->gelu : arena_take(a, act, SHAPE(I, N, c->vit_inter_dim));
+    TAKE(ln1, RECOMPUTE_NORMS, act, I, N, C);
+    TAKE(ln1_mean, RECOMPUTE_BLOCK, DTYPE_F32, M);
+    TAKE(ln1_rstd, RECOMPUTE_BLOCK, DTYPE_F32, M);
+    TAKE(qkv, RECOMPUTE_BLOCK, act, I, N, 3 * C);
+    TAKE(attn, RECOMPUTE_ATTENTION, act, I, N, C);
+    TAKE(fc1, RECOMPUTE_BLOCK, act, I, N, c->vit_inter_dim);
+    if (plan->keep) {
+        TAKE(lse, RECOMPUTE_BLOCK, DTYPE_F32, I, c->vit_n_heads, N);
+        if (recomputes_between(v->recompute)) TAKE(branch, RECOMPUTE_BLOCK, act, I, N, C);
+        TAKE(x_mid, RECOMPUTE_NORMS, DTYPE_F32, I, N, C);
+        TAKE(ln2, RECOMPUTE_NORMS, act, I, N, C);
+        TAKE(ln2_mean, RECOMPUTE_BLOCK, DTYPE_F32, M);
+        TAKE(ln2_rstd, RECOMPUTE_BLOCK, DTYPE_F32, M);
+        TAKE(gelu, RECOMPUTE_NORMS, act, I, N, c->vit_inter_dim);
     } else { // the residual stream is updated in place, and each buffer is free again when the next step
              // needs one
         b.x_mid = x;
@@ -57,27 +59,38 @@ void vision_encoder_plan_gradients(VisionEncoder *v, Arena *a, size_t I) {
     v->dpatches = arena_take(a, act, SHAPE(I, vlm_config_patches(v->config), C));
 }
 
-void vision_encoder_plan(VisionEncoder *v, Arena *a, size_t I, bool keep) {
+// What is forgotten before the first block begins lies where the blocks' scratch does.
+static void plan_input(VisionEncoder *v, Arena *scratch, size_t blocks_at) {
+    const VLMConfig *c = v->config;
+    const size_t end = scratch->used;
+    scratch->used = blocks_at;
+    v->images = arena_take(scratch, DTYPE_F32, SHAPE(v->I, 3, c->vit_img_size, c->vit_img_size));
+    v->embedded = arena_take(scratch, v->params->act, SHAPE(v->I, vlm_config_patches(c), c->vit_hidden_dim));
+    if (scratch->used < end) scratch->used = end;
+}
+
+void vision_encoder_plan(VisionEncoder *v, Arena *a, Arena *scratch, size_t I, bool keep) {
     const VLMConfig *c = v->config;
     size_t C = c->vit_hidden_dim, N = v->tokens, P = vlm_config_patches(c), p = c->vit_patch_size;
     const Dtype act = v->params->act;
+    const BlockPlan plan = {a, scratch, keep, v->recompute};
+    Arena *own = keep ? a : scratch;
     v->I = I;
-    v->patches = arena_take(a, act, SHAPE(I * P, 3 * p * p));
-    v->embedded = arena_take(a, act, SHAPE(I, P, C));
-    v->branch = arena_take(a, act, SHAPE(I, N, C));
-    lora_plan(&v->lora, v->be, v->params, a, I * N, keep);
-    Tensor x = arena_take(a, DTYPE_F32, SHAPE(I, N, C));
+    v->patches = arena_take(own, act, SHAPE(I * P, 3 * p * p));
+    Tensor x = arena_take(own, DTYPE_F32, SHAPE(I, N, C));
+    const size_t blocks_at = scratch->used;
+    v->branch = arena_take(scratch, act, SHAPE(I, N, C));
+    lora_plan(&v->lora, v->be, v->params, scratch, I * N, keep);
     for (size_t i = 0; i < c->vit_n_blocks; i++) {
-        const bool own = i == 0 || (keep && v->recompute != RECOMPUTE_BLOCK),
-                   shares = i > 0 && recomputes_between(v->recompute);
-        v->blocks[i] = own ? take_block(v, a, I, x, keep, shares ? v->blocks : NULL) : v->blocks[0];
-        v->blocks[i].x = x;
+        v->blocks[i] = take_block(v, &plan, I, x, i ? v->blocks : NULL);
         if (keep) x = arena_take(a, DTYPE_F32, SHAPE(I, N, C));
     }
     v->x_out = x;
-    v->ln_mean = arena_take(a, DTYPE_F32, SHAPE(I * N));
-    v->ln_rstd = arena_take(a, DTYPE_F32, SHAPE(I * N));
-    v->out = c->vit_cls_flag ? arena_take(a, act, SHAPE(I, C)) : arena_take(a, act, SHAPE(I, N, C));
+    v->ln_mean = arena_take(own, DTYPE_F32, SHAPE(I * N));
+    v->ln_rstd = arena_take(own, DTYPE_F32, SHAPE(I * N));
+    v->out =
+        c->vit_cls_flag ? arena_take(scratch, act, SHAPE(I, C)) : arena_take(scratch, act, SHAPE(I, N, C));
+    plan_input(v, scratch, blocks_at);
 }
 
 // The third part `which` (0 q, 1 k, 2 v) of qkv [I, N, 3C] as heads [I, N, H, D]; a view.
@@ -123,13 +136,12 @@ static void block_forward(VisionEncoder *v, const VisionBlockParams *w, const Vi
     add(v->be, x_out, b->x_mid, v->branch);
 }
 
-// Puts back what later blocks have written over, all but gelu, which its backward makes. The last one's is
-// still there.
+// Puts back what other blocks and the decoder have written over, all but gelu, which its backward makes.
 static void make_again(VisionEncoder *v, size_t block) {
     const VisionBlockParams *w = &v->params->vision.blocks[block];
     const VisionBlockActs *b = &v->blocks[block];
     const float eps = (float)v->config->vit_ln_eps.value;
-    if (v->recompute == RECOMPUTE_NONE || block + 1 == v->config->vit_n_blocks) return;
+    if (v->recompute == RECOMPUTE_NONE) return;
     if (v->recompute == RECOMPUTE_BLOCK) {
         block_inside(v, w, b);
         return;

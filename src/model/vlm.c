@@ -6,11 +6,12 @@
 #include <math.h>
 #include <string.h>
 
-// The head's logits are never whole: a chunk of target positions at a time, about this many values.
-enum { LOGITS_CHUNK_VALUES = 1 << 22, LOGITS_CHUNK_MIN_ROWS = 16 };
+// The head's logits are never whole: a chunk of target positions at a time, of about so many bytes. The
+// smaller the chunk, the more often the head's weight is read.
+enum { LOGITS_CHUNK_BYTES = 1 << 25, LOGITS_CHUNK_MIN_ROWS = 16 };
 
-static size_t chunk_rows(const VLMConfig *c, size_t n_targets) {
-    size_t rows = LOGITS_CHUNK_VALUES / c->lm_vocab_size;
+static size_t chunk_rows(const VLMConfig *c, Dtype act, size_t n_targets) {
+    size_t rows = LOGITS_CHUNK_BYTES / dtype_bytes(act, c->lm_vocab_size);
     if (rows < LOGITS_CHUNK_MIN_ROWS) rows = LOGITS_CHUNK_MIN_ROWS;
     return rows < n_targets ? rows : n_targets;
 }
@@ -38,32 +39,49 @@ static bool trains_vision(const VlmPlan *plan) {
     return plan->trained[GROUP_VISION] || plan->trained[GROUP_LORA_VISION];
 }
 
-// Everything one batch of the given shape needs, taken from m->activations in a fixed order.
-static void plan_activations(Vlm *m, size_t B, size_t T, size_t I, size_t n_targets, bool documents) {
+// Of pictures, from the tiles to vectors among the embeddings.
+static void plan_pictures(Vlm *m, size_t I) {
     const VLMConfig *c = m->config;
-    bool training = m->plan.training, to_vision = training && trains_vision(&m->plan);
-    bool to_pictures = to_vision || (training && m->plan.trained[GROUP_MP]);
-    size_t L = c->mp_image_token_length, C = c->lm_hidden_dim, chunk = chunk_rows(c, n_targets);
-    Arena *a = &m->activations;
+    const bool to_vision = m->plan.training && trains_vision(&m->plan);
+    Arena *a = &m->activations, *scratch = &m->scratch;
+    if (to_vision || (m->plan.training && m->plan.trained[GROUP_MP]))
+        m->dvectors =
+            arena_take(scratch, m->params.act, SHAPE(I * c->mp_image_token_length, c->lm_hidden_dim));
+    vision_encoder_plan(&m->vision, a, scratch, I, to_vision);
+    modality_projector_plan(&m->projector, a, scratch, I, to_vision);
+}
+
+static void plan_text(Vlm *m, size_t B, size_t T, size_t n_targets, bool documents) {
+    const VLMConfig *c = m->config;
+    const bool training = m->plan.training;
+    const size_t chunk = chunk_rows(c, m->params.act, n_targets);
+    m->hidden = arena_take(&m->scratch, m->params.act, SHAPE(chunk, c->lm_hidden_dim));
+    m->logits = arena_take(&m->scratch, m->params.act, SHAPE(chunk, c->lm_vocab_size));
+    language_model_plan(&m->decoder, &m->activations, &m->scratch, B, T, training, training, documents);
+}
+
+// Everything one batch of the given shape needs, in a fixed order. Pictures and text are at work by turns –
+// forward pictures, text, backward text, pictures –, so their scratch is the same memory.
+static void plan_activations(Vlm *m, size_t B, size_t T, size_t I, size_t n_targets, bool documents) {
+    Arena *a = &m->activations, *scratch = &m->scratch;
+    a->used = scratch->used = 0;
     m->B = B, m->T = T, m->I = I, m->n_targets = n_targets;
     m->input_ids = arena_take(a, DTYPE_I32, SHAPE(B * T));
     m->mask = arena_take(a, DTYPE_I32, SHAPE(B, T));
-    m->images = arena_take(a, DTYPE_F32, SHAPE(I, 3, c->vit_img_size, c->vit_img_size));
-    m->image_rows = arena_take(a, DTYPE_I32, SHAPE(I * L));
+    m->image_rows = arena_take(a, DTYPE_I32, SHAPE(I * m->config->mp_image_token_length));
     m->target_rows = arena_take(a, DTYPE_I32, SHAPE(n_targets));
     m->targets = arena_take(a, DTYPE_I32, SHAPE(n_targets));
-    m->hidden = arena_take(a, m->params.act, SHAPE(chunk, C));
-    m->logits = arena_take(a, m->params.act, SHAPE(chunk, c->lm_vocab_size));
     m->losses = arena_take(a, DTYPE_F32, SHAPE(n_targets));
     m->loss = arena_take(a, DTYPE_F32, SHAPE(1));
-    if (to_pictures) m->dvectors = arena_take(a, m->params.act, SHAPE(I * L, C));
-    vision_encoder_plan(&m->vision, a, I, to_vision);
-    modality_projector_plan(&m->projector, a, I, to_vision);
-    language_model_plan(&m->decoder, a, B, T, training, training, documents);
+    plan_pictures(m, I);
+    const size_t pictures = scratch->used;
+    scratch->used = 0;
+    plan_text(m, B, T, n_targets, documents);
+    if (scratch->used < pictures) scratch->used = pictures;
     // The vision encoder's backward begins when the decoder's blocks are needed no more: in their place.
     const size_t end = a->used;
     a->used = m->decoder.blocks_at;
-    if (to_vision) vision_encoder_plan_gradients(&m->vision, a, I);
+    if (m->plan.training && trains_vision(&m->plan)) vision_encoder_plan_gradients(&m->vision, a, I);
     if (a->used < end) a->used = end;
 }
 
@@ -92,6 +110,7 @@ static bool measure(Vlm *m, Backend *be, const VLMConfig *config, const VlmPlan 
     }
     if (plan->dtype == DTYPE_BF16) params_plan_bf16(&m->params, plan->recompute == RECOMPUTE_NONE);
     m->activations = arena_measure(be, "activations");
+    m->scratch = arena_measure(be, "activations that are soon forgotten");
     vision_encoder_init(&m->vision, be, config, &m->params);
     modality_projector_init(&m->projector, be, config, &m->params);
     language_model_init(&m->decoder, be, config, &m->params,
@@ -114,7 +133,9 @@ bool vlm_create_form(Vlm *m, Backend *be, const VLMConfig *config, const VlmPlan
                      const ParamsForm *form, Error *err) {
     if (!measure(m, be, config, plan, form, err)) return false;
     m->staging = be->device->host_alloc(be, staging_bytes(m));
-    if (params_allocate(&m->params, err) && arena_commit(&m->activations, err)) return true;
+    if (params_allocate(&m->params, err) && arena_commit(&m->activations, err) &&
+        arena_commit(&m->scratch, err))
+        return true;
     vlm_free(m);
     return false;
 }
@@ -123,17 +144,22 @@ void vlm_free(Vlm *m) {
     if (!m->be) return;
     if (m->staging) m->be->device->host_release(m->be, m->staging, staging_bytes(m));
     arena_release(&m->activations);
+    arena_release(&m->scratch);
     vision_encoder_free(&m->vision);
     language_model_free(&m->decoder);
     params_free(&m->params);
     *m = (Vlm){0};
 }
 
+size_t vlm_activation_bytes(const Vlm *m) {
+    return m->activations.size + m->scratch.size;
+}
+
 bool vlm_measure(VlmMemory *memory, Backend *be, const VLMConfig *config, const VlmPlan *plan, Error *err) {
     Vlm m;
     if (!measure(&m, be, config, plan, &(ParamsForm){0}, err)) return false;
     *memory = (VlmMemory){m.params.values.used, params_bf16_bytes(&m.params), m.params.gradients.used,
-                          m.activations.used};
+                          m.activations.used + m.scratch.used};
     vlm_free(&m);
     return true;
 }
@@ -193,14 +219,13 @@ bool vlm_set_batch(Vlm *m, const Batch *b, Error *err) {
     if (n_targets > max_targets(plan))
         return error_set(err, "a batch with %zu targets exceeds the plan of %zu", n_targets,
                          max_targets(plan));
-    m->activations.used = 0;
     const bool documents = plan->documents && b->starts;
     plan_activations(m, b->B, b->T, b->n_tiles, n_targets, documents);
     m->has_mask = b->attention_mask != NULL;
     tensor_upload(m->be, STREAM_COMPUTE, m->input_ids, b->input_ids);
     if (m->has_mask) tensor_upload(m->be, STREAM_COMPUTE, m->mask, b->attention_mask);
     if (documents) language_model_set_starts(&m->decoder, b->starts);
-    tensor_upload(m->be, STREAM_COMPUTE, m->images, b->images);
+    tensor_upload(m->be, STREAM_COMPUTE, m->vision.images, b->images);
     tensor_upload(m->be, STREAM_COMPUTE, m->image_rows, image_rows);
     tensor_upload(m->be, STREAM_COMPUTE, m->target_rows, target_rows);
     tensor_upload(m->be, STREAM_COMPUTE, m->targets, targets);
@@ -211,7 +236,7 @@ void vlm_embed(Vlm *m) {
     Tensor x = language_model_input(&m->decoder);
     embedding_forward(m->be, x, m->params.decoder.embedding->w, m->input_ids);
     if (m->I == 0) return;
-    vision_encoder_forward(&m->vision, m->images);
+    vision_encoder_forward(&m->vision, m->vision.images);
     modality_projector_forward(&m->projector, m->vision.out);
     Tensor vectors =
         tensor_reshape(m->projector.out, SHAPE(tensor_rows(m->projector.out), tensor_cols(m->projector.out)));

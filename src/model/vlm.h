@@ -28,8 +28,8 @@ typedef struct Vlm {
     const VLMConfig *config; // borrowed
     VlmPlan plan;
     Params params;
-    Arena
-        activations; // everything below; laid out anew for each batch's shape, within what the plan measured
+    // everything below; laid out anew for each batch's shape, within what the plan measured
+    Arena activations, scratch; // scratch: what pictures and text use by turns
     VisionEncoder vision;
     ModalityProjector projector;
     LanguageModel decoder;
@@ -37,7 +37,6 @@ typedef struct Vlm {
     size_t B, T, I, n_targets;
     bool has_mask;
     Tensor input_ids, mask;      // [B*T], [B, T] I32
-    Tensor images;               // [I, 3, Y, X]
     Tensor image_rows;           // [I*L] I32: rows of the decoder's input that pictures fill
     Tensor target_rows, targets; // [n_targets] I32
     Tensor dvectors;             // [I*L, C] gradient of the projector's output
@@ -54,6 +53,8 @@ bool vlm_create(Vlm *m, Backend *be, const VLMConfig *config, const VlmPlan *pla
 bool vlm_create_form(Vlm *m, Backend *be, const VLMConfig *config, const VlmPlan *plan,
                      const ParamsForm *form, Error *err);
 void vlm_free(Vlm *m);
+
+size_t vlm_activation_bytes(const Vlm *m); // as planned
 
 // Bytes the plan takes, without getting them; copies: of weights in BF16 (params_bf16_bytes).
 typedef struct VlmMemory {
