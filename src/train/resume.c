@@ -200,8 +200,8 @@ static bool load_tensor(Trainer *t, const Safetensors *st, const char *prefix, c
     if (!e || e->dtype != to.dtype || e->count != tensor_count(to))
         return error_set(err,
                          "%s: %s is missing or not %s with %zu values; give the --moments it was saved with "
-                         "(and the flags of "
-                         "its adapters), or take the weights alone with --resume_weights_only",
+                         "(and the flags of its adapters), or take the weights alone with "
+                         "--resume_weights_only",
                          safetensors_path(st), name, dtype_name(to.dtype), tensor_count(to));
     tensor_upload(t->model->be, STREAM_COMPUTE, to, e->data);
     backend_sync(t->model->be);
