@@ -151,7 +151,7 @@ static bool print_disk(const Config *c, const Trainer *t, Error *err) {
         error_set(err, "%s: checkpoints can't be written there: %s; give another --vlm_checkpoint_path",
                   folder, strerror(errno));
     } else {
-        const double one = (double)saver_bytes(&t->model->params, optimizer_moments(&c->options)),
+        const double one = (double)saver_disk_bytes(&t->model->params, optimizer_moments(&c->options)),
                      all = one * checkpoints_kept(c), space = (double)disk.f_bavail * (double)disk.f_frsize;
         printf("a checkpoint             %12.1f MiB; %.0f at a time take %.1f MiB of %.1f free in %s%s\n",
                one / mib, checkpoints_kept(c), all / mib, space / mib, folder,

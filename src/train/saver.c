@@ -33,6 +33,22 @@ size_t saver_bytes(const Params *p, Dtype moments) {
     return n;
 }
 
+static bool is_adapted(const Param *p) {
+    return p->lora_a || param_is_adapter(p);
+}
+
+// With adapters, they and the matrices beneath stand in the state as well as in the files made for others,
+// and so does a projector that is trained along.
+size_t saver_disk_bytes(const Params *p, Dtype moments) {
+    size_t twice = 0;
+    for (size_t i = 0; i < p->count; i++) {
+        const Param *q = &p->items[i];
+        const bool is_saved_along = p->lora_rank > 0 && q == p->projector && is_trained(q);
+        if (is_adapted(q) || is_saved_along) twice += values_of(q);
+    }
+    return saver_bytes(p, moments) + twice * sizeof(float);
+}
+
 static void add_tensor(Saver *s, const char *prefix, const Param *p, Tensor t) {
     SavedTensor *saved = &s->tensors[s->n_tensors++];
     snprintf(saved->name, sizeof saved->name, "%s%s", prefix, p->name);
@@ -43,7 +59,7 @@ static void add_tensor(Saver *s, const char *prefix, const Param *p, Tensor t) {
 // Adapters and the matrices beneath: merged, they can't be had back to the bit.
 static void add_adapted(Saver *s, const Params *p) {
     for (size_t i = 0; i < p->count; i++) {
-        if (!p->items[i].lora_a && !param_is_adapter(&p->items[i])) continue;
+        if (!is_adapted(&p->items[i])) continue;
         add_tensor(s, "w.", &p->items[i], p->items[i].w);
         s->tensors[s->n_tensors - 1].same_as = i;
     }
