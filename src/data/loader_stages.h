@@ -35,8 +35,14 @@ typedef struct RingSlot {
     Error err;
 } RingSlot;
 
+// What the samples built so far come to, whether or not the packer took them.
+typedef struct BuiltSamples {
+    size_t n, bytes, tokens, tiles;
+} BuiltSamples;
+
 typedef struct BatchSlot {
     Batch batch;
+    size_t filled_tiles; // room of the pictures that is memory and not only addresses
     Sequence *sequences; // [batch_size], while packs come in
     size_t n_sequences;
     VEC(Sample *) samples;        // in the order of their tiles
@@ -74,6 +80,7 @@ struct Loader {
     size_t ring_size;
     uint64_t claimed, packed;  // rows taken by the second stage, by the third
     bool rows_over;            // there is none behind them
+    BuiltSamples built;        // by the second stage
     bool reading, read_failed; // a thread reads a window; no further one can be read
     Error read_err;            // why
 

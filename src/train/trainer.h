@@ -14,6 +14,7 @@ typedef struct Trainer {
     bool is_spoiled;              // these micro-batches are not worth an update: the next one is skipped
     float norm_limit;             // a gradient above it is not either; 0: none
     bool is_torn;                 // the ranks could not spread an update: the weights are of no step
+    size_t most_tiles, most_targets; // of a batch, of all it was given
     bool skipped;                 // the last update was: weights and moments are as before
     uint64_t updates;             // updates done; number n is step n - 1 of logs and checkpoints
     // of the last update
