@@ -51,7 +51,7 @@ static const struct {
 } rows[] = {
     {"program", "program", offsetof(MemoryPlan, program)},
     {"parameters", "parameters", offsetof(MemoryPlan, parameters)},
-    {"copies", "copies in BF16", offsetof(MemoryPlan, copies)},
+    {"copies", "weights in BF16", offsetof(MemoryPlan, copies)},
     {"gradients", "gradients", offsetof(MemoryPlan, gradients)},
     {"moments", "optimizer moments", offsetof(MemoryPlan, moments)},
     {"activations", "activations", offsetof(MemoryPlan, activations)},

@@ -8,7 +8,7 @@
 typedef struct MemoryPlan {
     size_t program;     // the program with its tokenizer, before it opens data and makes a model
     size_t parameters;  // F32
-    size_t copies;      // their BF16 copies for the products
+    size_t copies;      // in BF16, for the products: of all weights, or of one at a time
     size_t gradients;   // of trained groups
     size_t moments;     // AdamW's
     size_t activations; // of the batch
