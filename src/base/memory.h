@@ -14,7 +14,7 @@ char *mem_printf(const char *format, ...) __attribute__((format(printf, 1, 2)));
 // threads share one heap, and blocks of 128 KiB and more go back to the system when they are freed.
 void mem_settle(void);
 
-// Resident memory of this process in bytes as Linux counts it, now and at most so far (getrusage would count a
-// parent's before exec, too); 0 where it does not say.
+// Resident memory of this process in bytes as Linux counts it, now and at most so far (getrusage would count
+// a parent's before exec, too); 0 where it does not say.
 size_t mem_resident(void);
 size_t mem_resident_peak(void);

@@ -101,6 +101,11 @@ struct Loader {
     bool lent;                 // batch number `released` is with the caller
 };
 
+// Samples that are built ahead of the packer.
+static inline size_t loader_ring_size(const Config *c) {
+    return 16 + 4 * c->options.num_workers;
+}
+
 // Does one piece of work if there is any. Called and left with the lock held, released meanwhile.
 bool loader_work(Loader *l);
 // Waits until no thread works; none begins until loader_resume. Both with the lock held.

@@ -41,7 +41,7 @@ void packer_add(Packer *p, PackItem item); // must be acceptable
 void packer_finish(Packer *p);             // no more items: all that is left becomes packs
 // How many items of this size wait at most.
 size_t packer_most_waiting(const Packer *p, size_t tokens, size_t bytes);
-bool packer_ready(const Packer *p);        // packer_take would give one
+bool packer_ready(const Packer *p); // packer_take would give one
 bool packer_take(Packer *p,
                  Pack *pack); // the next pack; its items are borrowed until the next call of packer_*
 

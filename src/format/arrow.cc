@@ -31,8 +31,8 @@ extern "C" {
 
 using arrow::Status;
 
-// The C library's heap. Arrow's own choice keeps a heap of its own for each thread that reads, which for small
-// row groups is several times what they hold.
+// The C library's heap. Arrow's own choice keeps a heap of its own for each thread that reads, which for
+// small row groups is several times what they hold.
 static arrow::MemoryPool *memory() {
     return arrow::system_memory_pool();
 }
@@ -347,7 +347,8 @@ static bool open_parquet(ParquetReader **out, const char *path, size_t part_byte
 }
 
 bool parquet_open_in_parts(ParquetReader **out, const char *path, size_t part_bytes, Error *err) {
-    return open_parquet(out, path, part_bytes, err, [&] { return arrow::io::ReadableFile::Open(path, memory()); });
+    return open_parquet(out, path, part_bytes, err,
+                        [&] { return arrow::io::ReadableFile::Open(path, memory()); });
 }
 
 bool parquet_open(ParquetReader **out, const char *path, Error *err) {
@@ -852,8 +853,7 @@ static Status open_writer(ParquetWriter *w) {
                           ->disable_statistics(pictures)
                           ->build();
     ARROW_ASSIGN_OR_RAISE(w->builder, arrow::RecordBatchBuilder::Make(schema, memory()));
-    ARROW_ASSIGN_OR_RAISE(w->file, parquet::arrow::FileWriter::Open(*schema, memory(),
-                                                                    w->sink, properties));
+    ARROW_ASSIGN_OR_RAISE(w->file, parquet::arrow::FileWriter::Open(*schema, memory(), w->sink, properties));
     return Status::OK();
 }
 

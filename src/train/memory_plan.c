@@ -28,8 +28,8 @@ bool memory_plan(MemoryPlan *m, Backend *be, const VLMConfig *config, const VlmP
 }
 
 size_t memory_plan_total(const MemoryPlan *m) {
-    return m->program + m->parameters + m->copies + m->gradients + m->moments + m->activations + m->rows + m->samples +
-           m->batches + m->checkpoint + m->library;
+    return m->program + m->parameters + m->copies + m->gradients + m->moments + m->activations + m->rows +
+           m->samples + m->batches + m->checkpoint + m->library;
 }
 
 VlmPlan memory_model_plan(const Config *c, const Backend *be) {

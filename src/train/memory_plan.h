@@ -23,7 +23,7 @@ typedef struct MemoryPlan {
 typedef struct HostMemory {
     size_t program; // mem_resident() at that time
     OptimizerForm optimizer;
-    bool checkpoint_copy;            // only rank 0 has one
+    bool checkpoint_copy;              // only rank 0 has one
     LoaderMemory training, validation; // zeros: none
 } HostMemory;
 
