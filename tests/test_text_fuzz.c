@@ -3,6 +3,7 @@
 // ids: no crash, no leak (under the sanitizers), and what can be encoded comes back byte for byte.
 // VLM_FUZZ_SECONDS sets how long each kind goes on.
 #include "support/chatml.h"
+#include "support/fuzz.h"
 #include "support/golden.h"
 #include "base/clock.h"
 #include "base/random.h"
@@ -18,12 +19,11 @@
 static char folder[] = "/tmp/test_text_fuzz.XXXXXX";
 static char *tokenizer_file, *config_file; // in the folder
 static Tokenizer *bytes_tokenizer;         // has an entry for each byte
-static double seconds = 2;                 // of each loop
+static double seconds;                     // of each loop
 
 static int setup(void **state) {
     (void)state;
-    const char *given = getenv("VLM_FUZZ_SECONDS");
-    if (given) seconds = atof(given);
+    seconds = fuzz_seconds(2);
     if (!mkdtemp(folder)) return -1;
     tokenizer_file = path_join(folder, "tokenizer.json");
     config_file = path_join(folder, "tokenizer_config.json");
