@@ -40,6 +40,12 @@ static void *pack(float *values, Dtype dtype, size_t n) {
     return packed;
 }
 
+// What operators take: blocks in the backend's order.
+static Tensor weight(Backend *be, void *data, Dtype dtype, size_t O, size_t C) {
+    const Tensor w = tensor_at(data, dtype, SHAPE(O, C));
+    return dtype == DTYPE_Q8_0 ? arrange_weights(be, w) : w;
+}
+
 static const Dtype dtypes[] = {DTYPE_F32, DTYPE_BF16, DTYPE_Q8_0};
 
 // What rounding may do to Σ x w, whose terms have the sizes given: that of sums; with Q8_0 that of x to 16
@@ -53,7 +59,7 @@ static double allowed(const Backend *be, size_t M, Dtype dtype, const float *x, 
             largest = fmax(largest, fabs(x[i]));
             sum += fabs(w[i]);
         }
-        rounded += largest * sum * 0x1p-16;
+        rounded += largest * sum / 65024;
     }
     return (4 + sqrt((double)C)) * FLT_EPSILON * size + rounded;
 }
@@ -67,8 +73,7 @@ static void check_linear(Backend *be, Dtype dtype, size_t M, size_t C, size_t O,
     for (size_t i = 0; i < M * (O + GAP); i++) y[i] = NAN;
     Tensor out = tensor_at(y, DTYPE_F32, SHAPE(M, O + GAP));
     out = tensor_columns(out, 0, O);
-    linear_forward(be, out, tensor_at(x, DTYPE_F32, SHAPE(M, C)),
-                   tensor_at(w ? w : values, dtype, SHAPE(O, C)),
+    linear_forward(be, out, tensor_at(x, DTYPE_F32, SHAPE(M, C)), weight(be, w ? w : values, dtype, O, C),
                    bias ? tensor_at(b, DTYPE_F32, SHAPE(O)) : TENSOR_NONE);
     for (size_t m = 0; m < M; m++) {
         for (size_t o = 0; o < O; o++) {
@@ -114,17 +119,17 @@ static void products(void **state) {
 // A value that is not finite must not be rounded away.
 static void not_finite(void **state) {
     (void)state;
-    enum { C = 64 };
+    enum { C = 64, O = 17 };
     Backend *be = backend(1);
     const float bad[] = {NAN, INFINITY, -INFINITY};
     for (size_t d = 0; d < COUNT(dtypes); d++)
         for (size_t i = 0; i < COUNT(bad); i++) {
-            float *x = draw(C, 1), *values = draw(C, 2), y = 0;
-            void *w = dtypes[d] == DTYPE_F32 ? NULL : pack(values, dtypes[d], C);
+            float *x = draw(C, 1), *values = draw(O * C, 2), y[O] = {0};
+            void *w = dtypes[d] == DTYPE_F32 ? NULL : pack(values, dtypes[d], O * C);
             x[40] = bad[i];
-            linear_forward(be, tensor_at(&y, DTYPE_F32, SHAPE(1, 1)), tensor_at(x, DTYPE_F32, SHAPE(1, C)),
-                           tensor_at(w ? w : values, dtypes[d], SHAPE(1, C)), TENSOR_NONE);
-            assert_false(isfinite(y));
+            linear_forward(be, tensor_at(y, DTYPE_F32, SHAPE(1, O)), tensor_at(x, DTYPE_F32, SHAPE(1, C)),
+                           weight(be, w ? w : values, dtypes[d], O, C), TENSOR_NONE);
+            for (size_t o = 0; o < O; o++) assert_false(isfinite(y[o]));
             free(x), free(values), free(w);
         }
     backend_destroy(be);
@@ -132,14 +137,14 @@ static void not_finite(void **state) {
 
 static void embeddings(void **state) {
     (void)state;
-    enum { V = 11, C = 96, M = 5 };
-    static int32_t ids[M] = {10, 0, 3, 3, 7};
+    enum { V = 37, C = 96, M = 8 }; // two tiles of Q8_0 and five rows more
+    static int32_t ids[M] = {36, 0, 17, 17, 31, 32, 15, 3};
     Backend *be = backend(1);
     for (size_t d = 0; d < COUNT(dtypes); d++) {
         float *values = draw(V * C, 5), y[M * C];
         void *table = dtypes[d] == DTYPE_F32 ? NULL : pack(values, dtypes[d], V * C);
         embedding_forward(be, tensor_at(y, DTYPE_F32, SHAPE(M, C)),
-                          tensor_at(table ? table : values, dtypes[d], SHAPE(V, C)),
+                          weight(be, table ? table : values, dtypes[d], V, C),
                           tensor_at(ids, DTYPE_I32, SHAPE(M)));
         for (size_t m = 0; m < M; m++)
             assert_memory_equal(y + m * C, values + (size_t)ids[m] * C, C * sizeof *y);
@@ -156,6 +161,7 @@ static void block_sizes(void **state) {
     assert_int_equal(tensor_span(t), 5 * 2 * 34);
     assert_int_equal(tensor_slice(t, 2, 1).data - t.data, 2 * 2 * 34);
     assert_int_equal(dtype_from_name("Q8_0", 4), -1); // no format of safetensors
+    assert_int_equal(dtype_from_name("Q8_0 in tiles", 13), -1);
 }
 
 // ---- loading ----
@@ -211,9 +217,13 @@ static void blocks_of_a_file(void **state) {
         const GgufTensor *t = gguf_find_tensor(file, tensors[i].name);
         const Param *p = params_find(&l.model.params, tensors[i].param);
         if (t->type != GGUF_TYPE_Q8_0) continue;
-        assert_int_equal(p->w.dtype, DTYPE_Q8_0);
+        assert_int_equal(p->w.dtype, DTYPE_Q8_TILES);
         assert_int_equal(tensor_bytes(p->w), t->bytes);
-        assert_memory_equal(p->w.data, t->data, t->bytes);
+        char *blocks = malloc(t->bytes);
+        memcpy(blocks, t->data, t->bytes);
+        weight(be, blocks, DTYPE_Q8_0, tensor_rows(p->w), tensor_cols(p->w));
+        assert_memory_equal(p->w.data, blocks, t->bytes);
+        free(blocks);
         compared++;
     }
     assert_true(compared >= 3);
@@ -231,12 +241,13 @@ static void what_is_kept(void **state) {
         Loaded l;
         load(&l, be, "tests/golden/gguf_llama/tied_f32/model.gguf", dtypes[d]);
         const Params *p = &l.model.params;
+        const Dtype kept = dtypes[d] == DTYPE_Q8_0 ? DTYPE_Q8_TILES : dtypes[d];
         assert_null(p->projector);
         assert_null(p->vision.position);
         bytes[d] = 0;
         for (size_t i = 0; i < p->count; i++) {
             assert_true(p->items[i].group == GROUP_LANGUAGE || p->items[i].group == GROUP_BUFFER);
-            assert_int_equal(p->items[i].w.dtype, is_vector(&p->items[i]) ? DTYPE_F32 : dtypes[d]);
+            assert_int_equal(p->items[i].w.dtype, is_vector(&p->items[i]) ? DTYPE_F32 : kept);
             if (!is_vector(&p->items[i])) bytes[d] += tensor_bytes(p->items[i].w);
         }
         unload(&l);

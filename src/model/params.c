@@ -221,14 +221,17 @@ void param_refresh(const Param *p, Backend *be) {
     if (param_has_copy(p)) copy(be, p->product, p->w);
 }
 
+void param_arrange(Param *p, Backend *be) {
+    if (p->w.dtype == DTYPE_Q8_0) p->w = p->product = arrange_weights(be, p->w);
+}
+
 void params_plan(Params *p, Backend *be, const VLMConfig *c, const bool trained[GROUP_TRAINED]) {
     params_plan_form(p, be, c, &(ParamsForm){0}, trained);
 }
 
 void params_plan_form(Params *p, Backend *be, const VLMConfig *c, const ParamsForm *form,
                       const bool trained[GROUP_TRAINED]) {
-    *p = (Params){
-        .tied = c->lm_tie_weights, .decoder_alone = form->decoder_alone, .weights = form->weights};
+    *p = (Params){.tied = c->lm_tie_weights, .decoder_alone = form->decoder_alone, .weights = form->weights};
     p->values = arena_measure(be, "parameters");
     p->gradients = arena_measure(be, "gradients");
     p->products = arena_measure(be, "weights in BF16");

@@ -32,10 +32,12 @@ void zero_rows(Backend *be, Tensor y, Tensor rows);
 // ---- linear: y = x wᵀ + b ----
 // The two factors of a product are acts, and so is an assigned or accumulated y or dx, but BF16 only of BF16
 // factors; b, dw and db are F32 always. Sums are F32. With x in F32 the w of linear_forward may also be
-// packed, BF16 or Q8_0: it is unpacked on the way and nothing else is rounded, but x to BF16 where w is BF16,
-// x has more than 8 rows, and the backend multiplies BF16.
-// y [M, O] strided, x [M, C] strided, w [O, C], b (opt) [O]; assigned.
+// packed, BF16 or Q8_TILES. Nothing else is rounded then, but x to BF16 where w is BF16, x has more than 8
+// rows, and the backend multiplies BF16; and with Q8_TILES x to 16 bits of the largest of 32 values. y [M, O]
+// strided, x [M, C] strided, w [O, C], b (opt) [O]; assigned.
 void linear_forward(Backend *be, Tensor y, Tensor x, Tensor w, Tensor b);
+// w [O, C] in Q8_0 becomes Q8_TILES where it stands; returns it so. No other operator takes Q8_0.
+Tensor arrange_weights(Backend *be, Tensor w);
 // dx [M, C] strided = dy w (+ dx when accumulate); dy [M, O] strided.
 void linear_backward_input(Backend *be, Tensor dx, Tensor dy, Tensor w, bool accumulate);
 // dw [O, C] += dyᵀ x, db (opt) [O] += Σ_m dy; accumulated.
@@ -99,7 +101,7 @@ void attention_backward(Backend *be, Tensor dq, Tensor dk, Tensor dv, Tensor del
                         bool causal);
 
 // ---- embeddings ----
-// y [M, C] = table[ids], table [V, C] F32, BF16 or Q8_0, ids [M] I32; assigned.
+// y [M, C] = table[ids], table [V, C] F32, BF16 or Q8_TILES, ids [M] I32; assigned.
 void embedding_forward(Backend *be, Tensor y, Tensor table, Tensor ids);
 // dtable[ids[m]] += dy[m]; accumulated, in a fixed order.
 void embedding_backward(Backend *be, Tensor dtable, Tensor dy, Tensor ids);
