@@ -33,9 +33,7 @@ static bool folder_has_gguf(const char *path) {
     return found;
 }
 
-// A file is a decoder alone; a folder is one when its config.json is transformers', which names a model_type,
-// or when a GGUF file in it stands for the config.json.
-static bool is_decoder_alone(const char *path) {
+bool is_decoder_alone(const char *path) {
     if (!file_is_folder(path)) return true;
     char *file = path_join(path, "config.json"), *text = NULL;
     size_t size;
