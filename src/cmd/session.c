@@ -1,5 +1,6 @@
 #include "cmd/session.h"
 #include "base/file.h"
+#include "base/log.h"
 #include "cmd/backbones.h"
 #include "format/gguf.h"
 #include "hub/hub.h"
@@ -82,8 +83,13 @@ static bool open_decoder(Session *s, const char *lm_tokenizer, Error *err) {
     if (!configure_decoder(s, err) || !tokenizer_open(&s->tokenizer, s->config.lm_tokenizer, NULL, err) ||
         !check_vocabulary(s, err))
         return false;
-    if (!chat_template_init(&s->chat, s->tokenizer, NULL, &s->no_chat))
+    if (!chat_template_init_alone(&s->chat, s->tokenizer, &s->no_chat))
         error_prefix(&s->no_chat, "%s", s->config.lm_tokenizer);
+    if (s->chat.by_mark)
+        log_warning(
+            "%s: the chat template is not known to the letter; it contains %s, so chats are written as "
+            "%s, without a default system message, dates or tools that may stand in it",
+            s->config.lm_tokenizer, s->chat.format->mark, s->chat.format->name);
     return true;
 }
 
