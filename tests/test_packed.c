@@ -49,9 +49,10 @@ static Tensor weight(Backend *be, void *data, Dtype dtype, size_t O, size_t C) {
 static const Dtype dtypes[] = {DTYPE_F32, DTYPE_BF16, DTYPE_Q8_0};
 
 // What rounding may do to Σ x w, whose terms have the sizes given: that of sums; with Q8_0 that of x to 16
-// bits of each block; with products of BF16 that of x to 8 bits.
+// bits of each block, or 24; with products of BF16 that of x to 8 bits.
 static double allowed(const Backend *be, size_t M, Dtype dtype, const float *x, const float *w, size_t C,
                       double size) {
+    const double units = strcmp(cpu_level_name(be), "avx512bf16") ? 2 * 32767.0 : 2 * 127 * 65536.0;
     double rounded = dtype == DTYPE_BF16 && M > 8 && be->bf16 ? size * 0x1p-8 : 0;
     for (size_t k = 0; dtype == DTYPE_Q8_0 && k < C; k += 32) {
         double largest = 0, sum = 0;
@@ -59,7 +60,7 @@ static double allowed(const Backend *be, size_t M, Dtype dtype, const float *x, 
             largest = fmax(largest, fabs(x[i]));
             sum += fabs(w[i]);
         }
-        rounded += largest * sum / 65024;
+        rounded += largest * sum / units;
     }
     return (4 + sqrt((double)C)) * FLT_EPSILON * size + rounded;
 }

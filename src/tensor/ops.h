@@ -33,8 +33,8 @@ void zero_rows(Backend *be, Tensor y, Tensor rows);
 // The two factors of a product are acts, and so is an assigned or accumulated y or dx, but BF16 only of BF16
 // factors; b, dw and db are F32 always. Sums are F32. With x in F32 the w of linear_forward may also be
 // packed, BF16 or Q8_TILES. Nothing else is rounded then, but x to BF16 where w is BF16, x has more than 8
-// rows, and the backend multiplies BF16; and with Q8_TILES x to 16 bits of the largest of 32 values. y [M, O]
-// strided, x [M, C] strided, w [O, C], b (opt) [O]; assigned.
+// rows, and the backend multiplies BF16; and with Q8_TILES x to 24 or 16 bits of the largest of 32 values.
+// y [M, O] strided, x [M, C] strided, w [O, C], b (opt) [O]; assigned.
 void linear_forward(Backend *be, Tensor y, Tensor x, Tensor w, Tensor b);
 // w [O, C] in Q8_0 becomes Q8_TILES where it stands; returns it so. No other operator takes Q8_0.
 Tensor arrange_weights(Backend *be, Tensor w);

@@ -1,8 +1,9 @@
-// y = x wᵀ + b for w in Q8_TILES (ops/cpu/packed.h). A row of x becomes whole numbers of 16 bits with a scale
-// a block of 32, so a block of 16 rows of w is multiplied in whole numbers, exactly, and there is one float
-// operation a block and row. The order of the tiles is what makes it fast: the whole matrix is one stream of
-// memory, rows of w lie in the lanes of a vector, so nothing is summed across lanes, and a value of x serves
-// all of them. That rounds x to 2⁻¹⁶ of its block's largest value (llama.cpp, to 8 bits: 2⁻⁸).
+// y = x wᵀ + b for w in Q8_TILES (ops/cpu/packed.h). A row of x becomes whole numbers with a scale a block of
+// 32, so a block of 16 rows of w is multiplied in whole numbers, exactly, and there is one float operation a
+// block and row. The order of the tiles is what makes it fast: the whole matrix is one stream of memory, rows
+// of w lie in the lanes of a vector, so nothing is summed across lanes, and a value of x serves all of them.
+// x is rounded to 2⁻²⁴ of its block's largest value where bytes are multiplied (VNNI), else to 2⁻¹⁶
+// (llama.cpp, to 8 bits: 2⁻⁸).
 #include "ops/cpu/packed.h"
 #include "ops/cpu/tile.h"
 
@@ -17,18 +18,28 @@ typedef int32_t IntLanes __attribute__((vector_size(LANES * 4)));
 // Rows of x that are rounded at once, and those of them that share the reading of w.
 enum { X_ROWS = 64, X_SHARED = LANES == 16 ? 4 : 2, PARTS = Q8_ROWS / LANES };
 
+// Whole numbers of x are as large as this at most: of three signed bytes, or of 16 bits.
+#ifdef __AVX512VNNI__
+enum { LARGEST = 127 << 16, X_BYTES = 3 };
+#else
+enum { LARGEST = 32767, X_BYTES = 2 };
+#endif
+
+// What a block's sum has too much, because the codes of w are its numbers + 128: −128 Σ x. upper is that of
+// x without its lowest byte, / 256, where x has three.
+typedef struct Shift {
+    int32_t upper, lower;
+} Shift;
+
 // A row of x, n values: x = scale · whole number.
 typedef struct Q8Factor {
-    char *values; // 2 n bytes: the numbers, or their high bytes and then their low ones, as block_sums has it
-    float *scales;  // [n / 32]
-    int32_t *shift; // [n / 32]: −128 Σ x, because the codes of w are its numbers + 128
+    char *values;  // the numbers; of three bytes: all the highest, all the middle, all the lowest
+    float *scales; // [n / 32]
+    Shift *shifts; // [n / 32]
 } Q8Factor;
 
-// With 32512 = 127 · 256 as the largest number both bytes of all of them are signed ones.
-enum { LARGEST = 32512 };
-
 // A block's numbers and their scale. A value that is not finite makes the scale NaN.
-static float round_block(int16_t whole[Q8_VALUES], const float *x) {
+static float round_block(int32_t whole[Q8_VALUES], const float *x) {
     float largest = 0, zero = 0;
     for (size_t i = 0; i < Q8_VALUES; i++) {
         largest = fabsf(x[i]) > largest ? fabsf(x[i]) : largest;
@@ -38,55 +49,86 @@ static float round_block(int16_t whole[Q8_VALUES], const float *x) {
     const float up = finite && largest > 0 ? LARGEST / largest : 0;
     for (size_t i = 0; i < Q8_VALUES; i++) {
         const float scaled = finite ? x[i] * up : 0;
-        whole[i] = (int16_t)(scaled + (scaled < 0 ? -0.5f : 0.5f));
+        whole[i] = (int32_t)(scaled + (scaled < 0 ? -0.5f : 0.5f));
     }
     return finite ? largest / LARGEST : NAN;
 }
 
 // Block b of the row's numbers, as block_sums takes them.
-static void store_block(Q8Factor *f, size_t n, size_t b, const int16_t whole[Q8_VALUES]) {
 #ifdef __AVX512VNNI__
-    int8_t *high = (int8_t *)f->values + b * Q8_VALUES, *low = high + n;
+static Shift store_block(Q8Factor *f, size_t n, size_t b, const int32_t whole[Q8_VALUES]) {
+    int8_t *high = (int8_t *)f->values + b * Q8_VALUES, *middle = high + n, *low = middle + n;
+    Shift sum = {0};
     for (size_t i = 0; i < Q8_VALUES; i++) {
         low[i] = (int8_t)whole[i];
-        high[i] = (int8_t)((whole[i] - low[i]) >> 8);
+        const int32_t upper = (whole[i] - low[i]) >> 8;
+        middle[i] = (int8_t)upper;
+        high[i] = (int8_t)((upper - middle[i]) >> 8);
+        sum.upper += upper;
+        sum.lower += low[i];
     }
-#else
-    (void)n;
-    memcpy(f->values + b * Q8_VALUES * sizeof *whole, whole, Q8_VALUES * sizeof *whole);
-#endif
+    return (Shift){-128 * sum.upper, -128 * sum.lower};
 }
+#else
+static Shift store_block(Q8Factor *f, size_t n, size_t b, const int32_t whole[Q8_VALUES]) {
+    int16_t *values = (int16_t *)f->values + b * Q8_VALUES;
+    int32_t sum = 0;
+    (void)n;
+    for (size_t i = 0; i < Q8_VALUES; i++) {
+        values[i] = (int16_t)whole[i];
+        sum += whole[i];
+    }
+    return (Shift){-128 * sum, 0};
+}
+#endif
 
 static void round_row(Q8Factor *f, const float *x, size_t n) {
-    int16_t whole[Q8_VALUES];
+    int32_t whole[Q8_VALUES];
     for (size_t b = 0; b < n / Q8_VALUES; b++) {
-        int32_t sum = 0;
         f->scales[b] = round_block(whole, x + b * Q8_VALUES);
-        for (size_t i = 0; i < Q8_VALUES; i++) sum += whole[i];
-        f->shift[b] = -128 * sum;
-        store_block(f, n, b, whole);
+        f->shifts[b] = store_block(f, n, b, whole);
     }
 }
 
 // ---- a block ----
 
-// Σ x · code over block b of the row, for the LANES rows of a part of the tile; codes: of its first row.
+#ifdef __AVX2__
+ALWAYS_INLINE Lanes floats_of(IntLanes x) {
+#if LANES == 16
+    return (Lanes)_mm512_cvtepi32_ps((__m512i)x);
+#else
+    return (Lanes)_mm256_cvtepi32_ps((__m256i)x);
+#endif
+}
+#else
+ALWAYS_INLINE Lanes floats_of(IntLanes x) {
+    return __builtin_convertvector(x, Lanes);
+}
+#endif
+
+// Σ x · w over block b of the row, in units of both scales, for the LANES rows of a part of the tile; codes:
+// of its first row.
 #if defined(__AVX512VNNI__)
-ALWAYS_INLINE IntLanes block_sums(const Q8Factor *f, size_t n, size_t b, const uint8_t *codes) {
-    const char *high = f->values + b * Q8_VALUES, *low = high + n;
-    __m512i upper = _mm512_setzero_si512(), lower = upper;
+ALWAYS_INLINE __m512i four_bytes(const char *at) {
+    int32_t four;
+    memcpy(&four, at, sizeof four);
+    return _mm512_set1_epi32(four);
+}
+ALWAYS_INLINE Lanes block_sums(const Q8Factor *f, size_t n, size_t b, const uint8_t *codes) {
+    const char *high = f->values + b * Q8_VALUES, *middle = high + n, *low = middle + n;
+    __m512i sum[3] = {_mm512_setzero_si512(), _mm512_set1_epi32(f->shifts[b].upper),
+                      _mm512_set1_epi32(f->shifts[b].lower)};
     for (size_t q = 0; q < Q8_VALUES; q += 4) {
         const __m512i w = _mm512_loadu_si512(codes + q * Q8_ROWS);
-        int32_t four[2];
-        memcpy(&four[0], high + q, 4);
-        memcpy(&four[1], low + q, 4);
-        upper = _mm512_dpbusd_epi32(upper, w, _mm512_set1_epi32(four[0]));
-        lower = _mm512_dpbusd_epi32(lower, w, _mm512_set1_epi32(four[1]));
+        sum[0] = _mm512_dpbusd_epi32(sum[0], w, four_bytes(high + q));
+        sum[1] = _mm512_dpbusd_epi32(sum[1], w, four_bytes(middle + q));
+        sum[2] = _mm512_dpbusd_epi32(sum[2], w, four_bytes(low + q));
     }
-    return (IntLanes)_mm512_add_epi32(_mm512_slli_epi32(upper, 8), lower);
+    const __m512i upper = _mm512_add_epi32(_mm512_slli_epi32(sum[0], 8), sum[1]);
+    return floats_of((IntLanes)upper) * 256 + floats_of((IntLanes)sum[2]);
 }
 #elif defined(__AVX512F__)
-ALWAYS_INLINE IntLanes block_sums(const Q8Factor *f, size_t n, size_t b, const uint8_t *codes) {
+ALWAYS_INLINE Lanes block_sums(const Q8Factor *f, size_t n, size_t b, const uint8_t *codes) {
     (void)n;
     const char *x = f->values + b * Q8_VALUES * 2;
     __m512i sum[2] = {_mm512_setzero_si512(), _mm512_setzero_si512()}; // two lanes a row, eight rows each
@@ -101,11 +143,12 @@ ALWAYS_INLINE IntLanes block_sums(const Q8Factor *f, size_t n, size_t b, const u
     }
     const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
     const __m512i odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
-    return (IntLanes)_mm512_add_epi32(_mm512_permutex2var_epi32(sum[0], even, sum[1]),
-                                      _mm512_permutex2var_epi32(sum[0], odd, sum[1]));
+    const __m512i all = _mm512_add_epi32(_mm512_permutex2var_epi32(sum[0], even, sum[1]),
+                                         _mm512_permutex2var_epi32(sum[0], odd, sum[1]));
+    return floats_of((IntLanes)all + f->shifts[b].upper);
 }
 #elif defined(__AVX2__)
-ALWAYS_INLINE IntLanes block_sums(const Q8Factor *f, size_t n, size_t b, const uint8_t *codes) {
+ALWAYS_INLINE Lanes block_sums(const Q8Factor *f, size_t n, size_t b, const uint8_t *codes) {
     (void)n;
     const char *x = f->values + b * Q8_VALUES * 2;
     __m256i sum[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()}; // two lanes a row, four rows each
@@ -118,10 +161,11 @@ ALWAYS_INLINE IntLanes block_sums(const Q8Factor *f, size_t n, size_t b, const u
             sum[i] = _mm256_add_epi32(sum[i], product);
         }
     }
-    return (IntLanes)_mm256_permute4x64_epi64(_mm256_hadd_epi32(sum[0], sum[1]), 0xd8);
+    const __m256i all = _mm256_permute4x64_epi64(_mm256_hadd_epi32(sum[0], sum[1]), 0xd8);
+    return floats_of((IntLanes)all + f->shifts[b].upper);
 }
 #else
-ALWAYS_INLINE IntLanes block_sums(const Q8Factor *f, size_t n, size_t b, const uint8_t *codes) {
+ALWAYS_INLINE Lanes block_sums(const Q8Factor *f, size_t n, size_t b, const uint8_t *codes) {
     (void)n;
     const int16_t *x = (const int16_t *)f->values + b * Q8_VALUES;
     int32_t sum[LANES] = {0};
@@ -130,7 +174,7 @@ ALWAYS_INLINE IntLanes block_sums(const Q8Factor *f, size_t n, size_t b, const u
             for (size_t i = 0; i < 4; i++) sum[r] += x[q + i] * codes[q * Q8_ROWS + r * 4 + i];
     IntLanes lanes;
     memcpy(&lanes, sum, sizeof lanes);
-    return lanes;
+    return floats_of(lanes + f->shifts[b].upper);
 }
 #endif
 
@@ -147,20 +191,6 @@ ALWAYS_INLINE Lanes part_scales(const uint16_t *halves) {
 #endif
 }
 
-#ifdef __AVX2__
-ALWAYS_INLINE Lanes floats_of(IntLanes x) {
-#if LANES == 16
-    return (Lanes)_mm512_cvtepi32_ps((__m512i)x);
-#else
-    return (Lanes)_mm256_cvtepi32_ps((__m256i)x);
-#endif
-}
-#else
-ALWAYS_INLINE Lanes floats_of(IntLanes x) {
-    return __builtin_convertvector(x, Lanes);
-}
-#endif
-
 // ---- a tile ----
 
 // M rows of x times the 16 rows of a tile. M is a constant where this is used.
@@ -171,10 +201,8 @@ ALWAYS_INLINE void tile_rows_of(float (*out)[Q8_ROWS], const Q8Factor *f, const 
         const Q8Block w = q8_block(tile, n / Q8_VALUES, b);
         for (size_t p = 0; p < PARTS; p++) {
             const Lanes scales = part_scales(w.scales + p * LANES);
-            for (size_t m = 0; m < M; m++) {
-                const IntLanes whole = block_sums(&f[m], n, b, w.codes + p * LANES * 4) + f[m].shift[b];
-                sum[m][p] += floats_of(whole) * (scales * f[m].scales[b]);
-            }
+            for (size_t m = 0; m < M; m++)
+                sum[m][p] += block_sums(&f[m], n, b, w.codes + p * LANES * 4) * (scales * f[m].scales[b]);
         }
     }
     for (size_t m = 0; m < M; m++) memcpy(out[m], sum[m], sizeof *out);
@@ -211,12 +239,13 @@ typedef struct Scratch {
 
 static Scratch take_scratch(Backend *be, size_t rows, size_t n) {
     const size_t blocks = n / Q8_VALUES, tile = Q8_ROWS * blocks * Q8_BYTES;
-    const size_t each = (2 * n + blocks * (sizeof(float) + sizeof(int32_t)) + 63) / 64 * 64;
+    const size_t each = (X_BYTES * n + blocks * (sizeof(float) + sizeof(Shift)) + 63) / 64 * 64;
     Scratch s;
     char *at = s.last = cpu_scratch(be, tile + 64 + rows * each);
     at += (tile + 63) / 64 * 64;
     for (size_t m = 0; m < rows; m++, at += each)
-        s.f[m] = (Q8Factor){at, (float *)(at + 2 * n), (int32_t *)(at + 2 * n) + blocks};
+        s.f[m] =
+            (Q8Factor){at, (float *)(at + X_BYTES * n), (Shift *)(at + X_BYTES * n + blocks * sizeof(float))};
     return s;
 }
 
