@@ -32,31 +32,27 @@ static inline void unpack_q8_0(float *out, const char *block, size_t n) {
     }
 }
 
-// ---- Q8_TILES: the blocks of 16 rows at a time, in the bytes of those rows ----
-// Blocks of the 16 rows go in pairs: 2 x 16 scales, then block by block the codes (value + 128), four of each
-// row, then the next four. An odd last block has its 16 scales and its codes alone. So everything but that is
+// ---- Q8_TILES: the blocks of 32 rows at a time, in the bytes of those rows ----
+// Block by block: 32 scales, then the codes (value + 128), four of each row, then the next four. So all is
 // aligned to 64 bytes. Rows that fill no tile follow as Q8_0.
 
-enum { Q8_ROWS = 16, Q8_CODES = Q8_ROWS * Q8_VALUES };
+enum { Q8_ROWS = 32, Q8_TILE_BLOCK = Q8_ROWS * Q8_BYTES };
 
 typedef struct Q8Block {
-    uint16_t *scales; // [16]
-    uint8_t *codes;   // [32 / 4, 16, 4]
+    uint16_t *scales; // [32]
+    uint8_t *codes;   // [32 / 4, 32, 4]
 } Q8Block;
 
-// Block b of the tile's rows, which have so many.
-static inline Q8Block q8_block(const char *tile, size_t blocks, size_t b) {
-    char *pair = (char *)tile + b / 2 * (2 * Q8_ROWS * Q8_BYTES);
-    const size_t in_pair = (b | 1) < blocks ? 2 : 1;
-    return (Q8Block){(uint16_t *)pair + b % 2 * Q8_ROWS,
-                     (uint8_t *)pair + in_pair * Q8_ROWS * sizeof(uint16_t) + b % 2 * Q8_CODES};
+static inline Q8Block q8_block(const char *tile, size_t b) {
+    char *scales = (char *)tile + b * Q8_TILE_BLOCK;
+    return (Q8Block){(uint16_t *)scales, (uint8_t *)scales + Q8_ROWS * sizeof(uint16_t)};
 }
 
-// Makes a tile of up to 16 rows of Q8_0; those that are not there are 0.
+// Makes a tile of up to 32 rows of Q8_0; those that are not there are 0.
 static inline void q8_arrange_tile(char *tile, const char *rows, size_t count, size_t blocks) {
     if (count < Q8_ROWS) memset(tile, 0, Q8_ROWS * blocks * Q8_BYTES);
     for (size_t b = 0; b < blocks; b++) {
-        const Q8Block to = q8_block(tile, blocks, b);
+        const Q8Block to = q8_block(tile, b);
         for (size_t r = 0; r < count; r++) {
             const char *from = rows + (r * blocks + b) * Q8_BYTES;
             memcpy(&to.scales[r], from, sizeof *to.scales);
@@ -81,11 +77,10 @@ static inline void unpack_codes(float out[4], const uint8_t codes[4], float scal
 #endif
 }
 
-// Values [first, first + n) of row r of a tile whose rows have so many blocks.
-static inline void unpack_q8_tile(float *out, const char *tile, size_t blocks, size_t r, size_t first,
-                                  size_t n) {
+// Values [first, first + n) of row r of a tile.
+static inline void unpack_q8_tile(float *out, const char *tile, size_t r, size_t first, size_t n) {
     for (size_t i = 0; i < n; i += Q8_VALUES) {
-        const Q8Block block = q8_block(tile, blocks, (first + i) / Q8_VALUES);
+        const Q8Block block = q8_block(tile, (first + i) / Q8_VALUES);
         const float scale = q8_scale(&block.scales[r]);
         for (size_t q = 0; q < Q8_VALUES; q += 4)
             unpack_codes(out + i + q, block.codes + q * Q8_ROWS + r * 4, scale);
@@ -96,7 +91,7 @@ static inline void unpack_q8_tiles(float *out, Tensor w, size_t row, size_t firs
     const size_t blocks = tensor_cols(w) / Q8_VALUES, r = row % Q8_ROWS;
     const char *tile = w.data + (row - r) * blocks * Q8_BYTES;
     if (row - r + Q8_ROWS <= tensor_rows(w))
-        unpack_q8_tile(out, tile, blocks, r, first, n);
+        unpack_q8_tile(out, tile, r, first, n);
     else
         unpack_q8_0(out, tile + (r * blocks + first / Q8_VALUES) * Q8_BYTES, n);
 }

@@ -1,5 +1,5 @@
 // y = x wᵀ + b for w in Q8_TILES (ops/cpu/packed.h). A row of x becomes whole numbers with a scale a block of
-// 32, so a block of 16 rows of w is multiplied in whole numbers, exactly, and there is one float operation a
+// 32, so a block of 32 rows of w is multiplied in whole numbers, exactly, and there is one float operation a
 // block and row. The order of the tiles is what makes it fast: the whole matrix is one stream of memory, rows
 // of w lie in the lanes of a vector, so nothing is summed across lanes, and a value of x serves all of them.
 // x is rounded to 2⁻²⁴ of its block's largest value where bytes are multiplied (VNNI), else to 2⁻¹⁶
@@ -16,7 +16,7 @@ typedef int32_t IntLanes __attribute__((vector_size(LANES * 4)));
 // ---- x ----
 
 // Rows of x that are rounded at once, and those of them that share the reading of w.
-enum { X_ROWS = 64, X_SHARED = LANES == 16 ? 4 : 2, PARTS = Q8_ROWS / LANES };
+enum { X_ROWS = 64, X_SHARED = 2, PARTS = Q8_ROWS / LANES };
 
 // Whole numbers of x are as large as this at most: of three signed bytes, or of 16 bits.
 #ifdef __AVX512VNNI__
@@ -106,36 +106,46 @@ ALWAYS_INLINE Lanes floats_of(IntLanes x) {
 }
 #endif
 
-// Σ x · w over block b of the row, in units of both scales, for the LANES rows of a part of the tile; codes:
-// of its first row.
+// Σ x · w over block b of the row, in units of both scales, for the rows of a tile.
 #if defined(__AVX512VNNI__)
 ALWAYS_INLINE __m512i four_bytes(const char *at) {
     int32_t four;
     memcpy(&four, at, sizeof four);
     return _mm512_set1_epi32(four);
 }
-ALWAYS_INLINE Lanes block_sums(const Q8Factor *f, size_t n, size_t b, const uint8_t *codes) {
-    const char *high = f->values + b * Q8_VALUES, *middle = high + n, *low = middle + n;
-    __m512i sum[3] = {_mm512_setzero_si512(), _mm512_set1_epi32(f->shifts[b].upper),
-                      _mm512_set1_epi32(f->shifts[b].lower)};
-    for (size_t q = 0; q < Q8_VALUES; q += 4) {
-        const __m512i w = _mm512_loadu_si512(codes + q * Q8_ROWS);
-        sum[0] = _mm512_dpbusd_epi32(sum[0], w, four_bytes(high + q));
-        sum[1] = _mm512_dpbusd_epi32(sum[1], w, four_bytes(middle + q));
-        sum[2] = _mm512_dpbusd_epi32(sum[2], w, four_bytes(low + q));
+ALWAYS_INLINE void block_sums(Lanes out[PARTS], const Q8Factor *f, size_t n, size_t b, const uint8_t *codes) {
+    const char *x = f->values + b * Q8_VALUES;
+    const Shift shift = f->shifts[b];
+    __m512i sum[PARTS][3];
+    for (size_t p = 0; p < PARTS; p++) {
+        sum[p][0] = _mm512_setzero_si512();
+        sum[p][1] = _mm512_set1_epi32(shift.upper);
+        sum[p][2] = _mm512_set1_epi32(shift.lower);
     }
-    const __m512i upper = _mm512_add_epi32(_mm512_slli_epi32(sum[0], 8), sum[1]);
-    return floats_of((IntLanes)upper) * 256 + floats_of((IntLanes)sum[2]);
+    for (size_t q = 0; q < Q8_VALUES; q += 4) {
+        const __m512i high = four_bytes(x + q), middle = four_bytes(x + n + q),
+                      low = four_bytes(x + 2 * n + q);
+        for (size_t p = 0; p < PARTS; p++) {
+            const __m512i w = _mm512_loadu_si512(codes + q * Q8_ROWS + p * 64);
+            sum[p][0] = _mm512_dpbusd_epi32(sum[p][0], w, high);
+            sum[p][1] = _mm512_dpbusd_epi32(sum[p][1], w, middle);
+            sum[p][2] = _mm512_dpbusd_epi32(sum[p][2], w, low);
+        }
+    }
+    for (size_t p = 0; p < PARTS; p++) {
+        const __m512i upper = _mm512_add_epi32(_mm512_slli_epi32(sum[p][0], 8), sum[p][1]);
+        out[p] = floats_of((IntLanes)upper) * 256 + floats_of((IntLanes)sum[p][2]);
+    }
 }
 #elif defined(__AVX512F__)
-ALWAYS_INLINE Lanes block_sums(const Q8Factor *f, size_t n, size_t b, const uint8_t *codes) {
+ALWAYS_INLINE void block_sums(Lanes out[PARTS], const Q8Factor *f, size_t n, size_t b, const uint8_t *codes) {
     (void)n;
     const char *x = f->values + b * Q8_VALUES * 2;
-    __m512i sum[2] = {_mm512_setzero_si512(), _mm512_setzero_si512()}; // two lanes a row, eight rows each
+    __m512i sum[2 * PARTS] = {0}; // two lanes a row, eight rows each
     for (size_t q = 0; q < Q8_VALUES; q += 4) {
         int64_t four;
         memcpy(&four, x + q * 2, sizeof four);
-        for (size_t i = 0; i < 2; i++) {
+        for (size_t i = 0; i < 2 * PARTS; i++) {
             const __m256i w = _mm256_loadu_si256((const __m256i *)(codes + q * Q8_ROWS + i * 32));
             const __m512i product = _mm512_madd_epi16(_mm512_cvtepu8_epi16(w), _mm512_set1_epi64(four));
             sum[i] = _mm512_add_epi32(sum[i], product);
@@ -143,38 +153,45 @@ ALWAYS_INLINE Lanes block_sums(const Q8Factor *f, size_t n, size_t b, const uint
     }
     const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
     const __m512i odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
-    const __m512i all = _mm512_add_epi32(_mm512_permutex2var_epi32(sum[0], even, sum[1]),
-                                         _mm512_permutex2var_epi32(sum[0], odd, sum[1]));
-    return floats_of((IntLanes)all + f->shifts[b].upper);
+    for (size_t p = 0; p < PARTS; p++) {
+        const __m512i a = sum[2 * p], c = sum[2 * p + 1];
+        const __m512i all =
+            _mm512_add_epi32(_mm512_permutex2var_epi32(a, even, c), _mm512_permutex2var_epi32(a, odd, c));
+        out[p] = floats_of((IntLanes)all + f->shifts[b].upper);
+    }
 }
 #elif defined(__AVX2__)
-ALWAYS_INLINE Lanes block_sums(const Q8Factor *f, size_t n, size_t b, const uint8_t *codes) {
+ALWAYS_INLINE void block_sums(Lanes out[PARTS], const Q8Factor *f, size_t n, size_t b, const uint8_t *codes) {
     (void)n;
     const char *x = f->values + b * Q8_VALUES * 2;
-    __m256i sum[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()}; // two lanes a row, four rows each
+    __m256i sum[2 * PARTS] = {0}; // two lanes a row, four rows each
     for (size_t q = 0; q < Q8_VALUES; q += 4) {
         int64_t four;
         memcpy(&four, x + q * 2, sizeof four);
-        for (size_t i = 0; i < 2; i++) {
+        for (size_t i = 0; i < 2 * PARTS; i++) {
             const __m128i w = _mm_loadu_si128((const __m128i *)(codes + q * Q8_ROWS + i * 16));
             const __m256i product = _mm256_madd_epi16(_mm256_cvtepu8_epi16(w), _mm256_set1_epi64x(four));
             sum[i] = _mm256_add_epi32(sum[i], product);
         }
     }
-    const __m256i all = _mm256_permute4x64_epi64(_mm256_hadd_epi32(sum[0], sum[1]), 0xd8);
-    return floats_of((IntLanes)all + f->shifts[b].upper);
+    for (size_t p = 0; p < PARTS; p++) {
+        const __m256i all = _mm256_permute4x64_epi64(_mm256_hadd_epi32(sum[2 * p], sum[2 * p + 1]), 0xd8);
+        out[p] = floats_of((IntLanes)all + f->shifts[b].upper);
+    }
 }
 #else
-ALWAYS_INLINE Lanes block_sums(const Q8Factor *f, size_t n, size_t b, const uint8_t *codes) {
+ALWAYS_INLINE void block_sums(Lanes out[PARTS], const Q8Factor *f, size_t n, size_t b, const uint8_t *codes) {
     (void)n;
     const int16_t *x = (const int16_t *)f->values + b * Q8_VALUES;
-    int32_t sum[LANES] = {0};
+    int32_t sum[Q8_ROWS] = {0};
     for (size_t q = 0; q < Q8_VALUES; q += 4)
-        for (size_t r = 0; r < LANES; r++)
+        for (size_t r = 0; r < Q8_ROWS; r++)
             for (size_t i = 0; i < 4; i++) sum[r] += x[q + i] * codes[q * Q8_ROWS + r * 4 + i];
-    IntLanes lanes;
-    memcpy(&lanes, sum, sizeof lanes);
-    return floats_of(lanes + f->shifts[b].upper);
+    for (size_t p = 0; p < PARTS; p++) {
+        IntLanes lanes;
+        memcpy(&lanes, sum + p * LANES, sizeof lanes);
+        out[p] = floats_of(lanes + f->shifts[b].upper);
+    }
 }
 #endif
 
@@ -193,16 +210,17 @@ ALWAYS_INLINE Lanes part_scales(const uint16_t *halves) {
 
 // ---- a tile ----
 
-// M rows of x times the 16 rows of a tile. M is a constant where this is used.
+// M rows of x times the rows of a tile. M is a constant where this is used.
 ALWAYS_INLINE void tile_rows_of(float (*out)[Q8_ROWS], const Q8Factor *f, const char *tile, size_t n,
                                 const size_t M) {
     Lanes sum[X_SHARED][PARTS] = {0};
     for (size_t b = 0; b < n / Q8_VALUES; b++) {
-        const Q8Block w = q8_block(tile, n / Q8_VALUES, b);
-        for (size_t p = 0; p < PARTS; p++) {
-            const Lanes scales = part_scales(w.scales + p * LANES);
-            for (size_t m = 0; m < M; m++)
-                sum[m][p] += block_sums(&f[m], n, b, w.codes + p * LANES * 4) * (scales * f[m].scales[b]);
+        const Q8Block w = q8_block(tile, b);
+        for (size_t m = 0; m < M; m++) {
+            Lanes block[PARTS];
+            block_sums(block, &f[m], n, b, w.codes);
+            for (size_t p = 0; p < PARTS; p++)
+                sum[m][p] += block[p] * (part_scales(w.scales + p * LANES) * f[m].scales[b]);
         }
     }
     for (size_t m = 0; m < M; m++) memcpy(out[m], sum[m], sizeof *out);
