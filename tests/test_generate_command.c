@@ -564,6 +564,8 @@ static void wrong_flags(void **state) {
          "untemplated: has no chat template; use --plain"},
         {"--checkpoint @/llama3 --lm_tokenizer @/llama3 --prompt a", 1,
          "in the format Llama 3, but the tokenizer has no token <|eot_id|>; use --plain"},
+        {"--checkpoint @/whole --prompt a", 1,
+         "whole: not a decoder but a whole model of transformers; of SmolVLM"},
         {"--checkpoint @/half.gguf --prompt a", 1, "half.gguf"},
         {"--checkpoint tests/golden/backbones/llama_tied", 1, "lm_vocab_size is 100"},
     };
@@ -672,6 +674,8 @@ static int make_models(void **state) {
     make_llama("marked", "{% if tools %}{{ tools }}{% endif %}" CHATML);
     make_llama("llama3", "{{ '<|start_header_id|>' + messages[0]['role'] }}");
     make_llama("untemplated", NULL);
+    make_llama("whole", NULL);
+    write_file("whole/config.json", "{\"model_type\": \"idefics3\", \"text_config\": {}}");
     free(model);
     return 0;
 }

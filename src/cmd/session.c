@@ -56,6 +56,12 @@ bool is_decoder_alone(const char *path) {
 static bool configure_decoder(Session *s, Error *err) {
     const Backbone *b = &s->backbone;
     const json_t *vocab = json_object_get(b->config, "vocab_size");
+    if (json_is_object(json_object_get(b->config, "text_config")))
+        return error_set(
+            err,
+            "%s: not a decoder but a whole model of transformers; of SmolVLM and Idefics3 folders "
+            "`vlm import --model %s --out DIR` makes a checkpoint",
+            s->path, s->path);
     if (!json_is_integer(vocab) || json_integer_value(vocab) < 1)
         return error_set(err, "%s: vocab_size is missing or no positive number", s->path);
     s->config.lm_vocab_size = s->config.lm_base_vocab_size = (size_t)json_integer_value(vocab);
