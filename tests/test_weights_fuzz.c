@@ -122,15 +122,36 @@ static bool use_folder(void) {
 
 // ---- damage ----
 
+// JSON with bytes changed, or with values, so that it stays JSON and comes further.
+static void mutate_text(CharVec *text, Random *r) {
+    json_t *json = random_below(r, 2) ? json_loadb(text->items, text->count, 0, NULL) : NULL;
+    if (!json) {
+        fuzz_json(text, r);
+        return;
+    }
+    for (uint64_t n = 1 + random_below(r, 2); n > 0; n--) fuzz_json_value(json, r);
+    char *changed = json_dumps(json, JSON_ENCODE_ANY);
+    vec_clear(text);
+    vec_extend(text, changed, strlen(changed));
+    free(changed);
+    json_decref(json);
+}
+
+static uint64_t odd_length(size_t length, Random *r) {
+    const uint64_t lengths[] = {0,         length + 1,        length + 70000, 100000000,
+                                100000001, (uint64_t)1 << 60, UINT64_MAX};
+    return lengths[random_below(r, sizeof lengths / sizeof *lengths)];
+}
+
 // A safetensors file with its header mutated; the length in front mostly goes along, or nothing else is seen.
 static void mutate_shard(CharVec *bytes, Random *r) {
     uint64_t length;
     CharVec header = {0}, out = {0};
     memcpy(&length, bytes->items, sizeof length);
     vec_extend(&header, bytes->items + 8, length);
-    fuzz_json(&header, r);
+    mutate_text(&header, r);
     if (random_below(r, 4)) length = header.count;
-    if (random_below(r, 20) == 0) length = random_below(r, 2) ? (uint64_t)1 << 60 : UINT64_MAX;
+    if (random_below(r, 20) == 0) length = odd_length(header.count, r);
     vec_extend(&out, (const char *)&length, sizeof length);
     vec_extend(&out, header.items, header.count);
     memcpy(&length, bytes->items, sizeof length);
@@ -148,7 +169,7 @@ static void write_mutant(size_t file, Random *r) {
     if (file < 2)
         mutate_shard(&bytes, r);
     else
-        fuzz_json(&bytes, r);
+        mutate_text(&bytes, r);
     fuzz_write(path, bytes.items, bytes.count);
     vec_free(&bytes);
     free(path);

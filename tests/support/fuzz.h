@@ -4,6 +4,7 @@
 #include "base/vec.h"
 #include "support/golden.h"
 
+#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -50,4 +51,32 @@ static inline void fuzz_json(CharVec *text, Random *r) {
             memcpy(text->items + random_below(r, text->count - size), span, size);
         }
     }
+}
+
+// Puts something else in a random place of a JSON value: the file stays JSON, and comes further.
+static inline void fuzz_json_value(json_t *json, Random *r) {
+    static const char *const values[] = {
+        "null",        "true", "-1", "7",    "1e300",          "\"\"",
+        "\"\\u0000\"", "[]",   "{}", "[[]]", "\"<|im_end|>\"", "{\"type\": \"NFC\"}"};
+    const size_t n = json_is_object(json) ? json_object_size(json) : json_array_size(json);
+    if (n == 0) return;
+    size_t chosen = random_below(r, n);
+    const char *key = NULL;
+    json_t *child = json_array_get(json, chosen), *value;
+    json_object_foreach(json, key, value) {
+        child = value;
+        if (chosen-- == 0) break;
+    }
+    if ((json_is_object(child) || json_is_array(child)) && random_below(r, 4)) {
+        fuzz_json_value(child, r);
+        return;
+    }
+    json_t *other = json_loads(values[random_below(r, sizeof values / sizeof *values)],
+                               JSON_DECODE_ANY | JSON_ALLOW_NUL, NULL);
+    if (key && random_below(r, 3) == 0)
+        json_object_del(json, key), json_decref(other);
+    else if (key)
+        json_object_set_new(json, key, other);
+    else
+        json_array_set_new(json, random_below(r, n), other);
 }
