@@ -136,6 +136,28 @@ static void not_finite(void **state) {
     backend_destroy(be);
 }
 
+// Whatever the size of x, down to where its scale is no longer a number that F32 has.
+static void sizes_of_x(void **state) {
+    (void)state;
+    enum { C = 64, O = 33 };
+    Backend *be = backend(1);
+    for (size_t d = 0; d < COUNT(dtypes); d++)
+        for (int e = -140; e <= 100; e += 20) {
+            float *x = draw(C, 1), *values = draw(O * C, 2), y[O];
+            void *w = dtypes[d] == DTYPE_F32 ? NULL : pack(values, dtypes[d], O * C);
+            for (size_t i = 0; i < C; i++) x[i] = ldexpf(x[i], e);
+            linear_forward(be, tensor_at(y, DTYPE_F32, SHAPE(1, O)), tensor_at(x, DTYPE_F32, SHAPE(1, C)),
+                           weight(be, w ? w : values, dtypes[d], O, C), TENSOR_NONE);
+            for (size_t o = 0; o < O; o++) {
+                double expected = 0;
+                for (size_t k = 0; k < C; k++) expected += (double)x[k] * values[o * C + k];
+                assert_true(fabs(y[o] - expected) <= ldexp(1e-3, e) + ldexp(1, -94));
+            }
+            free(x), free(values), free(w);
+        }
+    backend_destroy(be);
+}
+
 static void embeddings(void **state) {
     (void)state;
     enum { V = 37, C = 96, M = 8 }; // two tiles of Q8_0 and five rows more
@@ -299,9 +321,9 @@ static void on_the_guard(void **state) {
 
 static int run_all(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(products),     cmocka_unit_test(not_finite),       cmocka_unit_test(embeddings),
-        cmocka_unit_test(block_sizes),  cmocka_unit_test(blocks_of_a_file), cmocka_unit_test(what_is_kept),
-        cmocka_unit_test(on_the_guard),
+        cmocka_unit_test(products),     cmocka_unit_test(not_finite),   cmocka_unit_test(sizes_of_x),
+        cmocka_unit_test(embeddings),   cmocka_unit_test(block_sizes),  cmocka_unit_test(blocks_of_a_file),
+        cmocka_unit_test(what_is_kept), cmocka_unit_test(on_the_guard),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     print_worst_shares();

@@ -46,7 +46,7 @@ static float round_block(int32_t whole[Q8_VALUES], const float *x) {
         zero += 0 * x[i];
     }
     const bool finite = zero == 0;
-    const float up = finite && largest > 0 ? LARGEST / largest : 0;
+    const float up = finite && largest > 0x1p-100f ? LARGEST / largest : 0; // below, it would not be finite
     for (size_t i = 0; i < Q8_VALUES; i++) {
         const float scaled = finite ? x[i] * up : 0;
         whole[i] = (int32_t)(scaled + (scaled < 0 ? -0.5f : 0.5f));
