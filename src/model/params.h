@@ -53,8 +53,8 @@ typedef struct Params {
     size_t count;
     bool tied;
     bool decoder_alone; // no projector and no vision encoder
-    Dtype weights;      // what matrices are kept in: F32, BF16 or Q8_0 (Q8_TILES once they are loaded)
-    Dtype act;          // of the factors of products and of the activations between operators: F32 or BF16
+    Dtype weights;      // what matrices are kept in: F32, BF16 or Q8_0
+    Dtype act; // of the factors of products and of the activations between operators: F32 or BF16
     Arena values, gradients, products;
     // the slots
     Param *projector;
@@ -112,7 +112,7 @@ void param_initialise(Params *p, size_t i, Backend *be, const VLMConfig *config,
 bool param_has_copy(const Param *p);
 // Makes the copy anew. Initialising and loading do it themselves, and adamw writes it along with w.
 void param_refresh(const Param *p, Backend *be);
-// Of a parameter in Q8_0, whose values are all there: puts it into the order of products.
+// Of a parameter kept in Q8_0 whose values are all there: puts it into the order of products (Q8_TILES).
 void param_arrange(Param *p, Backend *be);
 
 void params_zero_gradients(Params *p, Backend *be);

@@ -32,11 +32,12 @@ void zero_rows(Backend *be, Tensor y, Tensor rows);
 // ---- linear: y = x wᵀ + b ----
 // The two factors of a product are acts, and so is an assigned or accumulated y or dx, but BF16 only of BF16
 // factors; b, dw and db are F32 always. Sums are F32. With x in F32 the w of linear_forward may also be
-// packed, BF16 or Q8_TILES. Nothing else is rounded then, but x to BF16 where w is BF16, x has more than 8
-// rows, and the backend multiplies BF16; and with Q8_TILES x to 24 or 16 bits of the largest of 32 values.
+// packed, BF16 or Q8_0: it is unpacked on the way and nothing else is rounded, but x to BF16 where w is BF16,
+// x has more than 8 rows, and the backend multiplies BF16.
 // y [M, O] strided, x [M, C] strided, w [O, C], b (opt) [O]; assigned.
 void linear_forward(Backend *be, Tensor y, Tensor x, Tensor w, Tensor b);
-// w [O, C] in Q8_0 becomes Q8_TILES where it stands; returns it so. No other operator takes Q8_0.
+// Packed w in Q8_0 is taken in the order of products only: this puts w [O, C] into it where it stands and
+// returns it, in Q8_TILES. Its products round x to 24 or 16 bits of the largest of 32 values.
 Tensor arrange_weights(Backend *be, Tensor w);
 // dx [M, C] strided = dy w (+ dx when accumulate); dy [M, O] strided.
 void linear_backward_input(Backend *be, Tensor dx, Tensor dy, Tensor w, bool accumulate);
