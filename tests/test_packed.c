@@ -280,6 +280,45 @@ static void what_is_kept(void **state) {
     backend_destroy(be);
 }
 
+// Every matrix of a whole model, the kernel of the patches with its four sizes among them, holds the values
+// that were put into it.
+static void every_matrix_of_a_model(void **state) {
+    (void)state;
+    Backend *be = backend(1);
+    VLMConfig c;
+    Params p;
+    Error err;
+    size_t kernels = 0;
+    const FieldSet set = {&vlm_config_table, &c};
+    fields_set_defaults(set);
+    c.vit_hidden_dim = 64, c.vit_inter_dim = 96, c.vit_n_blocks = c.lm_n_blocks = 1;
+    c.lm_hidden_dim = 64, c.lm_n_heads = 2, c.lm_n_kv_heads = 1, c.lm_inter_dim = 160, c.lm_vocab_size = 50;
+    c.vit_img_size = 16, c.vit_patch_size = 8;
+    params_plan_form(&p, be, &c, &(ParamsForm){false, DTYPE_Q8_0}, (const bool[GROUP_TRAINED]){false});
+    if (!params_allocate(&p, &err)) fail_msg("%s", err.text);
+    for (size_t i = 0; i < p.count; i++) {
+        Param *q = &p.items[i];
+        const size_t rows = q->shape[0], n = q->fan_in;
+        if (q->w.dtype != DTYPE_Q8_0) continue;
+        float *values = draw(rows * n, i), *back = malloc(rows * n * sizeof *back);
+        char *blocks = pack(values, DTYPE_Q8_0, rows * n);
+        int32_t *ids = malloc(rows * sizeof *ids);
+        for (size_t r = 0; r < rows; r++) ids[r] = (int32_t)r;
+        memcpy(q->w.data, blocks, dtype_bytes(DTYPE_Q8_0, rows * n));
+        param_arrange(q, be);
+        assert_true(q->w.dtype == DTYPE_Q8_TILES && q->product.dtype == DTYPE_Q8_TILES);
+        embedding_forward(be, tensor_at(back, DTYPE_F32, SHAPE(rows, n)),
+                          tensor_reshape(q->product, SHAPE(rows, n)), tensor_at(ids, DTYPE_I32, SHAPE(rows)));
+        assert_memory_equal(back, values, rows * n * sizeof *back);
+        kernels += q->ndim == 4;
+        free(values), free(back), free(blocks), free(ids);
+    }
+    assert_int_equal(kernels, 1);
+    params_free(&p);
+    fields_free(set);
+    backend_destroy(be);
+}
+
 // A prompt of ten tokens, which takes the product of many rows, and two more, which take that of few.
 static float *guarded_logits(Backend *be, const char *path, Dtype weights) {
     static int32_t ids[10] = {1, 5, 9, 2, 30, 31, 3, 3, 8, 12};
@@ -321,9 +360,11 @@ static void on_the_guard(void **state) {
 
 static int run_all(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(products),     cmocka_unit_test(not_finite),   cmocka_unit_test(sizes_of_x),
-        cmocka_unit_test(embeddings),   cmocka_unit_test(block_sizes),  cmocka_unit_test(blocks_of_a_file),
-        cmocka_unit_test(what_is_kept), cmocka_unit_test(on_the_guard),
+        cmocka_unit_test(products),     cmocka_unit_test(not_finite),
+        cmocka_unit_test(sizes_of_x),   cmocka_unit_test(embeddings),
+        cmocka_unit_test(block_sizes),  cmocka_unit_test(blocks_of_a_file),
+        cmocka_unit_test(what_is_kept), cmocka_unit_test(every_matrix_of_a_model),
+        cmocka_unit_test(on_the_guard),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     print_worst_shares();

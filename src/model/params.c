@@ -222,7 +222,10 @@ void param_refresh(const Param *p, Backend *be) {
 }
 
 void param_arrange(Param *p, Backend *be) {
-    if (p->w.dtype == DTYPE_Q8_0) p->w = p->product = arrange_weights(be, p->w);
+    if (p->w.dtype != DTYPE_Q8_0) return;
+    arrange_weights(
+        be, tensor_reshape(p->w, SHAPE(p->shape[0], p->fan_in))); // the patches' kernel has four sizes
+    p->w.dtype = p->product.dtype = DTYPE_Q8_TILES;
 }
 
 void params_plan(Params *p, Backend *be, const VLMConfig *c, const bool trained[GROUP_TRAINED]) {
@@ -231,8 +234,7 @@ void params_plan(Params *p, Backend *be, const VLMConfig *c, const bool trained[
 
 void params_plan_form(Params *p, Backend *be, const VLMConfig *c, const ParamsForm *form,
                       const bool trained[GROUP_TRAINED]) {
-    *p = (Params){
-        .tied = c->lm_tie_weights, .decoder_alone = form->decoder_alone, .weights = form->weights};
+    *p = (Params){.tied = c->lm_tie_weights, .decoder_alone = form->decoder_alone, .weights = form->weights};
     p->values = arena_measure(be, "parameters");
     p->gradients = arena_measure(be, "gradients");
     p->products = arena_measure(be, "weights in BF16");
