@@ -234,7 +234,8 @@ void params_plan(Params *p, Backend *be, const VLMConfig *c, const bool trained[
 
 void params_plan_form(Params *p, Backend *be, const VLMConfig *c, const ParamsForm *form,
                       const bool trained[GROUP_TRAINED]) {
-    *p = (Params){.tied = c->lm_tie_weights, .decoder_alone = form->decoder_alone, .weights = form->weights};
+    *p = (Params){
+        .tied = c->lm_tie_weights, .decoder_alone = form->decoder_alone, .weights = form->weights};
     p->values = arena_measure(be, "parameters");
     p->gradients = arena_measure(be, "gradients");
     p->products = arena_measure(be, "weights in BF16");
