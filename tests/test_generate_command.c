@@ -501,6 +501,12 @@ static void decoder_alone_answers_as_the_whole(void **state) {
     expect_same_ids(alone, 0, whole, 0, "the decoder alone");
     expect_same_ids(chat, 1, both, 1, "its second turn");
     json_decref(whole), json_decref(alone), json_decref(chat), json_decref(both);
+    char *line = expand("export --checkpoint @/llama --lm_tokenizer @/llama --out @/exported --to hf");
+    ProgramResult r = program_run(line);
+    assert_int_equal(r.status, 1);
+    assert_non_null(strstr(r.err, "llama is a decoder alone; whole checkpoints can be exported"));
+    program_result_free(&r);
+    free(line);
 }
 
 // A template that is not known to the letter is written as the format its tokens tell, and that is said.

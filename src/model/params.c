@@ -221,10 +221,10 @@ void param_refresh(const Param *p, Backend *be) {
     if (param_has_copy(p)) copy(be, p->product, p->w);
 }
 
+// As the matrix it is multiplied as: the kernel of the patches has four sizes.
 void param_arrange(Param *p, Backend *be) {
     if (p->w.dtype != DTYPE_Q8_0) return;
-    arrange_weights(
-        be, tensor_reshape(p->w, SHAPE(p->shape[0], p->fan_in))); // the patches' kernel has four sizes
+    arrange_weights(be, tensor_reshape(p->w, SHAPE(p->shape[0], p->fan_in)));
     p->w.dtype = p->product.dtype = DTYPE_Q8_TILES;
 }
 
