@@ -37,7 +37,8 @@ static VlmPlan plan_of(const Config *c, const Flags *f, const Backend *be) {
                     .training = true,
                     .documents = train_options_documents(&c->options),
                     .dtype = vlm_dtype(c->options.dtype, be),
-                    .recompute = recompute_from(c->options.recompute)};
+                    .recompute = recompute_from(c->options.recompute),
+                    .tile_features = c->options.cache_vision != NULL};
     trainer_trained_groups(plan.trained, &c->train);
     plan.max_targets = plan.max_batch * (size_t)((double)plan.max_positions * f->targets.value);
     if (plan.max_targets == 0) plan.max_targets = 1;
@@ -65,9 +66,11 @@ static size_t row_bytes(const MemoryPlan *m, size_t i) {
 }
 
 // Batches on the host at a time: the training loader's, and the validation's, which holds two.
-static HostMemory host_memory(const Config *c) {
+static HostMemory host_memory(const Config *c, Dtype dtype) {
     const bool validates = c->train.val_size > 0 || c->options.val_dataset_path;
-    return (HostMemory){.n_batches = loader_batches(c) + (validates ? 2 : 0),
+    const size_t tile_bytes = c->options.cache_vision ? modality_projector_tile_bytes(&c->vlm, dtype) : 0;
+    return (HostMemory){.tile_bytes = tile_bytes,
+                        .n_batches = loader_batches(c) + (validates ? 2 : 0),
                         .moments = optimizer_moments(&c->options),
                         .checkpoint_copy = c->options.save_in_background};
 }
@@ -79,7 +82,7 @@ static bool tile_bytes(size_t *bytes, const MemoryPlan *m, Backend *be, const Co
     *bytes = 0;
     if (plan.max_tiles == 0) return true;
     plan.max_tiles--;
-    if (!memory_plan(&less, be, &c->vlm, &plan, host_memory(c), err)) return false;
+    if (!memory_plan(&less, be, &c->vlm, &plan, host_memory(c, plan.dtype), err)) return false;
     *bytes = m->activations + m->batches - less.activations - less.batches;
     return true;
 }
@@ -111,7 +114,8 @@ static bool print_memory(Backend *be, const Config *c, const Flags *f, Error *er
     const VlmPlan plan = plan_of(c, f, be);
     MemoryPlan m;
     size_t tile;
-    if (!memory_plan(&m, be, &c->vlm, &plan, host_memory(c), err) || !tile_bytes(&tile, &m, be, c, plan, err))
+    if (!memory_plan(&m, be, &c->vlm, &plan, host_memory(c, plan.dtype), err) ||
+        !tile_bytes(&tile, &m, be, c, plan, err))
         return false;
     if (f->json)
         print_json(&m, &plan, tile);

@@ -34,18 +34,30 @@ Recompute recompute_from(const char *choice) {
     return RECOMPUTE_NONE;
 }
 
+bool vlm_trains_vision(const Vlm *m) {
+    return m->plan.training && m->plan.trained[GROUP_VISION];
+}
+
+// While the vision encoder is frozen, what it makes of a tile must not depend on the tiles beside it, or an
+// epoch that reads features would not have the bits of one that makes them.
+static size_t tiles_at_once(const Vlm *m, size_t n_encoded) {
+    const bool frozen = m->plan.training && !vlm_trains_vision(m);
+    return frozen && n_encoded > 1 && (m->plan.tile_features || !m->be->rows_alone) ? 1 : n_encoded;
+}
+
 // Everything one batch of the given shape needs, taken from m->activations in a fixed order.
-static void plan_activations(Vlm *m, size_t B, size_t T, size_t I, size_t n_targets, bool documents) {
+static void plan_activations(Vlm *m, size_t B, size_t T, size_t I, size_t n_encoded, size_t n_targets,
+                             bool documents) {
     const VLMConfig *c = m->config;
     const bool *trained = m->plan.trained;
     bool training = m->plan.training, to_pictures = training && (trained[GROUP_MP] || trained[GROUP_VISION]);
     bool to_vision = training && trained[GROUP_VISION];
     size_t L = c->mp_image_token_length, C = c->lm_hidden_dim, chunk = chunk_rows(c, n_targets);
     Arena *a = &m->activations;
-    m->B = B, m->T = T, m->I = I, m->n_targets = n_targets;
+    m->B = B, m->T = T, m->I = I, m->n_encoded = n_encoded, m->n_targets = n_targets;
     m->input_ids = arena_take(a, DTYPE_I32, SHAPE(B * T));
     m->mask = arena_take(a, DTYPE_I32, SHAPE(B, T));
-    m->images = arena_take(a, DTYPE_F32, SHAPE(I, 3, c->vit_img_size, c->vit_img_size));
+    m->images = arena_take(a, DTYPE_F32, SHAPE(n_encoded, 3, c->vit_img_size, c->vit_img_size));
     m->image_rows = arena_take(a, DTYPE_I32, SHAPE(I * L));
     m->target_rows = arena_take(a, DTYPE_I32, SHAPE(n_targets));
     m->targets = arena_take(a, DTYPE_I32, SHAPE(n_targets));
@@ -54,7 +66,7 @@ static void plan_activations(Vlm *m, size_t B, size_t T, size_t I, size_t n_targ
     m->losses = arena_take(a, DTYPE_F32, SHAPE(n_targets));
     m->loss = arena_take(a, DTYPE_F32, SHAPE(1));
     if (to_pictures) m->dvectors = arena_take(a, m->params.act, SHAPE(I * L, C));
-    vision_encoder_plan(&m->vision, a, I, to_vision);
+    vision_encoder_plan(&m->vision, a, tiles_at_once(m, n_encoded), to_vision);
     modality_projector_plan(&m->projector, a, I, to_vision);
     language_model_plan(&m->decoder, a, B, T, training, training, documents);
     // The vision encoder's backward begins when the decoder's blocks are needed no more: in their place.
@@ -86,8 +98,8 @@ static bool measure(Vlm *m, Backend *be, const VLMConfig *config, const VlmPlan 
     language_model_init(&m->decoder, be, config, &m->params,
                         plan->documents ? max_rows(plan) : plan->max_positions);
     m->vision.recompute = m->decoder.recompute = plan->recompute;
-    plan_activations(m, plan->max_batch, plan->max_positions, plan->max_tiles, max_targets(plan),
-                     plan->documents);
+    plan_activations(m, plan->max_batch, plan->max_positions, plan->max_tiles, plan->max_tiles,
+                     max_targets(plan), plan->documents);
     return true;
 }
 
@@ -167,6 +179,71 @@ static bool find_targets(int32_t *rows, int32_t *targets, size_t *n, const Vlm *
     return true;
 }
 
+// ---- tiles whose features came with the batch ----
+
+// Neighbouring tiles of which all are known, or none.
+typedef struct TileRun {
+    size_t first, n;
+    bool known;
+} TileRun;
+
+// The run behind *run, {0} at the beginning; false: there is none.
+static bool next_run(TileRun *run, const TileFeatures *f, size_t n_tiles) {
+    const size_t first = run->first + run->n;
+    if (first == n_tiles) return false;
+    *run = (TileRun){first, 1, f && f->known[first]};
+    while (first + run->n < n_tiles && (f && f->known[first + run->n]) == run->known) run->n++;
+    return true;
+}
+
+static size_t count_unknown(const TileFeatures *f, size_t n_tiles) {
+    size_t n = 0;
+    for (size_t i = 0; i < n_tiles; i++) n += !(f && f->known[i]);
+    return n;
+}
+
+static void upload_tiles(Vlm *m, const Batch *b) {
+    const size_t values = 3 * m->config->vit_img_size * m->config->vit_img_size;
+    size_t encoded = 0;
+    for (TileRun r = {0}; next_run(&r, b->features, m->I);) {
+        if (r.known) {
+            tensor_upload(m->be, STREAM_COMPUTE, tensor_slice(m->projector.shuffled, r.first, r.n),
+                          b->features->bytes + r.first * b->features->tile_bytes);
+        } else {
+            tensor_upload(m->be, STREAM_COMPUTE, tensor_slice(m->images, encoded, r.n),
+                          b->images + r.first * values);
+            encoded += r.n;
+        }
+    }
+}
+
+static void encode_tiles(Vlm *m) {
+    const TileFeatures *f = m->features;
+    const size_t at_once = m->vision.I;
+    size_t tile = 0;
+    for (size_t done = 0; done < m->n_encoded; done += at_once) {
+        vision_encoder_forward(&m->vision, tensor_slice(m->images, done, at_once));
+        for (size_t i = 0, n; i < at_once; i += n, tile += n) {
+            while (f && f->known[tile]) tile++;
+            for (n = 1; i + n < at_once && !(f && f->known[tile + n]);) n++; // neighbours go together
+            modality_projector_shuffle(&m->projector, tile, tensor_slice(m->vision.out, i, n));
+        }
+    }
+}
+
+static void check_features(const Vlm *m, const TileFeatures *f) {
+    const size_t bytes = modality_projector_tile_bytes(m->config, m->params.act);
+    CHECK(!f || (m->plan.tile_features && !vlm_trains_vision(m)), "features of tiles were not planned");
+    CHECK(!f || f->tile_bytes == bytes, "features of %zu bytes a tile instead of %zu", f->tile_bytes, bytes);
+}
+
+void vlm_tile_features(const Vlm *m, size_t tile, void *bytes) {
+    tensor_download(m->be, STREAM_COMPUTE, bytes, tensor_slice(m->projector.shuffled, tile, 1));
+    backend_sync(m->be);
+}
+
+// ---- a batch ----
+
 bool vlm_set_batch(Vlm *m, const Batch *b, Error *err) {
     const VlmPlan *plan = &m->plan;
     if (b->B * b->T > max_rows(plan) || b->T > plan->max_positions || b->n_tiles > plan->max_tiles)
@@ -182,14 +259,16 @@ bool vlm_set_batch(Vlm *m, const Batch *b, Error *err) {
     if (n_targets > max_targets(plan))
         return error_set(err, "a batch with %zu targets exceeds the plan of %zu", n_targets,
                          max_targets(plan));
+    check_features(m, b->features);
     m->activations.used = 0;
+    m->features = b->features;
     const bool documents = plan->documents && b->starts;
-    plan_activations(m, b->B, b->T, b->n_tiles, n_targets, documents);
+    plan_activations(m, b->B, b->T, b->n_tiles, count_unknown(b->features, b->n_tiles), n_targets, documents);
     m->has_mask = b->attention_mask != NULL;
     tensor_upload(m->be, STREAM_COMPUTE, m->input_ids, b->input_ids);
     if (m->has_mask) tensor_upload(m->be, STREAM_COMPUTE, m->mask, b->attention_mask);
     if (documents) language_model_set_starts(&m->decoder, b->starts);
-    tensor_upload(m->be, STREAM_COMPUTE, m->images, b->images);
+    upload_tiles(m, b);
     tensor_upload(m->be, STREAM_COMPUTE, m->image_rows, image_rows);
     tensor_upload(m->be, STREAM_COMPUTE, m->target_rows, target_rows);
     tensor_upload(m->be, STREAM_COMPUTE, m->targets, targets);
@@ -200,8 +279,8 @@ void vlm_embed(Vlm *m) {
     Tensor x = language_model_input(&m->decoder);
     embedding_forward(m->be, x, m->params.decoder.embedding->w, m->input_ids);
     if (m->I == 0) return;
-    vision_encoder_forward(&m->vision, m->images);
-    modality_projector_forward(&m->projector, m->vision.out);
+    encode_tiles(m);
+    modality_projector_forward(&m->projector);
     Tensor vectors =
         tensor_reshape(m->projector.out, SHAPE(tensor_rows(m->projector.out), tensor_cols(m->projector.out)));
     scatter_rows(m->be, x, vectors, m->image_rows);
