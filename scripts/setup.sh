@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 
 pyarrow=26.0.1
 packages=(build-essential gcc g++ cmake ninja-build pkg-config libdnnl-dev libjansson-dev libpcre2-dev libutf8proc-dev
-    libjpeg-dev libpng-dev libwebp-dev libgif-dev libtiff-dev libcairo2-dev libcmocka-dev libopenmpi-dev openmpi-bin
+    libjpeg-dev libpng-dev libwebp-dev libgif-dev libtiff-dev libcairo2-dev libcmocka-dev libopenmpi-dev openmpi-bin iproute2
     python3 python3-venv valgrind)
 [ "${1:-}" != --slurm ] || packages+=(slurm-wlm munge)
 

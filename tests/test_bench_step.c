@@ -39,6 +39,14 @@ static const double decoder_block =
     + 14.0 * 192 * (32 * 33 / 2);
 static const double head = 3 * 2.0 * 16 * 192 * 386;
 
+static double gflop_of_operators(const json_t *r) {
+    const json_t *row;
+    double sum = 0;
+    size_t at;
+    json_array_foreach(json_object_get(r, "operators"), at, row) sum += number(row, "gflop");
+    return sum;
+}
+
 static void work_is_what_a_hand_counts(void **state) {
     (void)state;
     static const char *const dtypes[] = {"f32", "bf16"};
@@ -47,19 +55,46 @@ static void work_is_what_a_hand_counts(void **state) {
     for (size_t i = 0; i < COUNT(dtypes); i++) {
         char *flags = mem_printf("--seq 32 --tiles 1 --targets 0.5 --steps 2 --dtype %s", dtypes[i]);
         json_t *r = run(flags), *row;
-        double flops = 0, share = 0;
+        double share = 0;
         size_t at;
         json_array_foreach(json_object_get(r, "operators"), at, row) {
-            flops += number(row, "gflop") * 1e9;
             share += number(row, "share");
             assert_true(number(row, "calls") > 0 && number(row, "bound") > 0);
         }
         assert_true(fabs(number(r, "gflop") * 1e9 - expected) < 1);
-        assert_true(fabs(flops - expected) < 1);
+        assert_true(fabs(gflop_of_operators(r) * 1e9 - expected) < 1);
         assert_true(share > 0 && share <= 1);
         json_decref(r);
         free(flags);
     }
+}
+
+// Rank 2 on all linear layers: their matrices are frozen, adapters and the projector are trained. The
+// operators make x Aᵀ again, which does not count.
+static void work_of_adapters_is_what_a_hand_counts(void **state) {
+    (void)state;
+    const double vision = 2 * 2.0 * 64 * (128 * 384 + 128 * 128 + 2 * 128 * 512) +
+                          3 * 2.0 * 64 * 2 * (128 + 384 + 128 + 128 + 2 * (128 + 512)) + 14.0 * 128 * 64 * 64;
+    const double decoder = 2 * 2.0 * 32 * (2 * 192 * 192 + 2 * 192 * 64 + 3 * 192 * 512) +
+                           3 * 2.0 * 32 * 2 * (2 * (192 + 192) + 2 * (192 + 64) + 3 * (192 + 512)) +
+                           14.0 * 192 * (32 * 33 / 2);
+    const double expected = patches / 2 + 4 * vision + projector + 6 * decoder + head * 2 / 3;
+    const double again = 4 * 2.0 * 64 * 2 * (3 * 128 + 512) + 6 * 2.0 * 32 * 2 * (6 * 192 + 512);
+    json_t *r = run("--seq 32 --tiles 1 --targets 0.5 --steps 1 --lora_rank 2");
+    assert_true(fabs(number(r, "gflop") * 1e9 - expected) < 1);
+    assert_true(fabs(gflop_of_operators(r) * 1e9 - expected - again) < 1);
+    assert_true(number(r, "trained") == 512 * 192 + 2 * (4 * 2048 + 6 * 3392));
+    json_decref(r);
+}
+
+static void what_is_frozen_has_no_work(void **state) {
+    (void)state;
+    const double vision = 2.0 * 64 * (128 * 384 + 128 * 128 + 2 * 128 * 512) + 4.0 * 128 * 64 * 64;
+    const double expected = patches / 2 + 4 * vision + projector * 2 / 3 + 6 * decoder_block + head;
+    json_t *r = run("--seq 32 --tiles 1 --targets 0.5 --steps 1 --freeze vision_encoder.*");
+    assert_true(fabs(number(r, "gflop") * 1e9 - expected) < 1);
+    assert_true(fabs(gflop_of_operators(r) * 1e9 - expected) < 1);
+    json_decref(r);
 }
 
 static void all_fields_are_there(void **state) {
@@ -72,7 +107,7 @@ static void all_fields_are_there(void **state) {
     json_t *r = run("--batch 2 --seq 64 --tiles 2 --steps 3 --profile 0");
     for (size_t i = 0; i < COUNT(positive); i++)
         if (!(number(r, positive[i]) > 0)) fail_msg("%s is %g", positive[i], number(r, positive[i]));
-    assert_true(number(r, "params") == 3360448);
+    assert_true(number(r, "params") == 3360448 && number(r, "trained") == 3360448);
     assert_true(number(r, "batch") == 2 && number(r, "seq") == 64 && number(r, "tiles") == 4);
     assert_true(number(r, "targets") == 2 * 19); // 0.3 of 64, rounded down
     assert_true(number(r, "step_median") >= number(r, "step_min"));
@@ -90,20 +125,21 @@ static void people_get_a_table(void **state) {
 // which holds more on the host. Sanitizers have memory of their own.
 static void memory_is_known_before(void **state) {
     (void)state;
-    static const char *const dtypes[] = {"f32", "bf16"};
-    for (size_t i = 0; i < COUNT(dtypes); i++) {
-        char *flags = mem_printf("--batch 4 --seq 512 --tiles 4 --steps 1 --profile 0 --dtype %s", dtypes[i]);
+    static const char *const kinds[] = {"--dtype f32", "--dtype bf16",
+                                        "--dtype bf16 --lora_rank 16 --lora_targets q_proj,v_proj"};
+    for (size_t i = 0; i < COUNT(kinds); i++) {
+        char *flags = mem_printf("--batch 4 --seq 512 --tiles 4 --steps 1 --profile 0 %s", kinds[i]);
         json_t *r = run(flags);
         const double peak = number(r, "peak_rss_mb"), planned = number(r, "planned_rss_mb");
 #ifdef __SANITIZE_ADDRESS__
         assert_true(planned < peak);
 #else
-        if (fabs(planned - peak) > 0.02 * peak) fail_msg("%s: %g MiB, planned %g", dtypes[i], peak, planned);
+        if (fabs(planned - peak) > 0.02 * peak) fail_msg("%s: %g MiB, planned %g", kinds[i], peak, planned);
 #endif
         char *line = mem_printf("memory --preset tiny --lm_base_vocab_size 320 --lm_vocab_size "
                                 "386 --batch_size 4 --prefetch_factor 1 --val_size 0 --tiles 4 "
-                                "--targets 0.3 --attention full --json --dtype %s",
-                                dtypes[i]);
+                                "--targets 0.3 --attention full --json %s",
+                                kinds[i]);
         ProgramResult m = program_run(line);
         free(line);
         json_t *plan = json_loads(m.out, 0, NULL);
@@ -111,7 +147,7 @@ static void memory_is_known_before(void **state) {
         // two batches instead of one, and copies for a checkpoint in the background
         const double extra = number(plan, "batches") / 2 + number(plan, "checkpoint");
         const double difference = number(plan, "total") - extra - planned;
-        if (fabs(difference) > 2) fail_msg("%s: vlm memory differs by %g MiB", dtypes[i], difference);
+        if (fabs(difference) > 2) fail_msg("%s: vlm memory differs by %g MiB", kinds[i], difference);
         program_result_free(&m);
         json_decref(plan);
         json_decref(r);
@@ -131,6 +167,7 @@ static void what_makes_no_step_is_refused(void **state) {
         {"--dtype f16", "--dtype"},
         {"--preset huge", "--preset"},
         {"--nonsense 1", "--nonsense"},
+        {"--lora_rank 5000", "--lora_rank"},
     };
     for (size_t i = 0; i < COUNT(cases); i++) {
         const bool preset = strstr(cases[i].flags, "--preset") != NULL;
@@ -143,6 +180,8 @@ static void what_makes_no_step_is_refused(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(work_is_what_a_hand_counts),
+        cmocka_unit_test(work_of_adapters_is_what_a_hand_counts),
+        cmocka_unit_test(what_is_frozen_has_no_work),
         cmocka_unit_test(all_fields_are_there),
         cmocka_unit_test(people_get_a_table),
         cmocka_unit_test(memory_is_known_before),

@@ -291,6 +291,8 @@ static const char *const launcher_variables[] = {"RANK",
                                                  "SLURM_LOCALID",
                                                  "SLURM_JOB_ID",
                                                  "SLURM_STEP_NODELIST",
+                                                 "SLURM_JOB_NODELIST",
+                                                 "SLURM_NTASKS",
                                                  "OMPI_COMM_WORLD_RANK",
                                                  "OMPI_COMM_WORLD_SIZE",
                                                  "LOCAL_WORLD_SIZE",
@@ -338,6 +340,21 @@ static void test_launchers(void **state) {
     assert_string_equal(l.port, "20007");
     assert_true(launch_with("SLURM_PROCID=0 SLURM_STEP_NUM_TASKS=2 SLURM_STEP_NODELIST=a,b", &l, &err));
     assert_string_equal(l.address, "a");
+    static const char *const lists[][2] = {{"n1", "n1"},
+                                           {"n[1-3]", "n1"},
+                                           {"n[08,11-12]", "n08"},
+                                           {"rack1-n[2,4],x", "rack1-n2"},
+                                           {"x,y[1-2]", "x"}};
+    for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) {
+        char set[160];
+        snprintf(set, sizeof set,
+                 "SLURM_PROCID=1 SLURM_STEP_NUM_TASKS=2 SLURM_LOCALID=0 SLURM_JOB_NODELIST=%s", lists[i][0]);
+        assert_true(launch_with(set, &l, &err));
+        assert_string_equal(l.address, lists[i][1]);
+    }
+    // in a batch script outside srun there is one process, whatever the job was given
+    assert_true(launch_with("SLURM_PROCID=0 SLURM_NTASKS=4 SLURM_JOB_NODELIST=a", &l, &err));
+    assert_int_equal(l.world_size, 1);
     if (transport_mpi_is_built_in())
         assert_true(launch_with("OMPI_COMM_WORLD_RANK=1 OMPI_COMM_WORLD_SIZE=2", &l, &err) && l.mpi);
 }

@@ -5,6 +5,7 @@
 // cannot begin ends the others with its name.
 #include "base/file.h"
 #include "base/memory.h"
+#include "dist/transport.h"
 #include "support/golden.h"
 #include "support/program.h"
 #include "support/ranks.h"
@@ -34,19 +35,23 @@ static void leave_it_to_the_program(int signal_number) {
     (void)signal_number;
 }
 
+static char *line_of(const char *run, const char *flags, const char *rank_flags) { // caller frees
+    return mem_printf(
+        "train --preset tiny --vit_n_blocks 1 --lm_n_blocks 1 --lm_max_length 128 --max_sample_length "
+        "128 "
+        "--val_size 40 --batch_size 2 --gradient_accumulation_steps 2 --eval_interval 4 --threads 1 "
+        "--max_training_steps 16 --stats_log_interval 3 --comm_timeout 0.5 --train_dataset_path "
+        "%s/data/train "
+        "--vlm_checkpoint_path %s/runs --lm_tokenizer %s --run_name %s %s%s",
+        folder, folder, tokenizer, run, flags, rank_flags);
+}
+
 // rank_flags: more flags for the last rank alone.
 static Ranks start(size_t n, const char *run, const char *flags, const char *rank_flags) {
     Ranks r = {.n = n};
     const int port = free_port();
     for (size_t i = 0; i < n; i++) {
-        char *line = mem_printf(
-            "train --preset tiny --vit_n_blocks 1 --lm_n_blocks 1 --lm_max_length 128 --max_sample_length "
-            "128 "
-            "--val_size 40 --batch_size 2 --gradient_accumulation_steps 2 --eval_interval 4 --threads 1 "
-            "--max_training_steps 16 --stats_log_interval 3 --comm_timeout 0.5 --train_dataset_path "
-            "%s/data/train "
-            "--vlm_checkpoint_path %s/runs --lm_tokenizer %s --run_name %s %s%s",
-            folder, folder, tokenizer, run, flags, i + 1 == n ? rank_flags : "");
+        char *line = line_of(run, flags, i + 1 == n ? rank_flags : "");
         fflush(NULL);
         r.children[i] = fork();
         assert_true(r.children[i] >= 0);
@@ -135,6 +140,16 @@ static json_t *log_of(const char *run_name) {
     return lines;
 }
 
+static void expect_same_file(const char *a, const char *b, const char *name) {
+    char *left = mem_printf("%s/runs/%s/step_15/%s", folder, a, name),
+         *right = mem_printf("%s/runs/%s/step_15/%s", folder, b, name), *p, *q;
+    size_t n, m;
+    Error err;
+    assert_true(file_read(&p, &n, left, &err) && file_read(&q, &m, right, &err));
+    if (n != m || memcmp(p, q, n) != 0) fail_msg("%s and %s differ", left, right);
+    free(p), free(q), free(left), free(right);
+}
+
 static void expect_same_run(const char *a, const char *b) {
     json_t *x = log_of(a), *y = log_of(b);
     for (size_t i = 0; i < json_array_size(x); i++) {
@@ -145,13 +160,8 @@ static void expect_same_run(const char *a, const char *b) {
     assert_int_equal(json_array_size(x), json_array_size(y));
     json_decref(x);
     json_decref(y);
-    char *left = mem_printf("%s/runs/%s/step_15/model.safetensors", folder, a),
-         *right = mem_printf("%s/runs/%s/step_15/model.safetensors", folder, b), *p, *q;
-    size_t n, m;
-    Error err;
-    assert_true(file_read(&p, &n, left, &err) && file_read(&q, &m, right, &err));
-    assert_true(n == m && memcmp(p, q, n) == 0);
-    free(p), free(q), free(left), free(right);
+    expect_same_file(a, b, "model.safetensors");
+    expect_same_file(a, b, "state-rank0.safetensors");
 }
 
 // ---- tests ----
@@ -161,6 +171,40 @@ static void test_same_bits(void **state) {
     run(2, "whole", "");
     run(2, "again", "--num_workers 2");
     expect_same_run("whole", "again");
+}
+
+// After test_same_bits. Shared moments: the same log, weights and saved moments, in the background or not,
+// and after a resume of either kind from the other.
+static void test_shared_moments(void **state) {
+    (void)state;
+    run(2, "shared", "--zero 1");
+    expect_same_run("whole", "shared");
+    for (int after = 0; after < 2; after++) {
+        char *name = mem_printf("shared%d", after);
+        Ranks r = start(2, name, after ? "--zero 0" : "--zero 1 --save_in_background false", "");
+        wait_for_lines(name, 5);
+        kill(-r.children[0], SIGTERM);
+        finish(&r);
+        expect_ends(&r, 128 + SIGTERM);
+        run(2, name, after ? "--resume auto --zero 1" : "--resume auto --zero 0");
+        expect_said(0, "bit for bit");
+        expect_same_run("whole", name);
+        free(name);
+    }
+}
+
+// Moments as codes, which are saved in rows and not in the parameters' shapes.
+static void test_shared_codes(void **state) {
+    (void)state;
+    run(2, "codes", "--moments int8");
+    Ranks r = start(2, "shared_codes", "--moments int8 --zero 1", "");
+    wait_for_lines("shared_codes", 5);
+    kill(-r.children[0], SIGTERM);
+    finish(&r);
+    expect_ends(&r, 128 + SIGTERM);
+    run(2, "shared_codes", "--moments int8 --zero 1 --resume auto");
+    expect_said(0, "bit for bit");
+    expect_same_run("codes", "shared_codes");
 }
 
 // After test_same_bits.
@@ -186,10 +230,12 @@ static size_t kills_wanted(void) {
     return text ? (size_t)strtoul(text, NULL, 10) : 3;
 }
 
-// One attempt, of which a rank is killed after a while: true when the run came through before. Whatever
-// happens, both processes end, and one that was left alone fails.
-static bool is_through(const char *name, size_t killed, useconds_t after) {
-    Ranks r = start(2, name, "--resume auto --comm_timeout 0.1", "");
+// One attempt, with moments shared or not, of which a rank is killed after a while: true when the run came
+// through before. Whatever happens, both processes end, and one that was left alone fails.
+static bool is_through(const char *name, size_t killed, useconds_t after, bool shared) {
+    Ranks r =
+        start(2, name,
+              shared ? "--resume auto --comm_timeout 0.1 --zero 1" : "--resume auto --comm_timeout 0.1", "");
     usleep(after);
     kill(-r.children[killed], SIGKILL);
     finish(&r);
@@ -208,7 +254,8 @@ static void test_killed_ranks(void **state) {
         char name[32];
         snprintf(name, sizeof name, "killed%zu", runs);
         for (useconds_t longest = 600000;
-             !is_through(name, (size_t)rand_r(&seed) % 2, (useconds_t)rand_r(&seed) % longest); kills++)
+             !is_through(name, (size_t)rand_r(&seed) % 2, (useconds_t)rand_r(&seed) % longest, kills % 2);
+             kills++)
             longest += longest / 4;
         expect_same_run("whole", name);
     }
@@ -233,16 +280,94 @@ static void test_other_number_of_ranks(void **state) {
     }
 }
 
+// After test_same_bits. Through MPI the same bits as through sockets.
+static void test_mpi(void **state) {
+    (void)state;
+    if (!transport_mpi_is_built_in() || system("command -v mpirun >/dev/null") != 0) {
+        print_message("SKIPPED: training through MPI was NOT tested: no mpirun, or a build without MPI\n");
+        skip();
+    }
+    char *line = line_of("mpi", "--zero 1", ""), *out = output_of(0), *vlm = program_path();
+    char *command =
+        mem_printf("ASAN_OPTIONS=${ASAN_OPTIONS:+$ASAN_OPTIONS:}detect_leaks=0 OMPI_ALLOW_RUN_AS_ROOT=1 "
+                   "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 mpirun --oversubscribe --bind-to none -np 2 %s %s "
+                   ">%s 2>&1",
+                   vlm, line, out);
+    if (system(command) != 0) fail_msg("%s: %s", command, program_read_text(out));
+    expect_same_run("whole", "mpi");
+    free(command);
+    free(vlm);
+    free(out);
+    free(line);
+}
+
+// A rank dies: while training, while rank 0 saves and gathers moments, while validating.
 static void test_death(void **state) {
     (void)state;
-    Ranks r = start(3, "dead", "--max_training_steps 100000", "");
-    wait_for_lines("dead", 2);
-    kill(-r.children[2], SIGKILL);
-    finish(&r);
-    for (size_t i = 0; i < 2; i++) {
-        assert_int_equal(r.ends[i], 1);
-        expect_said(i, "rank 2 is gone");
+    static const char *const flags[] = {"",
+                                        "--zero 1 --eval_interval 1 --val_size 0 --save_in_background false",
+                                        "--eval_interval 1 --val_size 200"};
+    for (size_t k = 0; k < sizeof flags / sizeof *flags; k++) {
+        char *name = mem_printf("dead%zu", k), *all = mem_printf("--max_training_steps 100000 %s", flags[k]);
+        Ranks r = start(3, name, all, "");
+        wait_for_lines(name, 2);
+        kill(-r.children[2], SIGKILL);
+        finish(&r);
+        for (size_t i = 0; i < 2; i++) {
+            assert_int_equal(r.ends[i], 1);
+            expect_said(i, "rank 2 is gone");
+        }
+        free(all);
+        free(name);
     }
+}
+
+static char *rescued_in(const char *run_name) { // the folder; caller frees
+    char *run_folder = mem_printf("%s/runs/%s", folder, run_name), *found = NULL;
+    FileList list;
+    Error err;
+    assert_true(file_list(&list, run_folder, &err));
+    for (size_t i = 0; i < list.count; i++)
+        if (!strncmp(list.names[i], "rescued_", 8)) found = path_join(run_folder, list.names[i]);
+    file_list_free(&list);
+    free(run_folder);
+    return found;
+}
+
+// What rank 0 saves when another one has died: no automatic resume takes it, but by its name it can be had.
+static void test_rescue(void **state) {
+    (void)state;
+    Ranks r = start(2, "rescue", "--eval_interval 100000 --max_training_steps 100000", "");
+    wait_for_lines("rescue", 4);
+    kill(-r.children[1], SIGKILL);
+    finish(&r);
+    expect_said(0, "weights and moments of its last update are saved in");
+    char *path = rescued_in("rescue");
+    assert_non_null(path);
+    run(2, "rescue", "--resume auto --max_training_steps 2");
+    expect_said(0, "rescue/step_0");
+    char *flags = mem_printf(
+        "--resume_from_vlm_checkpoint true --vlm_checkpoint_path %s --max_training_steps 40", path);
+    run(2, "onwards", flags);
+    expect_said(0, "begins anew");
+    expect_said(0, strrchr(path, '/') + 1);
+    free(flags);
+    free(path);
+}
+
+// When a rank hangs the others end when the time limit is over, and it learns that when it wakes up.
+static void test_stopped_rank(void **state) {
+    (void)state;
+    Ranks r = start(3, "stopped", "--max_training_steps 100000 --comm_timeout 0.06", "");
+    wait_for_lines("stopped", 2);
+    kill(-r.children[1], SIGSTOP);
+    r.ends[0] = end_of(r.children[0]);
+    r.ends[2] = end_of(r.children[2]);
+    kill(-r.children[1], SIGCONT);
+    r.ends[1] = end_of(r.children[1]);
+    expect_ends(&r, 1);
+    expect_said(0, "no word from rank ");
+    expect_said(0, "for 3.6 s (comm_timeout)");
 }
 
 static void test_rank_that_cannot_begin(void **state) {
@@ -253,28 +378,55 @@ static void test_rank_that_cannot_begin(void **state) {
     expect_said(0, "given up, because rank 1: --lm_tokenizer: /nowhere/at/all");
 }
 
-static void test_other_seed(void **state) {
+static void test_other_settings(void **state) {
     (void)state;
-    Ranks r = start(2, "seed", "", " --seed 5");
-    finish(&r);
-    expect_ends(&r, 1);
-    expect_said(0, "rank 1 does not begin with the weights of rank 0");
+    static const char *const cases[][2] = {
+        {" --seed 5", "seed of rank 2 is 5, of rank 0 0"},
+        {" --lm_rms_eps 0.25", "lm_rms_eps of rank 2 is 0.25, of rank 0 "},
+        {" --lr_mp 0.5", "lr_mp of rank 2 is 0.5, of rank 0 "},
+        {" --zero 1", "zero of rank 2 is 1, of rank 0 0"},
+        {" --train_dataset_path DATA", "training data (rows, files) of rank 2 is [60, "},
+        {" --val_dataset_path DATA", "validation data (rows, files) of rank 2 is [60, "},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char *flags = mem_strdup(cases[i][0]), *data = strstr(flags, "DATA");
+        if (data) *data = 0;
+        char *all = data ? mem_printf("%s%s/other/train", flags, folder) : mem_strdup(flags);
+        Ranks r = start(3, "other", "", all);
+        finish(&r);
+        expect_ends(&r, 1);
+        for (size_t rank = 0; rank < 3; rank++) expect_said(rank, cases[i][1]);
+        free(all);
+        free(flags);
+    }
+}
+
+static bool make_data(const char *name, int rows) {
+    char *line = mem_printf("synth --out %s/%s --rows %d --test_rows 0 --seed 3", folder, name, rows);
+    ProgramResult r = program_run(line);
+    const int status = r.status;
+    program_result_free(&r);
+    free(line);
+    return status == 0;
 }
 
 int main(void) {
     folder = program_temporary("ranks");
     tokenizer = golden_path("model/tokenizer");
-    char *line = mem_printf("synth --out %s/data --rows 300 --test_rows 0 --seed 3", folder);
-    ProgramResult r = program_run(line);
-    const int status = r.status;
-    program_result_free(&r);
-    free(line);
-    if (status != 0) return 1;
+    if (!make_data("data", 300) || !make_data("other", 60)) return 1;
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_same_bits),    cmocka_unit_test(test_signal_and_resume),
-        cmocka_unit_test(test_killed_ranks), cmocka_unit_test(test_other_number_of_ranks),
-        cmocka_unit_test(test_death),        cmocka_unit_test(test_rank_that_cannot_begin),
-        cmocka_unit_test(test_other_seed),
+        cmocka_unit_test(test_same_bits),
+        cmocka_unit_test(test_shared_moments),
+        cmocka_unit_test(test_shared_codes),
+        cmocka_unit_test(test_signal_and_resume),
+        cmocka_unit_test(test_other_number_of_ranks),
+        cmocka_unit_test(test_killed_ranks),
+        cmocka_unit_test(test_mpi),
+        cmocka_unit_test(test_death),
+        cmocka_unit_test(test_rescue),
+        cmocka_unit_test(test_stopped_rank),
+        cmocka_unit_test(test_rank_that_cannot_begin),
+        cmocka_unit_test(test_other_settings),
     };
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);
     char *remove = mem_printf("rm -rf %s", folder);

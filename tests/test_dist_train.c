@@ -23,14 +23,26 @@ typedef struct Scene {
     size_t accumulation, bucket_bytes;
     bool other_weights; // the last rank begins with one other value
     bool no_pictures;   // the last rank's batches have none
+    bool shared;        // each rank has the moments of its share alone
+    Dtype moments;
+    size_t lora_rank;
 } Scene;
 
 static const Scene scenes[] = {
-    {"buckets", "three_groups", 1, 1 << 12, false, false},
-    {"one_bucket", "three_groups", 1, 1 << 30, false, false},
-    {"accumulation", "three_groups", 2, 1 << 12, false, false},
-    {"other_weights", "three_groups", 1, 1 << 12, true, false},
-    {"no_pictures", "three_groups", 1, 1 << 12, false, true},
+    {"buckets", "three_groups", 1, 1 << 12, false, false, false, DTYPE_F32, 0},
+    {"one_bucket", "three_groups", 1, 1 << 30, false, false, false, DTYPE_F32, 0},
+    {"accumulation", "three_groups", 2, 1 << 12, false, false, false, DTYPE_F32, 0},
+    {"other_weights", "three_groups", 1, 1 << 12, true, false, false, DTYPE_F32, 0},
+    {"no_pictures", "three_groups", 1, 1 << 12, false, true, false, DTYPE_F32, 0},
+    {"adapters", "three_groups", 1, 1 << 12, false, false, false, DTYPE_F32, 3},
+    {"adapters_shared", "three_groups", 1, 1 << 12, false, false, true, DTYPE_F32, 3},
+    {"shared", "three_groups", 1, 1 << 12, false, false, true, DTYPE_F32, 0},
+    {"frozen", "vision_frozen", 1, 1 << 12, false, false, false, DTYPE_F32, 0},
+    {"frozen_shared", "vision_frozen", 1, 1 << 12, false, false, true, DTYPE_F32, 0},
+    {"rounded", "three_groups", 1, 1 << 12, false, false, false, DTYPE_BF16, 0},
+    {"rounded_shared", "three_groups", 1, 1 << 12, false, false, true, DTYPE_BF16, 0},
+    {"codes", "three_groups", 1, 1 << 12, false, false, false, DTYPE_U8, 0},
+    {"codes_shared", "three_groups", 1, 1 << 12, false, false, true, DTYPE_U8, 0},
 };
 
 static const Scene *find_scene(const char *name) {
@@ -95,10 +107,12 @@ static void write_weights(const TrainCase *c, const char *folder, size_t rank) {
     free(x);
 }
 
-static void open_case(TrainCase *c, Backend **be, const Scene *scene, size_t accumulation) {
+static void open_case(TrainCase *c, Backend **be, const Scene *scene, size_t accumulation, Launch launch) {
     Error err;
     if (!backend_cpu_create(be, 1, &err)) fail_msg("%s", err.text);
-    train_case_open(c, *be, scene->variant);
+    const OptimizerForm form = {scene->moments, scene->shared ? launch.rank : 0,
+                                scene->shared ? launch.world_size : 1};
+    train_case_open_lora(c, *be, scene->variant, form, scene->lora_rank);
     c->config.train.gradient_accumulation_steps = accumulation;
     c->config.train.max_training_steps = UPDATES;
 }
@@ -110,8 +124,9 @@ static int be_a_rank(const char *name, const char *folder) {
     Comm *comm;
     Launch launch = {0};
     Error err = {""};
-    open_case(&c, &be, scene, scene->accumulation);
-    bool ok = launch_read(&launch, &err) && comm_open(&comm, 60, &err);
+    if (!launch_read(&launch, &err)) return 2;
+    open_case(&c, &be, scene, scene->accumulation, launch);
+    bool ok = comm_open(&comm, 60, &err);
     if (!ok) return 2;
     if (scene->other_weights && launch.rank + 1 == launch.world_size) {
         float *x = tensor_values(be, c.model.params.projector->w);
@@ -176,7 +191,7 @@ static void compare_with_one(const char *scene_name, Weights ranks, size_t world
     TrainCase c;
     Error err;
     size_t n;
-    open_case(&c, &be, scene, world * scene->accumulation);
+    open_case(&c, &be, scene, world * scene->accumulation, (Launch){.world_size = 1});
     float *start = all_weights(&c, &n);
     if (!train(&c, scene, world, 0, 1, &err)) fail_msg("%s", err.text);
     float *one = all_weights(&c, &n);
@@ -197,7 +212,8 @@ static void test_ranks_are_one(void **state) {
     static const struct {
         const char *scene;
         size_t world;
-    } cases[] = {{"buckets", 2}, {"buckets", 4}, {"accumulation", 2}, {"one_bucket", 2}, {"no_pictures", 2}};
+    } cases[] = {{"buckets", 2},    {"buckets", 4},     {"accumulation", 2},
+                 {"one_bucket", 2}, {"no_pictures", 2}, {"adapters", 2}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         Weights ranks = run_ranks(cases[i].scene, cases[i].world);
         compare_with_one(cases[i].scene, ranks, cases[i].world);
@@ -213,6 +229,58 @@ static void test_same_bits(void **state) {
     free(b.x);
 }
 
+// Shared or not, moments give the same weights and norm.
+static void test_shares_change_no_bit(void **state) {
+    (void)state;
+    static const struct {
+        const char *whole, *shared;
+        size_t world;
+    } cases[] = {{"buckets", "shared", 2},         {"buckets", "shared", 4},
+                 {"frozen", "frozen_shared", 3},   {"adapters", "adapters_shared", 3},
+                 {"rounded", "rounded_shared", 3}, {"codes", "codes_shared", 3}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        Weights a = run_ranks(cases[i].whole, cases[i].world), b = run_ranks(cases[i].shared, cases[i].world);
+        assert_int_equal(a.n, b.n);
+        assert_memory_equal(a.x, b.x, a.n * sizeof *a.x);
+        free(a.x);
+        free(b.x);
+    }
+}
+
+static void expect_slices(const Optimizer *o, size_t ranks) {
+    for (size_t i = 0; i < o->params->count; i++) {
+        const Param *p = &o->params->items[i];
+        size_t at = 0;
+        for (size_t r = 0; r < ranks; r++) {
+            const Slice s = optimizer_slice(o, r, i);
+            assert_int_equal(s.first, at);
+            assert_true(s.n == 0 || s.first % 64 == 0);
+            at += s.n;
+        }
+        assert_int_equal(at, tensor_exists(p->d) ? tensor_count(p->w) : 0);
+    }
+}
+
+// The shares are all of the moments, each value once, and in F32 none is larger than it should be.
+static void test_shares(void **state) {
+    (void)state;
+    static const Dtype moments[] = {DTYPE_F32, DTYPE_BF16, DTYPE_U8};
+    for (size_t ranks = 1; ranks <= 7; ranks++) {
+        for (int k = 0; k < 3; k++) {
+            Backend *be;
+            TrainCase c;
+            const Scene scene = {"", "three_groups", 1, 0, .shared = true, .moments = moments[k]};
+            open_case(&c, &be, &scene, 1, (Launch){.rank = ranks - 1, .world_size = ranks});
+            const Optimizer *o = &c.trainer.optimizer;
+            const size_t total = o->offsets[o->params->count], padding = 128 * (o->params->count + 1);
+            expect_slices(o, ranks);
+            if (k == 0) assert_true(o->arena.size <= 2 * sizeof(float) * (total / ranks + 64) + padding);
+            train_case_close(&c);
+            backend_destroy(be);
+        }
+    }
+}
+
 static void test_other_weights(void **state) {
     (void)state;
     World w = run_sockets("other_weights", 3);
@@ -223,8 +291,8 @@ static void test_other_weights(void **state) {
 int main(int argc, char **argv) {
     if (argc == 4 && !strcmp(argv[1], "--rank")) return be_a_rank(argv[2], argv[3]);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_ranks_are_one),
-        cmocka_unit_test(test_same_bits),
+        cmocka_unit_test(test_ranks_are_one), cmocka_unit_test(test_same_bits),
+        cmocka_unit_test(test_shares),        cmocka_unit_test(test_shares_change_no_bit),
         cmocka_unit_test(test_other_weights),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -190,11 +190,13 @@ static void run_whole_model(const Case *c) {
     char *folder = golden_path("model/%s", c->name);
     if (!vlm_create(&m, c->be, &c->config, &plan, &err)) fail_msg("%s", err.text);
     if (!checkpoint_load_weights(&m, folder, &err)) fail_msg("%s", err.text);
-    if (!vlm_forward(&m, &batch, 1.0f, &err)) fail_msg("%s", err.text);
-    if (batch.n_tiles > 0) {
+    if (batch.n_tiles > 0) { // before the decoder has its turn with the memory
+        if (!vlm_set_batch(&m, &batch, &err)) fail_msg("%s", err.text);
+        vlm_embed(&m);
         compare_vision(c, &m.vision);
         compare_forward(c, "MP", m.projector.out);
     }
+    if (!vlm_forward(&m, &batch, 1.0f, &err)) fail_msg("%s", err.text);
     compare_decoder(c, &m.decoder);
     compare_logits(c, &m);
     float *loss = reference_f32(c->forward_file, "loss");
@@ -217,7 +219,7 @@ static void run_vision_only(const Case *c) {
     VisionEncoder v;
     Error err;
     params_plan(&params, c->be, &c->config, all_trained);
-    if (c->dtype == DTYPE_BF16) params_plan_bf16(&params);
+    if (c->dtype == DTYPE_BF16) params_plan_bf16(&params, true);
     vision_encoder_init(&v, c->be, &c->config, &params);
     if (!params_allocate(&params, &err)) fail_msg("%s", err.text);
     char *path = golden_path("model/%s/model.safetensors", c->name);
@@ -227,7 +229,7 @@ static void run_vision_only(const Case *c) {
     for (int run = 0; run < 2; run++) {
         x = arena_take(&a, DTYPE_F32, 4, images->shape);
         dout = arena_take(&a, DTYPE_F32, SHAPE(I, c->config.vit_hidden_dim));
-        vision_encoder_plan(&v, &a, I, true);
+        vision_encoder_plan(&v, &a, &a, I, true);
         vision_encoder_plan_gradients(&v, &a, I);
         if (run == 0) assert_true(arena_commit(&a, &err));
     }

@@ -21,6 +21,7 @@
 RUNNER(fill, t[0], c->f[0])
 RUNNER(copy, t[0], t[1])
 RUNNER(add, t[0], t[1], t[2])
+RUNNER(multiply, t[0], c->f[0])
 RUNNER(gather_rows, t[0], t[1], t[2])
 RUNNER(scatter_rows, t[0], t[1], t[2])
 RUNNER(zero_rows, t[0], t[1])
@@ -95,6 +96,24 @@ static void test_add(void **state) {
             op_case_check(c);
             if (!shares) op_case_check_bf16(c, 4);
         }
+}
+
+static void ref_multiply(double **a, const OpCase *c) {
+    for (size_t i = 0; i < arg_count(&c->args[0]); i++) a[0][i] *= c->f[0];
+}
+
+static void test_multiply(void **state) {
+    (void)state;
+    for (size_t i = 0; i < COUNT(matrices); i++) {
+        OpCase c = {.op = "multiply",
+                    .run = run_multiply,
+                    .reference = ref_multiply,
+                    .limit = 0.5,
+                    .f = {-1.75f},
+                    .args = {F32_ARG(x, ROLE_ACCUMULATED, matrices[i][0], matrices[i][1])}};
+        op_case_check(c);
+        op_case_check_bf16(c, 1);
+    }
 }
 
 static void ref_gather(double **a, const OpCase *c) {
@@ -389,11 +408,17 @@ static void test_empty(void **state) {
 
 static int all_tests(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_fill),      cmocka_unit_test(test_copy_strided),
-        cmocka_unit_test(test_add),       cmocka_unit_test(test_rows_by_index),
-        cmocka_unit_test(test_embedding), cmocka_unit_test(test_patchify),
-        cmocka_unit_test(test_position),  cmocka_unit_test(test_pixel_shuffle),
-        cmocka_unit_test(test_copy_bf16), cmocka_unit_test(test_copy_integers_between_strides),
+        cmocka_unit_test(test_fill),
+        cmocka_unit_test(test_copy_strided),
+        cmocka_unit_test(test_multiply),
+        cmocka_unit_test(test_add),
+        cmocka_unit_test(test_rows_by_index),
+        cmocka_unit_test(test_embedding),
+        cmocka_unit_test(test_patchify),
+        cmocka_unit_test(test_position),
+        cmocka_unit_test(test_pixel_shuffle),
+        cmocka_unit_test(test_copy_bf16),
+        cmocka_unit_test(test_copy_integers_between_strides),
         cmocka_unit_test(test_empty),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);

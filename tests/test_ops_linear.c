@@ -3,6 +3,7 @@
 #include "support/golden.h"
 #include "support/op_case.h"
 
+#include "base/half.h"
 #include "base/memory.h"
 #include "base/random.h"
 #include "ops/cpu/cpu.h"
@@ -117,6 +118,98 @@ static void test_linear_backward(void **state) {
             op_case_check(w);
             op_case_check_bf16(w, 4 | 8);
         }
+}
+
+// Weights in F32, which a product of BF16 rounds; the last is rounded in two blocks.
+static const size_t rounded_linears[][3] = {{1, 1, 1},       {3, 64, 33},    {7, 13, 10},
+                                            {33, 17, 31},    {5, 8, 386},    {130, 70, 65},
+                                            {2, 1100, 4100}, {2, 4100, 1100}}; // M, C, O
+
+static void round_weight(double **a, const OpCase *c) {
+    for (size_t i = 0; i < arg_count(&c->args[2]); i++)
+        a[2][i] = f32_from_bf16(bf16_from_f32((float)a[2][i]));
+}
+
+static void ref_linear_rounding(double **a, const OpCase *c) {
+    round_weight(a, c);
+    ref_linear(a, c);
+}
+
+static void ref_linear_input_rounding(double **a, const OpCase *c) {
+    round_weight(a, c);
+    ref_linear_input(a, c);
+}
+
+static void test_linear_rounding(void **state) {
+    (void)state;
+    for (size_t i = 0; i < COUNT(rounded_linears); i++)
+        for (int variant = 0; variant < 8; variant++) {
+            size_t M = rounded_linears[i][0], C = rounded_linears[i][1], O = rounded_linears[i][2];
+            const bool large = C * O > 1 << 20, accumulate = variant & 4;
+            OpCase y = {.op = "linear_forward",
+                        .run = run_linear_forward,
+                        .reference = ref_linear_rounding,
+                        .limit = 4 + sqrt((double)C),
+                        .inexact_threads = true,
+                        .args = {F32_ARG(y, ROLE_ASSIGNED, M, O), F32_ARG(x, ROLE_IN, M, C),
+                                 F32_ARG(w, ROLE_IN, O, C), F32_ARG(b, ROLE_IN, O)}};
+            OpCase dx = {.op = "linear_backward_input",
+                         .run = run_linear_backward_input,
+                         .reference = ref_linear_input_rounding,
+                         .flag = accumulate,
+                         .limit = 4 + sqrt((double)O),
+                         .inexact_threads = true,
+                         .args = {F32_ARG(dx, accumulate ? ROLE_ACCUMULATED : ROLE_ASSIGNED, M, C),
+                                  F32_ARG(dy, ROLE_IN, M, O), F32_ARG(w, ROLE_IN, O, C)}};
+            if (large && variant % 3) continue;
+            if (variant & 4) y.args[3].ndim = 0;
+            y.args[0].gap = dx.args[0].gap = variant & 2 ? 5 : 0;
+            op_case_check_bf16(y, 2 | (variant & 1));
+            op_case_check_bf16(dx, 2 | (variant & 1));
+        }
+}
+
+// [rows, cols] of this dtype, random unless seed is 0.
+static Tensor random_matrix(Backend *be, Dtype dtype, size_t rows, size_t cols, uint64_t seed) {
+    const size_t n = rows * cols;
+    Tensor t = tensor_at(be->device->alloc(be, n * sizeof(float)), DTYPE_F32, SHAPE(rows, cols));
+    Random r = random_stream(seed, RANDOM_TEST, 0);
+    for (size_t i = 0; seed && i < n; i++) ((float *)t.data)[i] = (float)random_uniform(&r) - 0.5f;
+    if (dtype == DTYPE_F32) return t;
+    const Tensor rounded = tensor_at(be->device->alloc(be, n * sizeof(float)), dtype, SHAPE(rows, cols));
+    copy(be, rounded, t);
+    be->device->release(be, t.data, n * sizeof(float));
+    return rounded;
+}
+
+static void free_matrix(Backend *be, Tensor t) {
+    be->device->release(be, t.data, tensor_count(t) * sizeof(float));
+}
+
+// A weight rounded on the way gives the bits that its copy in BF16 gives.
+static void test_linear_rounding_bits(void **state) {
+    (void)state;
+    enum { M = 40, MATRICES = 8 };
+    Backend *be;
+    Error err;
+    assert_true(backend_cpu_create(&be, 2, &err));
+    for (size_t i = 0; i < COUNT(rounded_linears); i++) {
+        const size_t C = rounded_linears[i][1], O = rounded_linears[i][2];
+        Tensor x = random_matrix(be, DTYPE_BF16, M, C, 1), dy = random_matrix(be, DTYPE_BF16, M, O, 2), w[2],
+               y[2], dx[2];
+        for (int k = 0; k < 2; k++) {
+            w[k] = random_matrix(be, k ? DTYPE_BF16 : DTYPE_F32, O, C, 3);
+            y[k] = random_matrix(be, DTYPE_F32, M, O, 0);
+            dx[k] = random_matrix(be, DTYPE_BF16, M, C, 0);
+            linear_forward(be, y[k], x, w[k], TENSOR_NONE);
+            linear_backward_input(be, dx[k], dy, w[k], false);
+        }
+        assert_memory_equal(y[0].data, y[1].data, tensor_bytes(y[0]));
+        assert_memory_equal(dx[0].data, dx[1].data, tensor_bytes(dx[0]));
+        const Tensor all[MATRICES] = {x, dy, w[0], w[1], y[0], y[1], dx[0], dx[1]};
+        for (int k = 0; k < MATRICES; k++) free_matrix(be, all[k]);
+    }
+    backend_destroy(be);
 }
 
 // ---- norms ----
@@ -473,7 +566,8 @@ static void test_rope(void **state) {
 static int all_tests(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_activations_far_out),  cmocka_unit_test(test_linear_forward),
-        cmocka_unit_test(test_linear_backward),      cmocka_unit_test(test_norm_forward),
+        cmocka_unit_test(test_linear_backward),      cmocka_unit_test(test_linear_rounding),
+        cmocka_unit_test(test_linear_rounding_bits), cmocka_unit_test(test_norm_forward),
         cmocka_unit_test(test_norm_backward),        cmocka_unit_test(test_activations),
         cmocka_unit_test(test_activations_backward), cmocka_unit_test(test_activations_again),
         cmocka_unit_test(test_rope_table),           cmocka_unit_test(test_rope),

@@ -69,7 +69,7 @@ static Step step(const Config *config, Recompute recompute, Dtype dtype, bool vi
     }
     s.loss = vlm_loss(&m);
     s.bytes = m.params.gradients.size;
-    s.activations = m.activations.size;
+    s.activations = vlm_activation_bytes(&m);
     s.gradients = mem_alloc(s.bytes);
     memcpy(s.gradients, m.params.gradients.base, s.bytes);
     vlm_free(&m);

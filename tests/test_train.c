@@ -257,20 +257,22 @@ static void test_frozen_group_has_no_memory(void **state) {
     TrainCase all, frozen;
     train_case_open(&all, be, "three_groups");
     train_case_open(&frozen, be, "vision_frozen");
-    const bool trained[GROUP_TRAINED] = {true, false, true};
+    const VlmPlan plan = {.trained = {true, false, true}};
     size_t planned;
     Error err;
-    assert_true(optimizer_measure(&planned, be, &frozen.config.vlm, trained, DTYPE_F32, &err));
+    assert_true(optimizer_measure(&planned, be, &frozen.config.vlm, &plan,
+                                  (OptimizerForm){.moments = DTYPE_F32}, &err));
     assert_int_equal(planned, frozen.trainer.optimizer.arena.size);
     size_t halved;
-    assert_true(optimizer_measure(&halved, be, &frozen.config.vlm, trained, DTYPE_BF16, &err));
+    assert_true(optimizer_measure(&halved, be, &frozen.config.vlm, &plan,
+                                  (OptimizerForm){.moments = DTYPE_BF16}, &err));
     // a few values stay F32, and each tensor begins at a multiple of 64 bytes
     assert_true(2 * halved >= planned && 2 * halved <= planned + 256 * frozen.model.params.count);
     assert_true(frozen.model.params.gradients.size < all.model.params.gradients.size);
     assert_true(planned < all.trainer.optimizer.arena.size);
     for (size_t i = 0; i < frozen.model.params.count; i++) {
         const Param *p = &frozen.model.params.items[i];
-        const bool has = p->group < GROUP_TRAINED && trained[p->group];
+        const bool has = p->group < GROUP_TRAINED && plan.trained[p->group];
         assert_int_equal(tensor_exists(p->d), has);
         assert_int_equal(tensor_exists(frozen.trainer.optimizer.m[i]), has);
         assert_int_equal(tensor_exists(frozen.trainer.optimizer.v[i]), has);

@@ -125,7 +125,7 @@ static void report(const Timings *t, const Session *s, const DecodeFlags *f) {
 static bool run(const DecodeFlags *f, Error *err) {
     Session s;
     Timings t = {0};
-    const SessionPlan plan = {1, f->prompt_tokens, 0, f->threads, weights_dtype(f->weights)};
+    const SessionPlan plan = {1, f->prompt_tokens, 0, f->threads, weights_dtype(f->weights), NULL};
     if (!session_open(&s, f->checkpoint, f->lm_tokenizer, err)) return false;
     const bool ok = session_load(&s, &plan, err) && measure(&t, &s, f, err);
     if (ok) report(&t, &s, f);

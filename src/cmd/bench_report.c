@@ -45,11 +45,12 @@ static ProfileScale scale_of(const StepReport *r) {
 
 static void print_json(StepReport *r, const Summary *s) {
     const double rate = bench_rate(r->flops * 1e-9, s->counted);
-    json_t *o = json_pack("{s:s, s:s, s:s, s:i, s:I, s:I, s:I, s:I, s:I}", "preset", r->preset, "dtype",
-                          r->dtype == DTYPE_BF16 ? "bf16" : "f32", "backend", r->be->detail, "threads",
-                          cpu_threads(r->be), "params", (json_int_t)r->params, "batch",
-                          (json_int_t)r->batch->B, "seq", (json_int_t)r->batch->T, "tiles",
-                          (json_int_t)r->batch->n_tiles, "targets", (json_int_t)r->n_targets);
+    json_t *o =
+        json_pack("{s:s, s:s, s:s, s:i, s:I, s:I, s:I, s:I, s:I, s:I}", "preset", r->preset, "dtype",
+                  r->dtype == DTYPE_BF16 ? "bf16" : "f32", "backend", r->be->detail, "threads",
+                  cpu_threads(r->be), "params", (json_int_t)r->params, "trained", (json_int_t)r->trained,
+                  "batch", (json_int_t)r->batch->B, "seq", (json_int_t)r->batch->T, "tiles",
+                  (json_int_t)r->batch->n_tiles, "targets", (json_int_t)r->n_targets);
     json_t *more = json_pack(
         "{s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:I, s:I, s:o}", "first", s->first,
         "step_min", s->least, "step_median", s->median, "step_cpu_min", s->least_cpu, "optimizer", s->update,
@@ -70,9 +71,11 @@ void step_report_print(StepReport *r, bool json) {
         return;
     }
     const double rate = bench_rate(r->flops * 1e-9, s.counted);
-    printf("%s, %s: %.1f million parameters, %zu x %zu tokens, %zu tiles, %zu targets; %s\n", r->preset,
-           r->dtype == DTYPE_BF16 ? "bf16" : "f32", 1e-6 * (double)r->params, r->batch->B, r->batch->T,
-           r->batch->n_tiles, r->n_targets, r->be->detail);
+    printf("%s, %s: %.1f million parameters, %.1f of them trained, %zu x %zu tokens, %zu tiles, %zu targets; "
+           "%s\n",
+           r->preset, r->dtype == DTYPE_BF16 ? "bf16" : "f32", 1e-6 * (double)r->params,
+           1e-6 * (double)r->trained, r->batch->B, r->batch->T, r->batch->n_tiles, r->n_targets,
+           r->be->detail);
     printf("step       %.4f s at least, %.4f s in the median, %.1f tokens/s; processor time %.4f s\n",
            s.least, s.median, bench_rate((double)r->tokens, s.least), s.least_cpu);
     printf("first step %.4f s, after %.2f s of starting up; of each step %.4f s for the update\n", s.first,

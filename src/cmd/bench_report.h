@@ -13,10 +13,10 @@ typedef struct StepReport {
     const Backend *be;
     Dtype dtype;
     const Batch *batch;
-    size_t params, tokens, n_targets;
-    double flops;    // of a step
-    double start_up; // seconds from the process's start to the first step
-    StepTime *times; // [n_times]; the first step stands apart
+    size_t params, trained, tokens, n_targets; // trained: of the parameters
+    double flops;                              // of a step
+    double start_up;                           // seconds from the process's start to the first step
+    StepTime *times;                           // [n_times]; the first step stands apart
     size_t n_times;
     size_t peak_rss_mb, planned_rss_mb; // as measured, and as `vlm memory` works it out
     double ceiling_gflops, ceiling_gbs;

@@ -20,8 +20,8 @@
 #include <unistd.h>
 
 typedef struct Flags {
-    char *preset, *dtype, *recompute, *moments;
-    size_t batch, seq, tiles, steps, threads, profile;
+    char *preset, *dtype, *recompute, *moments, *lora_targets, *freeze, *train_only;
+    size_t lora_rank, batch, seq, tiles, steps, threads, profile;
     Number targets, ceiling;
     bool json;
 } Flags;
@@ -39,6 +39,10 @@ static const Field fields[] = {
     FLAG(recompute, FIELD_STRING, "norms", 0, 0, "none|norms|attention|block",
          "what backward makes again instead of keeping it; not counted as work"),
     FLAG(moments, FIELD_STRING, "f32", 0, 0, "f32|bf16|int8", "how AdamW keeps its moments"),
+    FLAG(lora_rank, FIELD_SIZE, "0", 0, 4096, NULL, "adapters that are trained on a frozen base; 0: none"),
+    FLAG(lora_targets, FIELD_STRING, "all-linear", 0, 0, NULL, "their layers, as of `vlm train`"),
+    FLAG(freeze, FIELD_STRING, NULL, 0, 0, NULL, "parameters that are not trained, as of `vlm train`"),
+    FLAG(train_only, FIELD_STRING, NULL, 0, 0, NULL, "the only ones that are"),
     FLAG(steps, FIELD_SIZE, "3", 1, 1000000, NULL, "steps that are timed, after a first one"),
     FLAG(threads, FIELD_SIZE, "0", 0, 1024, NULL, "threads; 0: one per physical core"),
     FLAG(profile, FIELD_SIZE, "1", 0, 1000, NULL, "further steps whose operators are timed one by one"),
@@ -63,6 +67,18 @@ typedef struct Bench {
 
 // ---- the work ----
 
+static void set_text(char **field, const char *text) {
+    free(*field);
+    *field = text ? mem_strdup(text) : NULL;
+}
+
+static void set_trained(TrainOptions *o, const Flags *f) {
+    o->lora_rank = f->lora_rank;
+    set_text(&o->lora_targets, f->lora_targets);
+    set_text(&o->freeze, f->freeze);
+    set_text(&o->train_only, f->train_only);
+}
+
 static bool set_config(Bench *b, Error *err) {
     const Flags *f = b->flags;
     Config *c = &b->config;
@@ -71,6 +87,7 @@ static bool set_config(Bench *b, Error *err) {
     if (tiny) c->vlm.lm_base_vocab_size = 320, c->vlm.lm_vocab_size = 386;
     c->vlm.lm_max_length = f->seq;
     c->train.gradient_accumulation_steps = 1;
+    set_trained(&c->options, f);
     c->train.lr_mp = (Number){5e-3, false};
     c->train.lr_vision_backbone = c->train.lr_language_backbone = (Number){5e-5, false};
     const size_t image_tokens = f->tiles * c->vlm.mp_image_token_length;
@@ -119,14 +136,14 @@ static bool open_model(Bench *b, Error *err) {
                     .max_targets = f->batch * b->n_targets,
                     .image_token_id = IMAGE_TOKEN,
                     .recompute = recompute_from(f->recompute)};
-    trainer_trained_groups(plan.trained, &b->config.train);
+    trainer_plan(&plan, &b->config);
     if (!backend_cpu_create(&b->be, f->threads, err)) return false;
     plan.dtype = vlm_dtype(f->dtype, b->be);
-    const HostMemory host = {.n_batches = 1,
-                             .moments = optimizer_moments(&(TrainOptions){.moments = f->moments})};
+    const HostMemory host = {
+        .n_batches = 1, .optimizer = {.moments = optimizer_moments(&(TrainOptions){.moments = f->moments})}};
     if (!memory_plan(&b->memory, b->be, &b->config.vlm, &plan, host, err) ||
         !vlm_create(&b->model, b->be, &b->config.vlm, &plan, err) ||
-        !trainer_create(&b->trainer, &b->model, &b->config.train, host.moments, err))
+        !trainer_create(&b->trainer, &b->model, &b->config.train, host.optimizer, err))
         return false;
     params_initialise(&b->model.params, b->be, &b->config.vlm, "nanovlm", 0);
     return true;
@@ -211,12 +228,16 @@ static bool measure(Bench *b, Error *err) {
     if (ok) make_batch(b);
     ok = ok && run_steps(b, &r, err);
     if (ok) {
-        for (int g = 0; g < GROUP_TRAINED; g++) r.params += params_total(&b->model.params, (ParamGroup)g);
+        const Params *p = &b->model.params;
+        for (int g = 0; g < GROUP_TRAINED; g++) {
+            r.params += params_total(p, (ParamGroup)g);
+            r.trained += params_trained(p, (ParamGroup)g);
+        }
         r.be = b->be, r.dtype = b->model.plan.dtype, r.batch = &b->batch;
         r.n_targets = b->n_targets * f->batch;
         r.planned_rss_mb = memory_plan_total(&b->memory) >> 20;
         r.flops =
-            vlm_step_flops(&b->config.vlm, (StepShape){f->batch, f->seq, b->batch.n_tiles, r.n_targets});
+            vlm_step_flops(p, &b->config.vlm, (StepShape){f->batch, f->seq, b->batch.n_tiles, r.n_targets});
         measure_ceilings(b, &r);
         step_report_print(&r, f->json);
     }

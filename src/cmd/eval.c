@@ -12,7 +12,7 @@
 #include <string.h>
 
 typedef struct EvalFlags {
-    char *checkpoint, *dataset, *lm_tokenizer, *details;
+    char *checkpoint, *dataset, *lm_tokenizer, *details, *adapter;
     size_t questions, batch_size, max_new_tokens, threads;
 } EvalFlags;
 
@@ -27,6 +27,8 @@ static const Field eval_fields[] = {
     {"max_new_tokens", FIELD_SIZE, AT(max_new_tokens), "16", 1, 4096, NULL, "most tokens of one answer"},
     {"details", FIELD_STRING, AT(details), NULL, 0, 0, NULL,
      "file for one JSON object a question with all three answers"},
+    {"adapter", FIELD_STRING, AT(adapter), NULL, 0, 0, NULL,
+     "folder with PEFT's adapter_config.json and adapter_model.safetensors, merged into the weights"},
     {"lm_tokenizer", FIELD_STRING, AT(lm_tokenizer), NULL, 0, 0, NULL,
      "tokenizer folder instead of the checkpoint's"},
     {"threads", FIELD_SIZE, AT(threads), "0", 0, 4096, NULL,
@@ -91,7 +93,8 @@ static bool answer_both_ways(Scores *scores, const EvalFlags *f, Session *s, con
                       &(SessionPlan){.batch = f->batch_size,
                                      .positions = tokens,
                                      .tiles = f->batch_size * tiles,
-                                     .threads = f->threads},
+                                     .threads = f->threads,
+                                     .adapter = f->adapter},
                       err))
         return false;
     Answerer a = {&s->model, &s->chat, f->batch_size, f->max_new_tokens};

@@ -12,7 +12,7 @@
 #include <string.h>
 
 typedef struct ExportFlags {
-    char *checkpoint, *out, *to, *part, *type, *lm_tokenizer, *name;
+    char *checkpoint, *out, *to, *part, *type, *lm_tokenizer, *name, *adapter;
 } ExportFlags;
 
 #define AT(field) offsetof(ExportFlags, field)
@@ -27,6 +27,8 @@ static const Field export_fields[] = {
     {"type", FIELD_STRING, AT(type), "f32", 0, 0, "f32|f16|bf16|q8_0", "of the matrices; q8_0 in gguf only"},
     {"name", FIELD_STRING, AT(name), "model", 0, 0, NULL,
      "of gguf files: NAME-TYPE.gguf, mmproj-NAME-TYPE.gguf"},
+    {"adapter", FIELD_STRING, AT(adapter), NULL, 0, 0, NULL,
+     "folder with PEFT's adapter_config.json and adapter_model.safetensors, merged into the weights"},
     {"lm_tokenizer", FIELD_STRING, AT(lm_tokenizer), NULL, 0, 0, NULL,
      "tokenizer folder instead of the checkpoint's"},
 };
@@ -63,7 +65,8 @@ static bool run(const ExportFlags *f, Error *err) {
     char *tokenizer = NULL;
     if (!session_open(&s, f->checkpoint, f->lm_tokenizer, err)) return false;
     bool ok = hub_resolve(&tokenizer, f->lm_tokenizer ? f->lm_tokenizer : s.config.lm_tokenizer, err) &&
-              backend_cpu_create(&s.be, 0, err) && load_params(&params, s.be, &s, err);
+              backend_cpu_create(&s.be, 0, err) && load_params(&params, s.be, &s, err) &&
+              session_merge(&params, s.be, s.path, f->adapter, err);
     const ExportSource source = {.config = &s.config,
                                  .params = &params,
                                  .be = s.be,

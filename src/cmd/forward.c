@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "cmd/backbones.h"
 #include "cmd/cmd.h"
+#include "cmd/session.h"
 #include "format/safetensors.h"
 #include "hub/hub.h"
 #include "model/checkpoint.h"
@@ -14,7 +15,7 @@
 #include <string.h>
 
 typedef struct ForwardFlags {
-    char *checkpoint, *inputs, *out;
+    char *checkpoint, *inputs, *out, *adapter;
     int image_token_id;
     size_t threads;
     bool hidden;
@@ -24,6 +25,8 @@ typedef struct ForwardFlags {
 static const Field forward_fields[] = {
     {"checkpoint", FIELD_STRING, AT(checkpoint), NULL, 0, 0, NULL,
      "folder with config.json and model.safetensors, or a decoder alone: a GGUF file or a Llama folder"},
+    {"adapter", FIELD_STRING, AT(adapter), NULL, 0, 0, NULL,
+     "folder with PEFT's adapter_config.json and adapter_model.safetensors, merged into the weights"},
     {"inputs", FIELD_STRING, AT(inputs), NULL, 0, 0, NULL,
      "safetensors file with input_ids [B, T] and, if wanted, attention_mask [B, T] and images [I, 3, Y, X]"},
     {"out", FIELD_STRING, AT(out), NULL, 0, 0, NULL, "safetensors file for logits [B, T, V]"},
@@ -112,14 +115,18 @@ static bool find_image_token(int32_t *id, const ForwardRun *r, int flag, Error *
     return true;
 }
 
+static bool load_weights(ForwardRun *r, Error *err) {
+    if (!r->decoder_alone) return checkpoint_load_weights(&r->model, r->path, err);
+    const SourceRules more_vocabulary = {true, "none", 0}; // rows for the extra tokens, which are cut off
+    return backbone_load(&r->backbone, &r->model.params, r->be, &r->config, &more_vocabulary, err);
+}
+
 static bool create_model(ForwardRun *r, const ForwardFlags *f, Error *err) {
     VlmPlan plan = {.max_batch = r->batch.B, .max_positions = r->batch.T, .max_tiles = r->batch.n_tiles};
     if (!find_image_token(&plan.image_token_id, r, f->image_token_id, err) ||
         !backend_cpu_create(&r->be, f->threads, err) || !vlm_create(&r->model, r->be, &r->config, &plan, err))
         return false;
-    if (!r->decoder_alone) return checkpoint_load_weights(&r->model, r->path, err);
-    const SourceRules more_vocabulary = {true, "none", 0}; // rows for the extra tokens, which are cut off
-    return backbone_load(&r->backbone, &r->model.params, r->be, &r->config, &more_vocabulary, err);
+    return load_weights(r, err) && session_merge(&r->model.params, r->be, r->path, f->adapter, err);
 }
 
 // ---- what goes in ----

@@ -20,6 +20,8 @@ static const Field generate_fields[] = {
      "file or a folder with a Llama model"},
     {"hf_model", FIELD_STRING, AT(hf_model), NULL, 0, 0, NULL,
      "the same as a name on the Hugging Face Hub, found in the local cache"},
+    {"adapter", FIELD_STRING, AT(adapter), NULL, 0, 0, NULL,
+     "folder with PEFT's adapter_config.json and adapter_model.safetensors, merged into the weights"},
     {"lm_tokenizer", FIELD_STRING, AT(lm_tokenizer), NULL, 0, 0, NULL,
      "tokenizer instead of the model's own"},
     {"weights", FIELD_STRING, AT(weights), "f32", 0, 0, WEIGHTS_CHOICES,
@@ -162,7 +164,8 @@ static bool print_answer(Answer *a, const Generation *g, const GenerateFlags *f,
 }
 
 static bool answer_prompt(Session *s, const GenerateFlags *f, const Prompt *prompt, Error *err) {
-    const SessionPlan plan = {1, prompt->ids.count, prompt->n_tiles, f->threads, weights_dtype(f->weights)};
+    const SessionPlan plan = {1,          prompt->ids.count,         prompt->n_tiles,
+                              f->threads, weights_dtype(f->weights), f->adapter};
     Generation g = {0};
     if (prompt->ids.count == 0) return error_set(err, "the prompt is empty");
     bool ok = session_load(s, &plan, err) &&

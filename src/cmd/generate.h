@@ -11,7 +11,7 @@ typedef struct GenerateFlags {
     int top_k;
     Number top_p, temperature;
     uint64_t seed;
-    char *logits_out;
+    char *logits_out, *adapter;
     char *batch, *out;
     size_t batch_size;
 } GenerateFlags;

@@ -257,8 +257,9 @@ static bool answer_all(Job *j, Error *err) {
 
 bool generate_batch(Session *s, const GenerateFlags *f, Error *err) {
     const size_t context = generate_context(f, s), positions = f->batch_size * context;
-    const SessionPlan plan = {f->batch_size, context, generate_tiles(s, positions), f->threads,
-                              weights_dtype(f->weights)};
+    const SessionPlan plan = {
+        f->batch_size, context, generate_tiles(s, positions), f->threads, weights_dtype(f->weights),
+        f->adapter};
     Job j = {.s = s, .f = f, .context = context};
     j.items = mem_zeroed(f->batch_size, sizeof *j.items);
     j.rows = mem_zeroed(f->batch_size, sizeof *j.rows);

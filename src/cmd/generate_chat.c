@@ -198,7 +198,8 @@ static void talk(Chat *c) {
 
 bool generate_chat(Session *s, const GenerateFlags *f, Error *err) {
     const size_t context = generate_context(f, s);
-    const SessionPlan plan = {1, context, generate_tiles(s, context), f->threads, weights_dtype(f->weights)};
+    const SessionPlan plan = {
+        1, context, generate_tiles(s, context), f->threads, weights_dtype(f->weights), f->adapter};
     Chat c = {.s = s, .f = f, .at_terminal = isatty(STDIN_FILENO)};
     bool ok = true;
     for (size_t i = 0; ok && i < f->image.count; i++)

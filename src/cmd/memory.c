@@ -11,7 +11,7 @@
 #include <stdio.h>
 
 typedef struct Flags {
-    size_t tiles;
+    size_t tiles, ranks;
     Number targets;
     bool json;
 } Flags;
@@ -22,6 +22,7 @@ static const Field fields[] = {
     FLAG(tiles, FIELD_SIZE, "0", 0, 1e6, NULL,
          "tiles of a sequence; 0: as many as a batch may hold, of which few ever do"),
     FLAG(targets, FIELD_NUMBER, "1", 0, 1, NULL, "share of the positions that is trained on"),
+    FLAG(ranks, FIELD_SIZE, "1", 1, 65536, NULL, "ranks of the run, which --zero 1 shares the moments among"),
     FLAG(json, FIELD_BOOL, "false", 0, 0, NULL, "print one JSON object, in MiB"),
 };
 static const FieldTable table = {"Batches", fields, sizeof fields / sizeof *fields};
@@ -39,7 +40,7 @@ static VlmPlan plan_of(const Config *c, const Flags *f, const Backend *be) {
                     .dtype = vlm_dtype(c->options.dtype, be),
                     .recompute = recompute_from(c->options.recompute),
                     .tile_features = c->options.cache_vision != NULL};
-    trainer_trained_groups(plan.trained, &c->train);
+    trainer_plan(&plan, c);
     plan.max_targets = plan.max_batch * (size_t)((double)plan.max_positions * f->targets.value);
     if (plan.max_targets == 0) plan.max_targets = 1;
     return plan;
@@ -51,7 +52,7 @@ static const struct {
 } rows[] = {
     {"program", "program", offsetof(MemoryPlan, program)},
     {"parameters", "parameters", offsetof(MemoryPlan, parameters)},
-    {"copies", "copies in BF16", offsetof(MemoryPlan, copies)},
+    {"copies", "weights in BF16", offsetof(MemoryPlan, copies)},
     {"gradients", "gradients", offsetof(MemoryPlan, gradients)},
     {"moments", "optimizer moments", offsetof(MemoryPlan, moments)},
     {"activations", "activations", offsetof(MemoryPlan, activations)},
@@ -66,23 +67,23 @@ static size_t row_bytes(const MemoryPlan *m, size_t i) {
 }
 
 // Batches on the host at a time: the training loader's, and the validation's, which holds two.
-static HostMemory host_memory(const Config *c, Dtype dtype) {
+static HostMemory host_memory(const Config *c, const Flags *f, Dtype dtype) {
     const bool validates = c->train.val_size > 0 || c->options.val_dataset_path;
     const size_t tile_bytes = c->options.cache_vision ? modality_projector_tile_bytes(&c->vlm, dtype) : 0;
     return (HostMemory){.tile_bytes = tile_bytes,
                         .n_batches = loader_batches(c) + (validates ? 2 : 0),
-                        .moments = optimizer_moments(&c->options),
+                        .optimizer = optimizer_form(&c->options, 0, f->ranks),
                         .checkpoint_copy = c->options.save_in_background};
 }
 
 // What each tile of a batch adds, from the plan with one tile less.
-static bool tile_bytes(size_t *bytes, const MemoryPlan *m, Backend *be, const Config *c, VlmPlan plan,
-                       Error *err) {
+static bool tile_bytes(size_t *bytes, const MemoryPlan *m, Backend *be, const Config *c, const Flags *f,
+                       VlmPlan plan, Error *err) {
     MemoryPlan less;
     *bytes = 0;
     if (plan.max_tiles == 0) return true;
     plan.max_tiles--;
-    if (!memory_plan(&less, be, &c->vlm, &plan, host_memory(c, plan.dtype), err)) return false;
+    if (!memory_plan(&less, be, &c->vlm, &plan, host_memory(c, f, plan.dtype), err)) return false;
     *bytes = m->activations + m->batches - less.activations - less.batches;
     return true;
 }
@@ -114,8 +115,8 @@ static bool print_memory(Backend *be, const Config *c, const Flags *f, Error *er
     const VlmPlan plan = plan_of(c, f, be);
     MemoryPlan m;
     size_t tile;
-    if (!memory_plan(&m, be, &c->vlm, &plan, host_memory(c, plan.dtype), err) ||
-        !tile_bytes(&tile, &m, be, c, plan, err))
+    if (!memory_plan(&m, be, &c->vlm, &plan, host_memory(c, f, plan.dtype), err) ||
+        !tile_bytes(&tile, &m, be, c, f, plan, err))
         return false;
     if (f->json)
         print_json(&m, &plan, tile);

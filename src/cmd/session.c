@@ -4,8 +4,10 @@
 #include "format/gguf.h"
 #include "hub/hub.h"
 #include "model/checkpoint.h"
+#include "model/lora_file.h"
 #include "ops/cpu/cpu.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 static FieldSet config_set(Session *s) {
@@ -110,6 +112,20 @@ bool session_open(Session *s, const char *checkpoint, const char *lm_tokenizer, 
     return ok;
 }
 
+bool session_merge(Params *p, Backend *be, const char *checkpoint, const char *adapter, Error *err) {
+    if (!adapter) return true;
+    char *a = realpath(checkpoint, NULL), *b = realpath(adapter, NULL);
+    const bool same = a && b && !strcmp(a, b);
+    free(a);
+    free(b);
+    if (same)
+        return error_set(err,
+                         "--adapter %s: this checkpoint's own adapters are merged in it already; leave the "
+                         "flag out",
+                         adapter);
+    return lora_merge_files(p, be, adapter, err) || error_prefix(err, "--adapter");
+}
+
 static bool load_weights(Session *s, Error *err) {
     if (!s->decoder_alone) return checkpoint_load_weights(&s->model, s->path, err);
     return backbone_load(&s->backbone, &s->model.params, s->be, &s->config, &(SourceRules){0}, err);
@@ -120,7 +136,8 @@ bool session_load(Session *s, const SessionPlan *p, Error *err) {
     plan.image_token_id = tokenizer_extra_id(s->tokenizer, "image_token");
     const ParamsForm form = {s->decoder_alone, p->weights};
     return backend_cpu_create(&s->be, p->threads, err) &&
-           vlm_create_form(&s->model, s->be, &s->config, &plan, &form, err) && load_weights(s, err);
+           vlm_create_form(&s->model, s->be, &s->config, &plan, &form, err) && load_weights(s, err) &&
+           session_merge(&s->model.params, s->be, s->path, p->adapter, err);
 }
 
 void session_close(Session *s) {

@@ -24,10 +24,15 @@ bool session_open(Session *s, const char *checkpoint, const char *lm_tokenizer, 
 
 typedef struct SessionPlan {
     size_t batch, positions,
-        tiles;      // prompts of up to so many tokens, `batch` at a time, with so many tiles in all
-    size_t threads; // 0: one per physical core
-    Dtype weights;  // what matrices are kept in: F32, BF16, Q8_0
+        tiles;           // prompts of up to so many tokens, `batch` at a time, with so many tiles in all
+    size_t threads;      // 0: one per physical core
+    Dtype weights;       // what matrices are kept in: F32, BF16, Q8_0
+    const char *adapter; // folder of adapters to be merged; NULL: none
 } SessionPlan;
 // Gets memory and loads the weights.
 bool session_load(Session *s, const SessionPlan *plan, Error *err);
 void session_close(Session *s);
+
+// Merges the adapters of a folder into weights that were loaded from `checkpoint`; NULL: does nothing. A
+// checkpoint's own adapters, which it holds merged, are an error.
+bool session_merge(Params *p, Backend *be, const char *checkpoint, const char *adapter, Error *err);

@@ -12,7 +12,10 @@
 #include "cmd/train_threads.h"
 #include "hub/hub.h"
 #include "model/checkpoint.h"
+#include "base/cpu_level.h"
+#include "model/lora_file.h"
 #include "ops/cpu/cpu.h"
+#include "train/agreement.h"
 #include "train/resume.h"
 #include "train/run.h"
 #include "train/saver.h"
@@ -238,7 +241,7 @@ static void log_memory(const Job *j) {
     const double mib = 1048576.0;
     const double parts[] = {(double)(j->model.params.values.size + j->model.params.products.size),
                             (double)j->model.params.gradients.size, (double)j->trainer.optimizer.arena.size,
-                            (double)j->model.activations.size};
+                            (double)vlm_activation_bytes(&j->model)};
     const double copy = j->config.options.save_in_background
                             ? (double)saver_bytes(&j->model.params, optimizer_moments(&j->config.options))
                             : 0;
@@ -263,12 +266,46 @@ static bool first_weights(Job *j, Error *err) {
     return true;
 }
 
+// Beneath adapters are the weights a run begins with, so those come first.
+static bool first_adapters(Job *j, Error *err) {
+    const TrainOptions *o = &j->config.options;
+    if (j->resume_from) return true;
+    params_initialise_adapters(&j->model.params, j->be, &j->config.vlm, o->seed);
+    return !o->lora_adapter || lora_load(&j->model.params, j->be, o->lora_adapter, err);
+}
+
 // Rank 0 speaks for all; the others only warn.
 static bool open_ranks(Job *j, Error *err) {
     if (!comm_open(&j->comm, 60 * j->config.options.comm_timeout.value, err)) return false;
     if (!comm_is_first(j->comm)) log_set_level(LOG_WARNING);
     if (j->comm) log_info("ranks: %s", comm_describe(j->comm));
     return true;
+}
+
+static json_t *identity_of(const Loader *l) {
+    uint64_t rows = 0, files = 0;
+    if (l) loader_identity(l, &rows, &files);
+    return json_pack("[I, I]", (json_int_t)rows, (json_int_t)(files >> 1));
+}
+
+// Different settings, data or kinds of processor would let the ranks drift apart without a word.
+static bool compare_settings(Job *j, Error *err) {
+    CpuLevel level;
+    if (!cpu_level_choose(&level, err)) return false;
+    json_t *facts = agreement_of_config(&j->config, VLM_VERSION ", " VLM_COMPILER);
+    json_object_set_new(facts, "instructions of the processor", json_string(cpu_level_names[level]));
+    const bool ok = agreement_check(j->comm, facts, err);
+    json_decref(facts);
+    return ok;
+}
+
+static bool compare_data(Job *j, Error *err) {
+    json_t *facts = json_object();
+    json_object_set_new(facts, "training data (rows, files)", identity_of(j->training));
+    json_object_set_new(facts, "validation data (rows, files)", identity_of(j->validation));
+    const bool ok = agreement_check(j->comm, facts, err);
+    json_decref(facts);
+    return ok;
 }
 
 // First of all, so that weights which do not fit are named before data is read.
@@ -294,11 +331,12 @@ static bool open_model(Job *j, Error *err) {
         .recompute = recompute_from(c->options.recompute),
         .tile_features = c->options.cache_vision != NULL,
     };
-    trainer_trained_groups(plan.trained, &c->train);
+    trainer_plan(&plan, c);
     if (!vlm_create(&j->model, j->be, &c->vlm, &plan, err) ||
-        !trainer_create(&j->trainer, &j->model, &c->train, optimizer_moments(&c->options), err))
+        !trainer_create(&j->trainer, &j->model, &c->train,
+                        optimizer_form(&c->options, comm_rank(j->comm), comm_world_size(j->comm)), err))
         return false;
-    if (!check_cache(j, err) || !first_weights(j, err) ||
+    if (!check_cache(j, err) || !first_weights(j, err) || !first_adapters(j, err) ||
         !trainer_join(&j->trainer, j->comm, GRADIENT_BUCKET_BYTES, err))
         return false;
     log_info("backend: %s, %s, dtype %s", j->be->name, j->be->detail, dtype_name(plan.dtype));
@@ -312,9 +350,11 @@ static bool open_model(Job *j, Error *err) {
 static void report_ranks(const Job *j, double updates) {
     const CommCosts c = comm_costs(j->comm);
     if (!j->comm || updates == 0) return;
-    log_info("gradients: %.2f MiB sent by each rank an update, %.4f s on their way, of which training waited "
-             "%.4f s",
-             (double)c.bytes / 1048576 / updates, c.seconds / updates, c.waited / updates);
+    log_info("gradients and weights: %.2f MiB sent by each rank an update, %.4f s on their way, of which "
+             "training waited "
+             "%.4f s; %.4f s of a processor",
+             (double)c.bytes / 1048576 / updates, c.seconds / updates, c.waited / updates,
+             c.processor / updates);
 }
 
 static void report_cache(const Job *j) {
@@ -410,8 +450,9 @@ int cmd_train(int argc, char **argv) {
     if (read_config(&job, argc, argv, &err)) {
         say_what_is_left_out(&job.config);
         stop_on_signals();
-        bool ok = open_ranks(&job, &err) && open_backend(&job, &err) && open_tokenizer(&job, &err) &&
-                  open_loaders(&job, &err) && open_cache(&job, &err) && open_model(&job, &err);
+        bool ok = open_ranks(&job, &err) && compare_settings(&job, &err) && open_backend(&job, &err) &&
+                  open_tokenizer(&job, &err) && open_loaders(&job, &err) && compare_data(&job, &err) &&
+                  open_cache(&job, &err) && open_model(&job, &err);
         status = !ok                          ? EXIT_FAILED
                  : job.config.options.dry_run ? print_plan(&job, &err)
                                               : train(&job, argc, argv, &err);

@@ -128,7 +128,7 @@ static void print_memory(const Config *c, const Trainer *t) {
         c->options.save_in_background ? (double)saver_bytes(&m->params, optimizer_moments(&c->options)) : 0;
     printf("memory                   %12.1f MiB\n",
            ((double)(m->params.values.size + m->params.gradients.size + t->optimizer.arena.size +
-                     m->activations.size) +
+                     vlm_activation_bytes(m)) +
             copy) /
                mib);
 }
@@ -164,7 +164,7 @@ static bool print_disk(const Config *c, const Trainer *t, Error *err) {
         error_set(err, "%s: checkpoints can't be written there: %s; give another --vlm_checkpoint_path",
                   folder, strerror(errno));
     } else {
-        const double one = (double)saver_bytes(&t->model->params, optimizer_moments(&c->options)),
+        const double one = (double)saver_disk_bytes(&t->model->params, optimizer_moments(&c->options)),
                      all = one * checkpoints_kept(c), space = (double)disk.f_bavail * (double)disk.f_frsize;
         printf("a checkpoint             %12.1f MiB; %.0f at a time take %.1f MiB of %.1f free in %s%s\n",
                one / mib, checkpoints_kept(c), all / mib, space / mib, folder,
@@ -181,9 +181,13 @@ bool train_plan_print(const Config *c, Trainer *t, Loader *training, Comm *comm,
     if (!time_batches(&timing, t, training, err)) return false;
     for (int g = 0; g < GROUP_TRAINED; g++) {
         total += params_total(p, (ParamGroup)g);
-        if (t->model->plan.trained[g]) trained += params_total(p, (ParamGroup)g);
+        trained += params_trained(p, (ParamGroup)g);
     }
     printf("parameters               %12zu, %zu of them trained\n", total, trained);
+    for (int g = 0; g < GROUP_TRAINED; g++)
+        if (params_total(p, (ParamGroup)g) > 0)
+            printf("  %-20s   %12zu, %zu of them trained\n", param_group_names[g],
+                   params_total(p, (ParamGroup)g), params_trained(p, (ParamGroup)g));
     printf("an update                %12zu batches of %zu x %zu positions\n",
            c->train.gradient_accumulation_steps, c->train.batch_size, c->vlm.lm_max_length);
     print_memory(c, t);

@@ -65,6 +65,7 @@ typedef struct TrainOptions {
     char *init;             // nanovlm | scaled
     char *dtype;            // auto | bf16 | f32
     char *moments;          // f32 | bf16 | int8: how AdamW keeps them
+    size_t zero;            // 1: the moments are shared out over the ranks
     char *recompute;        // none | norms | attention | block
     char *run_name;         // NULL: made as nanoVLM does
     size_t log_interval;    // update steps between plain progress lines
@@ -85,6 +86,14 @@ typedef struct TrainOptions {
     bool dry_run;
     // none | bicubic | bilinear: how positions of weights made for another vit_img_size are carried over
     char *interpolate_positions;
+    size_t lora_rank; // 0: no adapters
+    Number lora_alpha;
+    bool lora_rslora;
+    char *lora_targets;
+    Number lr_lora;
+    char *lora_base;    // frozen | trained: vision encoder and decoder beneath adapters
+    char *lora_adapter; // folder of adapters to begin with
+    char *freeze, *train_only;
 } TrainOptions;
 
 extern const FieldTable vlm_config_table, train_config_table, train_options_table;

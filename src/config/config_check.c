@@ -124,10 +124,26 @@ static bool check_pictures(const VLMConfig *c, const TrainConfig *t, Error *err)
     return true;
 }
 
+static bool check_lora(const TrainOptions *o, Error *err) {
+    RULE(o->lora_rank > 0 || !o->lora_adapter,
+         "lora_adapter is %.200s, but lora_rank is 0: give the rank, alpha and targets of its "
+         "adapter_config.json",
+         o->lora_adapter);
+    RULE(o->lora_rank == 0 || o->lora_alpha.value > 0,
+         "lora_alpha is %g: adapters would add nothing; set it above 0", o->lora_alpha.value);
+    RULE(o->lora_rank == 0 || o->lr_lora.value > 0,
+         "lr_lora is %g: adapters would not be trained; set it "
+         "above 0, or lora_rank to 0",
+         o->lr_lora.value);
+    return true;
+}
+
 bool train_config_check(const Config *c, Error *err) {
     const TrainConfig *t = &c->train;
+    if (!check_lora(&c->options, err)) return false;
     if (!vlm_config_check(&c->vlm, err) || !check_pictures(&c->vlm, t, err)) return false;
-    RULE(t->lr_mp.value > 0 || t->lr_vision_backbone.value > 0 || t->lr_language_backbone.value > 0,
+    RULE(c->options.lora_rank > 0 || t->lr_mp.value > 0 || t->lr_vision_backbone.value > 0 ||
+             t->lr_language_backbone.value > 0,
          "lr_mp, lr_vision_backbone and lr_language_backbone are all 0: nothing would be trained");
     RULE(t->max_grad_norm.value > 0, "max_grad_norm is %g: every gradient would become 0; set it above 0",
          t->max_grad_norm.value);

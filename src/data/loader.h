@@ -66,6 +66,8 @@ void loader_save(Loader *l, CharVec *state);
 // differs; the loader then stands at the beginning of its epoch. That a waiting row can't be had any more, or
 // is another one, is an error of the next loader_next.
 bool loader_restore(Loader *l, const void *state, size_t size, Error *err);
+// What tells data sets apart: rows, and a hash over the names of the files and the rows of their groups.
+void loader_identity(const Loader *l, uint64_t *rows, uint64_t *files);
 // Greatest number of tiles a batch can hold under this configuration: what the model's memory is planned for.
 size_t loader_max_tiles(const Config *config);
 // Batches that a loader for training holds: those prepared ahead and the one given out.

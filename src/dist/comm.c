@@ -9,11 +9,20 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 // A large sum runs in segments, so that each rank's part of one fits this scratch memory.
 enum { SCRATCH_FLOATS = 1 << 20, MAX_PENDING = 4096 };
 
-typedef enum JobKind { JOB_SUM, JOB_SHARE, JOB_GATHER, JOB_BROADCAST, JOB_OPEN, JOB_CLOSE } JobKind;
+typedef enum JobKind {
+    JOB_SUM,
+    JOB_SHARE,
+    JOB_GATHER,
+    JOB_COLLECT,
+    JOB_BROADCAST,
+    JOB_OPEN,
+    JOB_CLOSE
+} JobKind;
 
 typedef struct Job {
     JobKind kind;
@@ -23,7 +32,8 @@ typedef struct Job {
     float factor;
     const size_t *first; // share
     const void *mine;    // gather
-    void *bytes;         // gather: all; broadcast
+    void *bytes;         // gather: all; broadcast; collect
+    size_t from;         // collect
     bool in_peace;       // close
 } Job;
 
@@ -47,6 +57,21 @@ struct Comm {
 
 // ---- large sums: reduce-scatter and all-gather around the ring (Patarasuk & Yuan 2009) ----
 
+// In pieces, for MPI counts in int.
+static bool exchange_all(Transport *t, Exchange e, Error *err) {
+    enum { MOST = 1 << 30 };
+    const size_t out = e.out_bytes, in = e.in_bytes;
+    for (size_t at = 0; at < out || at < in; at += MOST) {
+        Exchange piece = e;
+        piece.out_bytes = at < out ? (out - at < MOST ? out - at : MOST) : 0;
+        piece.in_bytes = at < in ? (in - at < MOST ? in - at : MOST) : 0;
+        if (piece.out_bytes) piece.out = (const char *)e.out + at;
+        if (piece.in_bytes) piece.in = (char *)e.in + at;
+        if (!t->exchange(t, &piece, err)) return false;
+    }
+    return true;
+}
+
 typedef struct Ring {
     Transport *t;
     size_t rank, world, next, before;
@@ -67,7 +92,7 @@ static bool pass_on(const Ring *r, const float *out, size_t n_out, float *in, si
                         .in_bytes = n_in * sizeof *in,
                         .from = r->before,
                         .what = r->what};
-    return r->t->exchange(r->t, &e, err);
+    return exchange_all(r->t, e, err);
 }
 
 // Part p of n values in `world` parts.
@@ -135,7 +160,7 @@ static bool send_words(Comm *c, size_t to, const Job *j, const void *bytes, Erro
     Exchange e = {.channel = CHANNEL_STAR, .out = &w, .out_bytes = sizeof w, .to = to, .what = j->what};
     if (!c->transport->exchange(c->transport, &e, err)) return false;
     e.out = bytes, e.out_bytes = j->n;
-    return j->n == 0 || c->transport->exchange(c->transport, &e, err);
+    return exchange_all(c->transport, e, err);
 }
 
 static bool receive_words(Comm *c, size_t from, const Job *j, void *bytes, Error *err) {
@@ -149,7 +174,7 @@ static bool receive_words(Comm *c, size_t from, const Job *j, void *bytes, Error
                                "program and settings",
                                from, w.what, (unsigned long long)w.bytes, j->n);
     e.in = bytes, e.in_bytes = j->n;
-    return j->n == 0 || c->transport->exchange(c->transport, &e, err);
+    return exchange_all(c->transport, e, err);
 }
 
 static bool do_gather(Comm *c, const Job *j, Error *err) {
@@ -166,6 +191,11 @@ static bool do_broadcast(Comm *c, const Job *j, Error *err) {
     for (size_t r = 1; r < c->launch.world_size; r++)
         if (!send_words(c, r, j, j->bytes, err)) return false;
     return true;
+}
+
+static bool do_collect(Comm *c, const Job *j, Error *err) {
+    if (c->launch.rank == 0) return receive_words(c, j->from, j, j->bytes, err);
+    return send_words(c, 0, j, j->bytes, err);
 }
 
 // ---- the thread ----
@@ -185,6 +215,8 @@ static bool do_job(Comm *c, const Job *j, Error *err) {
         return do_share(c, j, err);
     case JOB_GATHER:
         return do_gather(c, j, err);
+    case JOB_COLLECT:
+        return do_collect(c, j, err);
     case JOB_BROADCAST:
         return do_broadcast(c, j, err);
     case JOB_CLOSE:
@@ -196,15 +228,24 @@ static bool do_job(Comm *c, const Job *j, Error *err) {
     return true;
 }
 
+static double processor_seconds(void) { // of this thread
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
 static void run_job(Comm *c, const Job *j) {
     Error err = {""};
     const bool skip = c->failed && j->kind != JOB_CLOSE; // only this thread sets failed
-    const double start = clock_seconds();
+    const double start = clock_seconds(), began = processor_seconds();
     const bool ok = !skip && do_job(c, j, &err), large = j->kind == JOB_SUM || j->kind == JOB_SHARE;
     if (!ok && !skip && c->transport) c->transport->tell(c->transport, err.text);
     pthread_mutex_lock(&c->lock);
     if (!ok && !skip) c->failed = true, c->error = err;
-    if (large) c->costs.seconds += clock_seconds() - start;
+    if (large) {
+        c->costs.seconds += clock_seconds() - start;
+        c->costs.processor += processor_seconds() - began;
+    }
     c->done++;
     pthread_cond_broadcast(&c->changed);
     pthread_mutex_unlock(&c->lock);
@@ -347,6 +388,12 @@ bool comm_broadcast(Comm *c, void *bytes, size_t n, const char *what, Error *err
     CHECK(n <= COMM_SMALL_BYTES, "%s: %zu bytes are too many", what, n);
     if (!c) return true;
     ask(c, (Job){.kind = JOB_BROADCAST, .bytes = bytes, .n = n, .what = what});
+    return finish(c, err);
+}
+
+bool comm_collect(Comm *c, size_t from, void *bytes, size_t n, const char *what, Error *err) {
+    if (!c || from == 0 || (c->launch.rank > 0 && c->launch.rank != from)) return true;
+    ask(c, (Job){.kind = JOB_COLLECT, .from = from, .bytes = bytes, .n = n, .what = what});
     return finish(c, err);
 }
 

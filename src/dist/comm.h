@@ -53,9 +53,13 @@ bool comm_broadcast(Comm *c, void *bytes, size_t n, const char *what, Error *err
 // bytes[n] of every rank into all[world_size][n] of rank 0, in the ranks' order; elsewhere all may be NULL.
 bool comm_gather(Comm *c, const void *bytes, size_t n, void *all, const char *what, Error *err);
 
+// n bytes of rank `from`, any number, into bytes[n] of rank 0; on the others nothing happens.
+bool comm_collect(Comm *c, size_t from, void *bytes, size_t n, const char *what, Error *err);
+
 // What it has cost so far.
 typedef struct CommCosts {
     uint64_t bytes;         // sent by this rank for sums and shares
     double seconds, waited; // in them; of these, for which a caller had to wait
+    double processor;       // time in them of the thread that talks
 } CommCosts;
 CommCosts comm_costs(Comm *c);

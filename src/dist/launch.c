@@ -56,6 +56,7 @@ static bool find_address(Launch *l, const Launcher *launcher, Error *err) {
     size_t port;
     snprintf(l->address, sizeof l->address, "%s", variable("MASTER_ADDR"));
     if (!l->address[0] && slurm) first_host(l->address, sizeof l->address, variable("SLURM_STEP_NODELIST"));
+    if (!l->address[0] && slurm) first_host(l->address, sizeof l->address, variable("SLURM_JOB_NODELIST"));
     if (!l->address[0])
         return error_set(err,
                          "%s started rank %zu of %zu, but MASTER_ADDR is not set: give the host of rank 0, "

@@ -24,8 +24,13 @@ static bool require(char **path, const char *folder, int file, Error *err) {
 
 // The files a checkpoint may hold, and what their writing may have left.
 static bool is_ours(const char *name) {
-    static const char *const patterns[] = {"config.json", "model.safetensors", "run.json", "trainer.json",
-                                           "state-rank*.safetensors"};
+    static const char *const patterns[] = {"config.json",
+                                           "model.safetensors",
+                                           "run.json",
+                                           "trainer.json",
+                                           "state-rank*.safetensors",
+                                           "adapter_config.json",
+                                           "adapter_model.safetensors"};
     for (size_t i = 0; i < sizeof patterns / sizeof *patterns; i++) {
         char half[64];
         snprintf(half, sizeof half, "%s.tmp", patterns[i]);

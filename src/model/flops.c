@@ -1,35 +1,45 @@
 #include "model/flops.h"
 
-// A linear layer from K to O values over M rows.
-static double linear(double M, double K, double O) {
-    return 2 * M * K * O;
+static double values_of(const Param *w) {
+    return (double)tensor_count(w->w);
 }
 
-static double vision_flops(const VLMConfig *c, double tiles) {
-    const double N = (double)vlm_config_patches(c), C = (double)c->vit_hidden_dim, M = tiles * N,
-                 p = (double)c->vit_patch_size;
-    const double block = linear(M, C, 3 * C) + linear(M, C, C) + 2 * linear(M, C, (double)c->vit_inter_dim);
-    const double attention = (4 + 10) * C * tiles * N * N;
-    return 2 * linear(M, 3 * p * p, C) + (double)c->vit_n_blocks * (3 * block + attention);
+// The linear layer of w and its adapter over M rows; input: its gradient is wanted.
+static double linear(const Param *w, double M, bool input) {
+    const double adapter = w->lora_a ? values_of(w->lora_a) + values_of(w->lora_b) : 0;
+    return 2 * M * (values_of(w) * (1 + input + w->trained) + adapter * (2 + input));
 }
 
-static double projector_flops(const VLMConfig *c, double tiles) {
-    const double S = (double)c->mp_pixel_shuffle_factor;
-    return 3 * linear(tiles * (double)c->mp_image_token_length, S * S * (double)c->vit_hidden_dim,
-                      (double)c->lm_hidden_dim);
+static bool trains_vision(const Params *p) {
+    return params_trained(p, GROUP_VISION) + params_trained(p, GROUP_LORA_VISION) > 0;
 }
 
-static double decoder_flops(const VLMConfig *c, double B, double T) {
-    const double M = B * T, C = (double)c->lm_hidden_dim,
-                 keys = (double)(c->lm_n_kv_heads * vlm_config_head_dim(c));
-    const double block =
-        2 * linear(M, C, C) + 2 * linear(M, C, keys) + 3 * linear(M, C, (double)c->lm_inter_dim);
-    const double attention = (4 + 10) * C * B * T * (T + 1) / 2;
-    return (double)c->lm_n_blocks * (3 * block + attention);
+static double vision_flops(const Params *p, const VLMConfig *c, double tiles) {
+    const bool backward = trains_vision(p);
+    const double N = (double)vlm_config_patches(c), M = tiles * N;
+    const double attention = (4 + backward * 10) * (double)c->vit_hidden_dim * tiles * N * N;
+    double total = linear(p->vision.patch_w, M, false) + (double)c->vit_n_blocks * attention;
+    for (size_t i = 0; i < c->vit_n_blocks; i++) {
+        const VisionBlockParams *b = &p->vision.blocks[i];
+        total += linear(b->qkv_w, M, backward) + linear(b->out_w, M, backward) +
+                 linear(b->fc1_w, M, backward) + linear(b->fc2_w, M, backward);
+    }
+    return total;
 }
 
-double vlm_step_flops(const VLMConfig *c, StepShape s) {
-    const double head = 3 * linear((double)s.n_targets, (double)c->lm_hidden_dim, (double)c->lm_vocab_size);
-    return vision_flops(c, (double)s.I) + projector_flops(c, (double)s.I) +
-           decoder_flops(c, (double)s.B, (double)s.T) + head;
+static double decoder_flops(const Params *p, const VLMConfig *c, double B, double T) {
+    const double M = B * T, attention = (4 + 10) * (double)c->lm_hidden_dim * M * (T + 1) / 2;
+    double total = (double)c->lm_n_blocks * attention;
+    for (size_t i = 0; i < c->lm_n_blocks; i++) {
+        const DecoderBlockParams *b = &p->decoder.blocks[i];
+        const Param *const all[] = {b->gate, b->up, b->down, b->q, b->k, b->v, b->out};
+        for (size_t k = 0; k < sizeof all / sizeof *all; k++) total += linear(all[k], M, true);
+    }
+    return total;
+}
+
+double vlm_step_flops(const Params *p, const VLMConfig *c, StepShape s) {
+    const double vectors = (double)(s.I * c->mp_image_token_length);
+    return vision_flops(p, c, (double)s.I) + linear(p->projector, vectors, trains_vision(p)) +
+           decoder_flops(p, c, (double)s.B, (double)s.T) + linear(p->decoder.head, (double)s.n_targets, true);
 }

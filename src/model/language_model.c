@@ -18,28 +18,31 @@ void language_model_free(LanguageModel *lm) {
     *lm = (LanguageModel){0};
 }
 
-// shared: the block whose buffers of what is made again this one uses too, or NULL.
-static DecoderBlockActs take_block(const LanguageModel *lm, Arena *a, Tensor x, bool keep,
-                                   const DecoderBlockActs *shared) {
+#define TAKE(field, forgotten_from, dtype, ...)                                                              \
+    b.field = block_take(plan, forgotten_from, first ? &first->field : NULL, dtype, SHAPE(__VA_ARGS__))
+
+// first: the first block, or NULL when this is it.
+static DecoderBlockActs take_block(const LanguageModel *lm, const BlockPlan *plan, Tensor x,
+                                   const DecoderBlockActs *first) {
     const VLMConfig *c = lm->config;
     const Dtype act = lm->params->act;
-    size_t C = c->lm_hidden_dim, M = lm->B * lm->T, KD = c->lm_n_kv_heads * vlm_config_head_dim(c);
+    const size_t C = c->lm_hidden_dim, M = lm->B * lm->T, KD = c->lm_n_kv_heads * vlm_config_head_dim(c);
     DecoderBlockActs b = {.x = x, .branch = lm->branch};
-    b.norm1 = shared ? shared->norm1 : arena_take(a, act, SHAPE(M, C));
-    b.norm1_rstd = arena_take(a, DTYPE_F32, SHAPE(M));
-    b.q = arena_take(a, act, SHAPE(M, C));
-    b.k = arena_take(a, act, SHAPE(M, KD));
-    b.v = arena_take(a, act, SHAPE(M, KD));
-    b.attn = shared && lm->recompute == RECOMPUTE_ATTENTION ? shared->attn : arena_take(a, act, SHAPE(M, C));
-    b.gate = arena_take(a, act, SHAPE(M, c->lm_inter_dim));
-    b.up = arena_take(a, act, SHAPE(M, c->lm_inter_dim));
-    b.swiglu = shared ? shared->swiglu : arena_take(a, act, SHAPE(M, c->lm_inter_dim));
-    if (keep) {
-        b.lse = arena_take(a, DTYPE_F32, SHAPE(lm->B, c->lm_n_heads, lm->T));
-        if (recomputes_between(lm->recompute)) b.branch = arena_take(a, act, SHAPE(M, C));
-        b.x_mid = shared ? shared->x_mid : arena_take(a, DTYPE_F32, SHAPE(M, C));
-        b.norm2 = shared ? shared->norm2 : arena_take(a, act, SHAPE(M, C));
-        b.norm2_rstd = arena_take(a, DTYPE_F32, SHAPE(M));
+    TAKE(norm1, RECOMPUTE_NORMS, act, M, C);
+    TAKE(norm1_rstd, RECOMPUTE_BLOCK, DTYPE_F32, M);
+    TAKE(q, RECOMPUTE_BLOCK, act, M, C);
+    TAKE(k, RECOMPUTE_BLOCK, act, M, KD);
+    TAKE(v, RECOMPUTE_BLOCK, act, M, KD);
+    TAKE(attn, RECOMPUTE_ATTENTION, act, M, C);
+    TAKE(gate, RECOMPUTE_BLOCK, act, M, c->lm_inter_dim);
+    TAKE(up, RECOMPUTE_BLOCK, act, M, c->lm_inter_dim);
+    TAKE(swiglu, RECOMPUTE_NORMS, act, M, c->lm_inter_dim);
+    if (plan->keep) {
+        TAKE(lse, RECOMPUTE_BLOCK, DTYPE_F32, lm->B, c->lm_n_heads, lm->T);
+        if (recomputes_between(lm->recompute)) TAKE(branch, RECOMPUTE_BLOCK, act, M, C);
+        TAKE(x_mid, RECOMPUTE_NORMS, DTYPE_F32, M, C);
+        TAKE(norm2, RECOMPUTE_NORMS, act, M, C);
+        TAKE(norm2_rstd, RECOMPUTE_BLOCK, DTYPE_F32, M);
     } else { // the residual stream is updated in place, and the second norm may overwrite the first
         b.x_mid = x;
         b.norm2 = b.norm1, b.norm2_rstd = b.norm1_rstd;
@@ -47,43 +50,43 @@ static DecoderBlockActs take_block(const LanguageModel *lm, Arena *a, Tensor x, 
     return b;
 }
 
-static void take_gradients(LanguageModel *lm, Arena *a) {
+// dx outlives the decoder's backward: the pictures' and the embeddings' gradients come out of it.
+static void take_gradients(LanguageModel *lm, Arena *a, Arena *scratch) {
     const VLMConfig *c = lm->config;
     size_t C = c->lm_hidden_dim, M = lm->B * lm->T, KD = c->lm_n_kv_heads * vlm_config_head_dim(c);
     const Dtype act = lm->params->act;
     lm->dx = arena_take(a, DTYPE_F32, SHAPE(M, C));
-    lm->dnorm = arena_take(a, DTYPE_F32, SHAPE(M, C));
-    lm->dattn = arena_take(a, act, SHAPE(M, C));
-    lm->dq = arena_take(a, act, SHAPE(M, C));
-    lm->dk = arena_take(a, act, SHAPE(M, KD));
-    lm->dv = arena_take(a, act, SHAPE(M, KD));
-    lm->delta = arena_take(a, DTYPE_F32, SHAPE(lm->B, c->lm_n_heads, lm->T));
-    lm->dswiglu = arena_take(a, act, SHAPE(M, c->lm_inter_dim));
-    lm->dgate = arena_take(a, act, SHAPE(M, c->lm_inter_dim));
-    lm->dup = arena_take(a, act, SHAPE(M, c->lm_inter_dim));
+    lm->dnorm = arena_take(scratch, DTYPE_F32, SHAPE(M, C));
+    lm->dattn = arena_take(scratch, act, SHAPE(M, C));
+    lm->dq = arena_take(scratch, act, SHAPE(M, C));
+    lm->dk = arena_take(scratch, act, SHAPE(M, KD));
+    lm->dv = arena_take(scratch, act, SHAPE(M, KD));
+    lm->delta = arena_take(scratch, DTYPE_F32, SHAPE(lm->B, c->lm_n_heads, lm->T));
+    lm->dswiglu = arena_take(scratch, act, SHAPE(M, c->lm_inter_dim));
+    lm->dgate = arena_take(scratch, act, SHAPE(M, c->lm_inter_dim));
+    lm->dup = arena_take(scratch, act, SHAPE(M, c->lm_inter_dim));
 }
 
-void language_model_plan(LanguageModel *lm, Arena *a, size_t B, size_t T, bool keep, bool gradients,
-                         bool documents) {
+void language_model_plan(LanguageModel *lm, Arena *a, Arena *scratch, size_t B, size_t T, bool keep,
+                         bool gradients, bool documents) {
     const VLMConfig *c = lm->config;
     size_t C = c->lm_hidden_dim, M = B * T, D = vlm_config_head_dim(c), rows = documents ? M : T;
     const Dtype act = lm->params->act;
+    const BlockPlan plan = {a, scratch, keep, lm->recompute};
     lm->B = B, lm->T = T;
     lm->starts = documents ? arena_take(a, DTYPE_I32, SHAPE(B, T)) : TENSOR_NONE;
     lm->positions = arena_take(a, DTYPE_I32, SHAPE(rows));
-    lm->cos = arena_take(a, DTYPE_F32, SHAPE(rows, D));
-    lm->sin = arena_take(a, DTYPE_F32, SHAPE(rows, D));
-    lm->branch = arena_take(a, act, SHAPE(M, C));
-    lm->norm_rstd = arena_take(a, DTYPE_F32, SHAPE(M));
-    lm->out = arena_take(a, act, SHAPE(M, C));
-    if (gradients) take_gradients(lm, a);
+    lm->cos = arena_take(scratch, DTYPE_F32, SHAPE(rows, D));
+    lm->sin = arena_take(scratch, DTYPE_F32, SHAPE(rows, D));
+    lm->branch = arena_take(scratch, act, SHAPE(M, C));
+    lm->norm_rstd = arena_take(scratch, DTYPE_F32, SHAPE(M));
+    lm->out = arena_take(scratch, act, SHAPE(M, C));
+    if (gradients) take_gradients(lm, a, scratch);
+    lora_plan(&lm->lora, lm->be, lm->params, scratch, M, gradients);
     lm->blocks_at = a->used;
     Tensor x = arena_take(a, DTYPE_F32, SHAPE(M, C));
     for (size_t i = 0; i < c->lm_n_blocks; i++) {
-        const bool own = i == 0 || (keep && lm->recompute != RECOMPUTE_BLOCK),
-                   shares = i > 0 && recomputes_between(lm->recompute);
-        lm->blocks[i] = own ? take_block(lm, a, x, keep, shares ? lm->blocks : NULL) : lm->blocks[0];
-        lm->blocks[i].x = x;
+        lm->blocks[i] = take_block(lm, &plan, x, i ? lm->blocks : NULL);
         if (keep) x = arena_take(a, DTYPE_F32, SHAPE(M, C));
     }
     lm->x_out = x;
@@ -135,12 +138,16 @@ static void attention_branch(LanguageModel *lm, const DecoderBlockParams *w, Dec
     linear_forward(be, b->q, b->norm1, w->q->product, TENSOR_NONE);
     linear_forward(be, b->k, b->norm1, w->k->product, TENSOR_NONE);
     linear_forward(be, b->v, b->norm1, w->v->product, TENSOR_NONE);
+    lora_forward(&lm->lora, b->q, b->norm1, w->q);
+    lora_forward(&lm->lora, b->k, b->norm1, w->k);
+    lora_forward(&lm->lora, b->v, b->norm1, w->v);
     rope_forward(be, by_head(lm, b->q, H), lm->cos, lm->sin);
     rope_forward(be, by_head(lm, b->k, K), lm->cos, lm->sin);
     Tensor k = cache ? append(lm, cache, cache->k[block], b->k) : by_sequence(lm, b->k, K);
     Tensor v = cache ? append(lm, cache, cache->v[block], b->v) : by_sequence(lm, b->v, K);
     attend(lm, b, k, v, mask);
     linear_forward(be, b->branch, b->attn, w->out->product, TENSOR_NONE);
+    lora_forward(&lm->lora, b->branch, b->attn, w->out);
 }
 
 // All that backward reads of a block: up to silu(gate(norm2 x_mid)) · up(norm2 x_mid), x_mid = x +
@@ -156,6 +163,8 @@ static void block_inside(LanguageModel *lm, size_t block, Tensor mask, KVCache *
     rms_norm_forward(be, b->norm2, b->norm2_rstd, b->x_mid, w->norm2->w, eps);
     linear_forward(be, b->gate, b->norm2, w->gate->product, TENSOR_NONE);
     linear_forward(be, b->up, b->norm2, w->up->product, TENSOR_NONE);
+    lora_forward(&lm->lora, b->gate, b->norm2, w->gate);
+    lora_forward(&lm->lora, b->up, b->norm2, w->up);
     swiglu_forward(be, b->swiglu, b->gate, b->up);
 }
 
@@ -163,8 +172,9 @@ static void block_inside(LanguageModel *lm, size_t block, Tensor mask, KVCache *
 static void block_forward(LanguageModel *lm, size_t block, Tensor x_out, Tensor mask, KVCache *cache) {
     const DecoderBlockActs *b = &lm->blocks[block];
     block_inside(lm, block, mask, cache);
-    linear_forward(lm->be, lm->branch, b->swiglu, lm->params->decoder.blocks[block].down->product,
-                   TENSOR_NONE);
+    const Param *down = lm->params->decoder.blocks[block].down;
+    linear_forward(lm->be, lm->branch, b->swiglu, down->product, TENSOR_NONE);
+    lora_forward(&lm->lora, lm->branch, b->swiglu, down);
     add(lm->be, x_out, b->x_mid, lm->branch);
 }
 
@@ -236,10 +246,21 @@ void language_model_forward(LanguageModel *lm, Tensor mask, KVCache *cache) {
                      (float)lm->config->lm_rms_eps.value);
 }
 
-// The backward of y = x wᵀ: the weight's gradient if it is trained, and dx.
-static void linear_backward(Backend *be, Tensor dx, const Param *w, Tensor dy, Tensor x, bool accumulate) {
-    if (tensor_exists(w->d)) linear_backward_weight(be, w->d, TENSOR_NONE, dy, x);
-    linear_backward_input(be, dx, dy, w->product, accumulate);
+// The backward of y = x wᵀ with the adapter of w: dx, and then the gradients of what is trained of it.
+static void input_backward(LanguageModel *lm, Tensor dx, const Param *w, Tensor dy, bool accumulate) {
+    linear_backward_input(lm->be, dx, dy, w->product, accumulate);
+    lora_backward_input(&lm->lora, dx, dy, w);
+}
+
+static void weight_backward(LanguageModel *lm, const Param *w, Tensor dy, Tensor x) {
+    if (tensor_exists(w->d)) linear_backward_weight(lm->be, w->d, TENSOR_NONE, dy, x);
+    lora_backward_weight(&lm->lora, dy, x, w);
+}
+
+static void linear_backward(LanguageModel *lm, Tensor dx, const Param *w, Tensor dy, Tensor x,
+                            bool accumulate) {
+    input_backward(lm, dx, w, dy, accumulate);
+    weight_backward(lm, w, dy, x);
 }
 
 // The gradient of what a branch added to the residual stream is the stream's own, in the products' dtype.
@@ -256,25 +277,26 @@ static void block_backward(LanguageModel *lm, size_t block, Tensor mask) {
     const DecoderBlockActs *b = &lm->blocks[block];
     size_t H = lm->config->lm_n_heads, K = lm->config->lm_n_kv_heads;
     // x_out = x_mid + down(silu(gate) · up)
+    // swiglu, which the weights' gradients read, is made again by its backward
     const Tensor dbranch = branch_gradient(lm),
                  again = recomputes_between(lm->recompute) ? b->swiglu : TENSOR_NONE;
-    linear_backward_input(be, lm->dswiglu, dbranch, w->down->product, false);
+    input_backward(lm, lm->dswiglu, w->down, dbranch, false);
     swiglu_backward(be, lm->dgate, lm->dup, again, lm->dswiglu, b->gate, b->up);
-    if (tensor_exists(w->down->d)) linear_backward_weight(be, w->down->d, TENSOR_NONE, dbranch, b->swiglu);
-    linear_backward(be, lm->dnorm, w->gate, lm->dgate, b->norm2, false);
-    linear_backward(be, lm->dnorm, w->up, lm->dup, b->norm2, true);
+    weight_backward(lm, w->down, dbranch, b->swiglu);
+    linear_backward(lm, lm->dnorm, w->gate, lm->dgate, b->norm2, false);
+    linear_backward(lm, lm->dnorm, w->up, lm->dup, b->norm2, true);
     rms_norm_backward(be, lm->dx, w->norm2->d, lm->dnorm, b->x_mid, w->norm2->w, b->norm2_rstd);
     // x_mid = x + out_proj(attention(norm1 x))
-    linear_backward(be, lm->dattn, w->out, branch_gradient(lm), b->attn, false);
+    linear_backward(lm, lm->dattn, w->out, branch_gradient(lm), b->attn, false);
     attention_backward(be, by_sequence(lm, lm->dq, H), by_sequence(lm, lm->dk, K), by_sequence(lm, lm->dv, K),
                        lm->delta, by_sequence(lm, lm->dattn, H), by_sequence(lm, b->q, H),
                        by_sequence(lm, b->k, K), by_sequence(lm, b->v, K), by_sequence(lm, b->attn, H),
                        b->lse, mask, lm->starts, attention_scale(lm->config), true);
     rope_backward(be, by_head(lm, lm->dq, H), lm->cos, lm->sin);
     rope_backward(be, by_head(lm, lm->dk, K), lm->cos, lm->sin);
-    linear_backward(be, lm->dnorm, w->q, lm->dq, b->norm1, false);
-    linear_backward(be, lm->dnorm, w->k, lm->dk, b->norm1, true);
-    linear_backward(be, lm->dnorm, w->v, lm->dv, b->norm1, true);
+    linear_backward(lm, lm->dnorm, w->q, lm->dq, b->norm1, false);
+    linear_backward(lm, lm->dnorm, w->k, lm->dk, b->norm1, true);
+    linear_backward(lm, lm->dnorm, w->v, lm->dv, b->norm1, true);
     rms_norm_backward(be, lm->dx, w->norm1->d, lm->dnorm, b->x, w->norm1->w, b->norm1_rstd);
 }
 

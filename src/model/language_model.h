@@ -1,7 +1,7 @@
 // The Llama-like decoder: RMS norms, grouped-query attention with rotary positions, SwiGLU
 // (nanoVLM, models/language_model.py; Touvron et al. 2023; Ainslie et al. 2023).
 #pragma once
-#include "model/params.h"
+#include "model/lora.h"
 #include "model/recompute.h"
 
 // What a block's forward leaves for its backward. M = B*T rows.
@@ -47,7 +47,8 @@ typedef struct LanguageModel {
     Tensor dq, dk, dv;
     Tensor delta;               // [B, H, T], of attention's backward
     Tensor dswiglu, dgate, dup; // [M, inner]
-    int32_t *host_positions;    // staging of positions
+    Lora lora;
+    int32_t *host_positions; // staging of positions
     size_t host_capacity;
     size_t end; // past the last position
 } LanguageModel;
@@ -58,8 +59,8 @@ void language_model_init(LanguageModel *lm, Backend *be, const VLMConfig *config
 void language_model_free(LanguageModel *lm);
 // As vision_encoder_plan, for B sequences of T positions. documents: each sample attends to itself only, and
 // language_model_set_starts is called before the forward.
-void language_model_plan(LanguageModel *lm, Arena *arena, size_t B, size_t T, bool keep, bool gradients,
-                         bool documents);
+void language_model_plan(LanguageModel *lm, Arena *arena, Arena *scratch, size_t B, size_t T, bool keep,
+                         bool gradients, bool documents);
 // starts [B, T] as in Batch, on the host.
 void language_model_set_starts(LanguageModel *lm, const int32_t *starts);
 // Where the embeddings go in: [M, C].

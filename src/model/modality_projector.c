@@ -5,15 +5,15 @@ void modality_projector_init(ModalityProjector *m, Backend *be, const VLMConfig 
     *m = (ModalityProjector){.be = be, .config = config, .params = params};
 }
 
-void modality_projector_plan(ModalityProjector *m, Arena *a, size_t I, bool gradients) {
+void modality_projector_plan(ModalityProjector *m, Arena *a, Arena *scratch, size_t I, bool gradients) {
     const VLMConfig *c = m->config;
     size_t L = c->mp_image_token_length, S = c->mp_pixel_shuffle_factor, wide = S * S * c->vit_hidden_dim;
     const Dtype act = m->params->act;
     m->shuffled = arena_take(a, act, SHAPE(I, L, wide));
     m->out = arena_take(a, act, SHAPE(I, L, c->lm_hidden_dim));
     if (!gradients) return;
-    m->dshuffled = arena_take(a, act, SHAPE(I, L, wide));
-    m->dpatches = arena_take(a, act, SHAPE(I, L * S * S, c->vit_hidden_dim));
+    m->dshuffled = arena_take(scratch, act, SHAPE(I, L, wide));
+    m->dpatches = arena_take(scratch, act, SHAPE(I, L * S * S, c->vit_hidden_dim));
 }
 
 size_t modality_projector_tile_bytes(const VLMConfig *c, Dtype act) {

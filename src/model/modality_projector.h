@@ -15,8 +15,9 @@ typedef struct ModalityProjector {
 
 void modality_projector_init(ModalityProjector *m, Backend *be, const VLMConfig *config,
                              const Params *params);
-// gradients: room for what flows back to the vision encoder.
-void modality_projector_plan(ModalityProjector *m, Arena *arena, size_t I, bool gradients);
+// gradients: room for what flows back to the vision encoder, in scratch as the encoder's
+// (vision_encoder_plan).
+void modality_projector_plan(ModalityProjector *m, Arena *arena, Arena *scratch, size_t I, bool gradients);
 // Bytes of one tile of m->shuffled, when it is of this dtype.
 size_t modality_projector_tile_bytes(const VLMConfig *config, Dtype act);
 // x [n, N, C] of the tiles from number `first` on into m->shuffled.

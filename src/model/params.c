@@ -6,7 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
-const char *const param_group_names[GROUP_COUNT] = {"MP", "vision", "language", "buffer"};
+const char *const param_group_names[GROUP_COUNT] = {"MP",          "vision",        "language",
+                                                    "LoRA vision", "LoRA language", "buffer"};
 
 // Sizes that shapes are made of.
 typedef enum Dim {
@@ -177,12 +178,11 @@ static Dtype kept_as(const Params *p, const Param *q) {
     return matrix && q->fan_in % dtype_block(p->weights) == 0 ? p->weights : DTYPE_F32;
 }
 
-static void take_all(Params *p, const bool trained[GROUP_TRAINED]) {
+static void take_all(Params *p) {
     for (size_t i = 0; i < p->count; i++) {
         Param *q = &p->items[i];
         q->w = arena_take(&p->values, kept_as(p, q), q->ndim, q->shape);
-        if (q->group < GROUP_TRAINED && trained[q->group])
-            q->d = arena_take(&p->gradients, DTYPE_F32, q->ndim, q->shape);
+        q->d = q->trained ? arena_take(&p->gradients, DTYPE_F32, q->ndim, q->shape) : TENSOR_NONE;
         q->product = q->w;
     }
 }
@@ -198,7 +198,7 @@ static void add_pictures(Layout *l, const VLMConfig *c) {
 
 static bool is_factor(const Params *p, const Param *q) {
     if (q == p->decoder.embedding && !p->tied) return false; // rows of it are read, nothing more
-    return q->init == INIT_WEIGHT || q->init == INIT_RESIDUAL;
+    return q->init == INIT_WEIGHT || q->init == INIT_RESIDUAL || param_is_adapter(q);
 }
 
 static void take_copies(Params *p) {
@@ -208,9 +208,20 @@ static void take_copies(Params *p) {
     }
 }
 
-void params_plan_bf16(Params *p) {
+void params_plan_bf16(Params *p, bool keep) {
     p->act = DTYPE_BF16;
-    take_copies(p);
+    p->keeps_copies = keep;
+    if (keep) take_copies(p);
+}
+
+size_t params_bf16_bytes(const Params *p) {
+    size_t largest = 0;
+    if (p->act != DTYPE_BF16 || p->keeps_copies) return p->products.used;
+    for (size_t i = 0; i < p->count; i++) {
+        const size_t n = tensor_count(p->items[i].w);
+        if (is_factor(p, &p->items[i]) && n > largest) largest = n;
+    }
+    return sizeof(uint16_t) * (largest < LINEAR_ROUNDED ? largest : LINEAR_ROUNDED);
 }
 
 bool param_has_copy(const Param *p) {
@@ -227,12 +238,10 @@ void params_plan(Params *p, Backend *be, const VLMConfig *c, const bool trained[
 
 void params_plan_form(Params *p, Backend *be, const VLMConfig *c, const ParamsForm *form,
                       const bool trained[GROUP_TRAINED]) {
-    *p = (Params){
-        .tied = c->lm_tie_weights, .decoder_alone = form->decoder_alone, .weights = form->weights};
-    p->values = arena_measure(be, "parameters");
-    p->gradients = arena_measure(be, "gradients");
+    *p = (Params){.tied = c->lm_tie_weights, .decoder_alone = form->decoder_alone, .weights = form->weights};
     p->products = arena_measure(be, "weights in BF16");
-    p->items = mem_zeroed(16 + 12 * c->vit_n_blocks + 9 * c->lm_n_blocks, sizeof *p->items);
+    // with room for the adapters of 4 and 7 matrices a block: slots are addresses
+    p->items = mem_zeroed(16 + 20 * c->vit_n_blocks + 23 * c->lm_n_blocks, sizeof *p->items);
     p->vision.blocks = mem_zeroed(c->vit_n_blocks, sizeof *p->vision.blocks);
     p->decoder.blocks = mem_zeroed(c->lm_n_blocks, sizeof *p->decoder.blocks);
     Layout l = {.p = p};
@@ -246,20 +255,23 @@ void params_plan_form(Params *p, Backend *be, const VLMConfig *c, const ParamsFo
     else
         p->decoder.head = p->decoder.embedding;
     ADD_ROWS(&l, buffer_rows, "decoder", "", GROUP_BUFFER, p);
-    take_all(p, trained);
+    for (size_t i = 0; i < p->count; i++)
+        p->items[i].trained = p->items[i].group < GROUP_TRAINED && trained[p->items[i].group];
+    params_measure(p, be);
 }
 
-// Whether gradients were planned shows in the measured tensors' shape; the second run must take the same
-// ones.
+void params_measure(Params *p, Backend *be) {
+    p->values = arena_measure(be, "parameters");
+    p->gradients = arena_measure(be, "gradients");
+    take_all(p);
+}
+
 bool params_allocate(Params *p, Error *err) {
-    bool trained[GROUP_TRAINED] = {false};
-    for (size_t i = 0; i < p->count; i++)
-        if (p->items[i].group < GROUP_TRAINED && p->items[i].d.ndim > 0) trained[p->items[i].group] = true;
     if (!arena_commit(&p->values, err) || !arena_commit(&p->gradients, err) ||
         !arena_commit(&p->products, err))
         return false;
-    take_all(p, trained);
-    if (p->act == DTYPE_BF16) take_copies(p);
+    take_all(p);
+    if (p->keeps_copies) take_copies(p);
     return true;
 }
 
@@ -287,13 +299,20 @@ size_t params_total(const Params *p, ParamGroup group) {
     return total;
 }
 
+size_t params_trained(const Params *p, ParamGroup group) {
+    size_t total = 0;
+    for (size_t i = 0; i < p->count; i++)
+        if (p->items[i].group == group && p->items[i].trained) total += tensor_count(p->items[i].w);
+    return total;
+}
+
 void params_print_summary(const Params *p) {
     for (int g = 0; g < GROUP_TRAINED; g++) {
-        bool trained = false;
-        for (size_t i = 0; i < p->count; i++)
-            if (p->items[i].group == (ParamGroup)g && p->items[i].d.ndim > 0) trained = true;
-        log_info("%-9s %12zu parameters, %s", param_group_names[g], params_total(p, (ParamGroup)g),
-                 trained ? "trained" : "frozen");
+        const size_t all = params_total(p, (ParamGroup)g), trained = params_trained(p, (ParamGroup)g);
+        if (all > 0 && (trained == 0 || trained == all))
+            log_info("%-13s %12zu parameters, %s", param_group_names[g], all, trained ? "trained" : "frozen");
+        else if (all > 0)
+            log_info("%-13s %12zu parameters, %zu of them trained", param_group_names[g], all, trained);
     }
 }
 

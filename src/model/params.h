@@ -10,6 +10,8 @@ typedef enum ParamGroup {
     GROUP_MP,
     GROUP_VISION,
     GROUP_LANGUAGE,
+    GROUP_LORA_VISION, // adapters (model/lora.h)
+    GROUP_LORA_LANGUAGE,
     GROUP_TRAINED,
     GROUP_BUFFER = GROUP_TRAINED,
     GROUP_COUNT
@@ -21,7 +23,8 @@ typedef enum ParamInit {
     INIT_ZERO,
     INIT_ONE,
     INIT_POSITION,
-    INIT_INV_FREQ
+    INIT_INV_FREQ,
+    INIT_LORA // uniform in ±1/sqrt(fan_in), as torch's Kaiming with a = √5
 } ParamInit;
 
 typedef struct Param {
@@ -35,9 +38,14 @@ typedef struct Param {
     size_t fan_in; // of weights: values summed into one output
     int ndim;
     size_t shape[TENSOR_MAX_DIMS];
+    bool trained;  // a gradient is wanted
+    bool is_named; // by a pattern of what is trained
+    // Of a matrix [O, C] with an adapter: A [r, C] and B, which lies as [r, O]. They stand behind all other
+    // parameters, and model.safetensors does not hold them (model/lora_file.h does).
+    struct Param *lora_a, *lora_b;
     Tensor w;       // value: F32; matrices may be kept as Params.weights says
     Tensor d;       // gradient; absent for frozen groups and buffers
-    Tensor product; // what linear layers multiply by: w itself, or with Params.act BF16 a copy of it in BF16
+    Tensor product; // what linear layers multiply by: w itself, or a copy of it in BF16
 } Param;
 
 typedef struct VisionBlockParams {
@@ -54,8 +62,11 @@ typedef struct Params {
     bool tied;
     bool decoder_alone; // no projector and no vision encoder
     Dtype weights;      // what matrices are kept in: F32, BF16 or Q8_0
-    Dtype act; // of the factors of products and of the activations between operators: F32 or BF16
+    Dtype act;          // of the factors of products and of the activations between operators: F32 or BF16
+    bool keeps_copies;  // in BF16, of the weights of linear layers
     Arena values, gradients, products;
+    size_t lora_rank; // of the adapters; 0: there are none
+    float lora_scale; // of what they add
     // the slots
     Param *projector;
     struct {
@@ -89,14 +100,35 @@ typedef struct ParamsForm {
 } ParamsForm;
 void params_plan_form(Params *p, Backend *be, const VLMConfig *config, const ParamsForm *form,
                       const bool trained[GROUP_TRAINED]);
-// Between params_plan and params_allocate: products in BF16, with copies of the weights they use.
-void params_plan_bf16(Params *p);
+// Between params_plan and params_allocate: products in BF16. keep: with copies of the weights they use;
+// without, each product rounds its weight anew.
+void params_plan_bf16(Params *p, bool keep);
+// Bytes that weights in BF16 take: of their copies, or of one rounded at a time.
+size_t params_bf16_bytes(const Params *p);
+// What is trained of a model, and what is added to it for that. Texts are borrowed, NULL or "" when not
+// given.
+typedef struct Adaptation {
+    size_t lora_rank; // 0: no adapters
+    double lora_alpha;
+    bool lora_rslora; // scaled by alpha/sqrt(rank) instead of alpha/rank
+    const char
+        *lora_targets; // all-linear, a list of names or ends of names of modules, or a regular expression
+    double lora_learning_rate;
+    const char *freeze, *train_only; // lists of patterns (fnmatch) of parameters' names
+} Adaptation;
+// Between params_plan and params_plan_bf16: freezes parameters and adds adapters, which are trained. Fails
+// for names and patterns that match nothing and for patterns that part a layer's weight from its bias.
+bool params_adapt(Params *p, Backend *be, const Adaptation *a, Error *err);
+bool param_is_adapter(const Param *p);
+// Lays values and gradients out anew over arenas that only measure, after a change of what is trained.
+void params_measure(Params *p, Backend *be);
 bool params_allocate(Params *p, Error *err); // zeroed; the second run of the plan
 void params_free(Params *p);
 
-Param *params_find(Params *p, const char *name);        // by PyTorch's name or the file's; NULL when absent
-size_t params_total(const Params *p, ParamGroup group); // number of values
-void params_print_summary(const Params *p);             // one line a group, through log_info
+Param *params_find(Params *p, const char *name);          // by PyTorch's name or the file's; NULL when absent
+size_t params_total(const Params *p, ParamGroup group);   // number of values
+size_t params_trained(const Params *p, ParamGroup group); // of them with a gradient
+void params_print_summary(const Params *p);               // one line a group, through log_info
 
 // nanoVLM's initialisation (meant for backbones to be loaded over it), or "scaled", for training from
 // nothing: weights N(0, 1/fan_in), those that write to the residual stream also divided by sqrt(2 blocks)
@@ -115,9 +147,12 @@ void param_refresh(const Param *p, Backend *be);
 
 void params_zero_gradients(Params *p, Backend *be);
 
+// First values of the adapters alone: B is 0, so the model is what it was.
+void params_initialise_adapters(Params *p, Backend *be, const VLMConfig *config, uint64_t seed);
+
 // model.safetensors as nanoVLM loads and saves it (spec 8): strict, tied weight under either name,
-// F32/F16/BF16 read, F32 written. path may also be a folder with shards. A value that is not finite is an
-// error.
+// F32/F16/BF16 read, F32 written, matrices with what their adapters add merged in. path may also be a folder
+// with shards. A value that is not finite is an error.
 bool params_load(Params *p, Backend *be, const char *path, Error *err);
 // The same into a model that was given more rows of vocabulary (the new ones are drawn, N(0, 0.02), from the
 // seed) or another grid of patches (interpolate: how positions are carried over, "bicubic" or "bilinear";

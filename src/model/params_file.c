@@ -1,6 +1,7 @@
 // The parameter table and model.safetensors.
 #include "base/memory.h"
 #include "format/safetensors.h"
+#include "model/lora.h"
 #include "model/params.h"
 #include "model/params_source.h"
 
@@ -30,10 +31,12 @@ static const WeightsEntry *find_entry(ParamSources *s, const Param *p, const Wei
 static bool list_sources(ParamSources *s, const Weights *w, Error *err) {
     for (size_t i = 0; i < weights_count(w); i++) {
         const char *name = weights_entry(w, i)->name;
-        if (!params_find(s->params, name))
+        const Param *q = params_find(s->params, name);
+        if (!q || param_is_adapter(q))
             misfit(&s->misfits, "tensor %.120s is unknown to this configuration", name);
     }
     for (size_t i = 0; i < s->params->count; i++) {
+        if (param_is_adapter(&s->params->items[i])) continue;
         const WeightsEntry *e = find_entry(s, &s->params->items[i], w);
         if (e) sources_add(s, &s->params->items[i], e, 0, 1, i);
     }
@@ -73,16 +76,39 @@ static bool download_param(void *context, size_t i, void *dst) {
     return true;
 }
 
+// The values of all but adapters, merged.
+typedef struct Merging {
+    const Params *params;
+    bool (*fill)(void *context, size_t i, void *dst);
+    void *context;
+} Merging;
+
+static bool fill_merged(void *context, size_t i, void *dst) {
+    const Merging *m = context;
+    const Param *w = &m->params->items[i];
+    if (!m->fill(m->context, i, dst)) return false;
+    if (!w->lora_a) return true;
+    float *a = mem_alloc(tensor_bytes(w->lora_a->w)), *b = mem_alloc(tensor_bytes(w->lora_b->w));
+    const bool ok = m->fill(m->context, (size_t)(w->lora_a - m->params->items), a) &&
+                    m->fill(m->context, (size_t)(w->lora_b - m->params->items), b);
+    if (ok) lora_merge(dst, a, b, w->shape[0], w->shape[1], m->params->lora_rank, m->params->lora_scale);
+    free(a);
+    free(b);
+    return ok;
+}
+
 bool params_save_from(const Params *p, const char *path, bool (*fill)(void *context, size_t i, void *dst),
                       void *context, Error *err) {
     SafetensorsSpec *specs = mem_zeroed(p->count, sizeof *specs);
-    for (size_t i = 0; i < p->count; i++) {
+    Merging merging = {p, fill, context};
+    size_t n = 0; // adapters stand behind all others
+    for (size_t i = 0; i < p->count && !param_is_adapter(&p->items[i]); i++, n++) {
         const Param *q = &p->items[i];
         specs[i] = (SafetensorsSpec){.name = q->file_name, .dtype = DTYPE_F32, .ndim = q->ndim};
         for (int d = 0; d < q->ndim; d++) specs[i].shape[d] = q->shape[d];
     }
     const char *const tie[1][2] = {{embedding_name, head_name}};
-    bool ok = safetensors_write(path, specs, p->count, tie, p->tied ? 1 : 0, fill, context, err);
+    bool ok = safetensors_write(path, specs, n, tie, p->tied ? 1 : 0, fill_merged, &merging, err);
     free(specs);
     return ok;
 }

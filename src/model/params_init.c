@@ -52,6 +52,10 @@ static void first_values(float *x, const Param *p, const VLMConfig *config, bool
         else
             for (size_t i = 0; i < n; i++) x[i] = (float)random_uniform(r);
         break;
+    case INIT_LORA:
+        for (size_t i = 0; i < n; i++)
+            x[i] = (float)((2.0 * random_uniform(r) - 1.0) / sqrt((double)p->fan_in));
+        break;
     case INIT_INV_FREQ:
         inverse_frequencies(x, n, config->lm_re_base.value);
         break;
@@ -98,4 +102,9 @@ void param_initialise(Params *p, size_t i, Backend *be, const VLMConfig *config,
 
 void params_initialise(Params *p, Backend *be, const VLMConfig *config, const char *init, uint64_t seed) {
     for (size_t i = 0; i < p->count; i++) param_initialise(p, i, be, config, init, seed);
+}
+
+void params_initialise_adapters(Params *p, Backend *be, const VLMConfig *config, uint64_t seed) {
+    for (size_t i = 0; i < p->count; i++)
+        if (param_is_adapter(&p->items[i])) param_initialise(p, i, be, config, "nanovlm", seed);
 }

@@ -14,28 +14,30 @@ void vision_encoder_free(VisionEncoder *v) {
     v->blocks = NULL;
 }
 
-// shared: the block whose buffers of what is made again this one uses too, or NULL.
-static VisionBlockActs take_block(const VisionEncoder *v, Arena *a, size_t I, Tensor x, bool keep,
-                                  const VisionBlockActs *shared) {
+#define TAKE(field, forgotten_from, dtype, ...)                                                              \
+    b.field = block_take(plan, forgotten_from, first ? &first->field : NULL, dtype, SHAPE(__VA_ARGS__))
+
+// first: the first block, or NULL when this is it.
+static VisionBlockActs take_block(const VisionEncoder *v, const BlockPlan *plan, size_t I, Tensor x,
+                                  const VisionBlockActs *first) {
     const VLMConfig *c = v->config;
     const Dtype act = v->params->act;
-    size_t C = c->vit_hidden_dim, N = v->tokens, M = I * N;
+    const size_t C = c->vit_hidden_dim, N = v->tokens, M = I * N;
     VisionBlockActs b = {.x = x, .branch = v->branch};
-    b.ln1 = shared ? shared->ln1 : arena_take(a, act, SHAPE(I, N, C));
-    b.ln1_mean = arena_take(a, DTYPE_F32, SHAPE(M));
-    b.ln1_rstd = arena_take(a, DTYPE_F32, SHAPE(M));
-    b.qkv = arena_take(a, act, SHAPE(I, N, 3 * C));
-    b.attn =
-        shared && v->recompute == RECOMPUTE_ATTENTION ? shared->attn : arena_take(a, act, SHAPE(I, N, C));
-    b.fc1 = arena_take(a, act, SHAPE(I, N, c->vit_inter_dim));
-    if (keep) {
-        b.lse = arena_take(a, DTYPE_F32, SHAPE(I, c->vit_n_heads, N));
-        if (recomputes_between(v->recompute)) b.branch = arena_take(a, act, SHAPE(I, N, C));
-        b.x_mid = shared ? shared->x_mid : arena_take(a, DTYPE_F32, SHAPE(I, N, C));
-        b.ln2 = shared ? shared->ln2 : arena_take(a, act, SHAPE(I, N, C));
-        b.ln2_mean = arena_take(a, DTYPE_F32, SHAPE(M));
-        b.ln2_rstd = arena_take(a, DTYPE_F32, SHAPE(M));
-        b.gelu = shared ? shared->gelu : arena_take(a, act, SHAPE(I, N, c->vit_inter_dim));
+    TAKE(ln1, RECOMPUTE_NORMS, act, I, N, C);
+    TAKE(ln1_mean, RECOMPUTE_BLOCK, DTYPE_F32, M);
+    TAKE(ln1_rstd, RECOMPUTE_BLOCK, DTYPE_F32, M);
+    TAKE(qkv, RECOMPUTE_BLOCK, act, I, N, 3 * C);
+    TAKE(attn, RECOMPUTE_ATTENTION, act, I, N, C);
+    TAKE(fc1, RECOMPUTE_BLOCK, act, I, N, c->vit_inter_dim);
+    if (plan->keep) {
+        TAKE(lse, RECOMPUTE_BLOCK, DTYPE_F32, I, c->vit_n_heads, N);
+        if (recomputes_between(v->recompute)) TAKE(branch, RECOMPUTE_BLOCK, act, I, N, C);
+        TAKE(x_mid, RECOMPUTE_NORMS, DTYPE_F32, I, N, C);
+        TAKE(ln2, RECOMPUTE_NORMS, act, I, N, C);
+        TAKE(ln2_mean, RECOMPUTE_BLOCK, DTYPE_F32, M);
+        TAKE(ln2_rstd, RECOMPUTE_BLOCK, DTYPE_F32, M);
+        TAKE(gelu, RECOMPUTE_NORMS, act, I, N, c->vit_inter_dim);
     } else { // the residual stream is updated in place, and each buffer is free again when the next step
              // needs one
         b.x_mid = x;
@@ -57,26 +59,38 @@ void vision_encoder_plan_gradients(VisionEncoder *v, Arena *a, size_t I) {
     v->dpatches = arena_take(a, act, SHAPE(I, vlm_config_patches(v->config), C));
 }
 
-void vision_encoder_plan(VisionEncoder *v, Arena *a, size_t I, bool keep) {
+// What is forgotten before the first block begins lies where the blocks' scratch does.
+static void plan_input(VisionEncoder *v, Arena *scratch, size_t blocks_at) {
+    const VLMConfig *c = v->config;
+    const size_t end = scratch->used;
+    scratch->used = blocks_at;
+    v->images = arena_take(scratch, DTYPE_F32, SHAPE(v->I, 3, c->vit_img_size, c->vit_img_size));
+    v->embedded = arena_take(scratch, v->params->act, SHAPE(v->I, vlm_config_patches(c), c->vit_hidden_dim));
+    if (scratch->used < end) scratch->used = end;
+}
+
+void vision_encoder_plan(VisionEncoder *v, Arena *a, Arena *scratch, size_t I, bool keep) {
     const VLMConfig *c = v->config;
     size_t C = c->vit_hidden_dim, N = v->tokens, P = vlm_config_patches(c), p = c->vit_patch_size;
     const Dtype act = v->params->act;
+    const BlockPlan plan = {a, scratch, keep, v->recompute};
+    Arena *own = keep ? a : scratch;
     v->I = I;
-    v->patches = arena_take(a, act, SHAPE(I * P, 3 * p * p));
-    v->embedded = arena_take(a, act, SHAPE(I, P, C));
-    v->branch = arena_take(a, act, SHAPE(I, N, C));
-    Tensor x = arena_take(a, DTYPE_F32, SHAPE(I, N, C));
+    v->patches = arena_take(own, act, SHAPE(I * P, 3 * p * p));
+    Tensor x = arena_take(own, DTYPE_F32, SHAPE(I, N, C));
+    const size_t blocks_at = scratch->used;
+    v->branch = arena_take(scratch, act, SHAPE(I, N, C));
+    lora_plan(&v->lora, v->be, v->params, scratch, I * N, keep);
     for (size_t i = 0; i < c->vit_n_blocks; i++) {
-        const bool own = i == 0 || (keep && v->recompute != RECOMPUTE_BLOCK),
-                   shares = i > 0 && recomputes_between(v->recompute);
-        v->blocks[i] = own ? take_block(v, a, I, x, keep, shares ? v->blocks : NULL) : v->blocks[0];
-        v->blocks[i].x = x;
+        v->blocks[i] = take_block(v, &plan, I, x, i ? v->blocks : NULL);
         if (keep) x = arena_take(a, DTYPE_F32, SHAPE(I, N, C));
     }
     v->x_out = x;
-    v->ln_mean = arena_take(a, DTYPE_F32, SHAPE(I * N));
-    v->ln_rstd = arena_take(a, DTYPE_F32, SHAPE(I * N));
-    v->out = c->vit_cls_flag ? arena_take(a, act, SHAPE(I, C)) : arena_take(a, act, SHAPE(I, N, C));
+    v->ln_mean = arena_take(own, DTYPE_F32, SHAPE(I * N));
+    v->ln_rstd = arena_take(own, DTYPE_F32, SHAPE(I * N));
+    v->out =
+        c->vit_cls_flag ? arena_take(scratch, act, SHAPE(I, C)) : arena_take(scratch, act, SHAPE(I, N, C));
+    plan_input(v, scratch, blocks_at);
 }
 
 // The third part `which` (0 q, 1 k, 2 v) of qkv [I, N, 3C] as heads [I, N, H, D]; a view.
@@ -102,11 +116,14 @@ static void block_inside(VisionEncoder *v, const VisionBlockParams *w, const Vis
     float eps = (float)c->vit_ln_eps.value;
     layer_norm_forward(be, b->ln1, b->ln1_mean, b->ln1_rstd, b->x, w->ln1_w->w, w->ln1_b->w, eps);
     linear_forward(be, b->qkv, b->ln1, w->qkv_w->product, w->qkv_b->w);
+    lora_forward(&v->lora, b->qkv, b->ln1, w->qkv_w);
     attend(v, b);
     linear_forward(be, b->branch, b->attn, w->out_w->product, w->out_b->w);
+    lora_forward(&v->lora, b->branch, b->attn, w->out_w);
     add(be, b->x_mid, b->x, b->branch);
     layer_norm_forward(be, b->ln2, b->ln2_mean, b->ln2_rstd, b->x_mid, w->ln2_w->w, w->ln2_b->w, eps);
     linear_forward(be, b->fc1, b->ln2, w->fc1_w->product, w->fc1_b->w);
+    lora_forward(&v->lora, b->fc1, b->ln2, w->fc1_w);
     gelu_forward(be, b->gelu, b->fc1);
 }
 
@@ -115,16 +132,16 @@ static void block_forward(VisionEncoder *v, const VisionBlockParams *w, const Vi
                           Tensor x_out) {
     block_inside(v, w, b);
     linear_forward(v->be, v->branch, b->gelu, w->fc2_w->product, w->fc2_b->w);
+    lora_forward(&v->lora, v->branch, b->gelu, w->fc2_w);
     add(v->be, x_out, b->x_mid, v->branch);
 }
 
-// Puts back what later blocks have written over, all but gelu, which its backward makes. The last one's is
-// still there.
+// Puts back what other blocks and the decoder have written over, all but gelu, which its backward makes.
 static void make_again(VisionEncoder *v, size_t block) {
     const VisionBlockParams *w = &v->params->vision.blocks[block];
     const VisionBlockActs *b = &v->blocks[block];
     const float eps = (float)v->config->vit_ln_eps.value;
-    if (v->recompute == RECOMPUTE_NONE || block + 1 == v->config->vit_n_blocks) return;
+    if (v->recompute == RECOMPUTE_NONE) return;
     if (v->recompute == RECOMPUTE_BLOCK) {
         block_inside(v, w, b);
         return;
@@ -184,30 +201,45 @@ static Tensor branch_gradient(VisionEncoder *v) {
     return v->branch;
 }
 
+// The backward of y = x wᵀ + b with the adapter of w: dx, and then the gradients of what is trained of it.
+static void input_backward(VisionEncoder *v, Tensor dx, const Param *w, Tensor dy) {
+    linear_backward_input(v->be, dx, dy, w->product, false);
+    lora_backward_input(&v->lora, dx, dy, w);
+}
+
+static void weight_backward(VisionEncoder *v, const Param *w, const Param *b, Tensor dy, Tensor x) {
+    if (tensor_exists(w->d)) linear_backward_weight(v->be, w->d, b->d, dy, x);
+    lora_backward_weight(&v->lora, dy, x, w);
+}
+
+static void linear_backward(VisionEncoder *v, Tensor dx, const Param *w, const Param *b, Tensor dy,
+                            Tensor x) {
+    input_backward(v, dx, w, dy);
+    weight_backward(v, w, b, dy, x);
+}
+
 // v->dx holds d x_out on entry and d x on return; quoted lines are block_forward's.
 static void block_backward(VisionEncoder *v, const VisionBlockParams *w, const VisionBlockActs *b) {
     Backend *be = v->be;
     const VLMConfig *c = v->config;
     // x_out = x_mid + fc2(gelu(fc1(ln2(x_mid)))): dx reaches x_mid both directly and through the branch
     Tensor dbranch = branch_gradient(v);
-    linear_backward_input(be, v->dinner, dbranch, w->fc2_w->product, false);
+    // gelu, which the weights' gradients read, is made again by its backward
+    input_backward(v, v->dinner, w->fc2_w, dbranch);
     gelu_backward(be, v->dinner, recomputes_between(v->recompute) ? b->gelu : TENSOR_NONE, v->dinner, b->fc1);
-    linear_backward_weight(be, w->fc2_w->d, w->fc2_b->d, dbranch, b->gelu);
-    linear_backward_weight(be, w->fc1_w->d, w->fc1_b->d, v->dinner, b->ln2);
-    linear_backward_input(be, v->dnorm, v->dinner, w->fc1_w->product, false);
+    weight_backward(v, w->fc2_w, w->fc2_b, dbranch, b->gelu);
+    linear_backward(v, v->dnorm, w->fc1_w, w->fc1_b, v->dinner, b->ln2);
     layer_norm_backward(be, v->dx, w->ln2_w->d, w->ln2_b->d, v->dnorm, b->x_mid, w->ln2_w->w, b->ln2_mean,
                         b->ln2_rstd);
     // x_mid = x + out_proj(attention(ln1(x)))
     dbranch = branch_gradient(v);
-    linear_backward_weight(be, w->out_w->d, w->out_b->d, dbranch, b->attn);
-    linear_backward_input(be, v->dattn, dbranch, w->out_w->product, false);
+    linear_backward(v, v->dattn, w->out_w, w->out_b, dbranch, b->attn);
     attention_backward(be, qkv_part(v, v->dqkv, 0), qkv_part(v, v->dqkv, 1), qkv_part(v, v->dqkv, 2),
                        v->delta, tensor_split_last(v->dattn, c->vit_n_heads), qkv_part(v, b->qkv, 0),
                        qkv_part(v, b->qkv, 1), qkv_part(v, b->qkv, 2),
                        tensor_split_last(b->attn, c->vit_n_heads), b->lse, TENSOR_NONE, TENSOR_NONE,
                        attention_scale(c), false);
-    linear_backward_weight(be, w->qkv_w->d, w->qkv_b->d, v->dqkv, b->ln1);
-    linear_backward_input(be, v->dnorm, v->dqkv, w->qkv_w->product, false);
+    linear_backward(v, v->dnorm, w->qkv_w, w->qkv_b, v->dqkv, b->ln1);
     layer_norm_backward(be, v->dx, w->ln1_w->d, w->ln1_b->d, v->dnorm, b->x, w->ln1_w->w, b->ln1_mean,
                         b->ln1_rstd);
 }
@@ -226,6 +258,7 @@ void vision_encoder_backward(VisionEncoder *v, Tensor dout) {
         block_backward(v, &p->vision.blocks[i], &v->blocks[i]);
         params_gradients_final(p, p->vision.blocks[i].ln1_w);
     }
+    if (!tensor_exists(p->vision.position->d)) return; // frozen, and then the whole patch embedding is
     Tensor dposition = without_leading_one(p->vision.position->d), dcls = TENSOR_NONE;
     if (c->vit_cls_flag) dcls = tensor_reshape(p->vision.cls->d, SHAPE(c->vit_hidden_dim));
     position_backward(be, v->dpatches, dposition, dcls, v->dx);

@@ -1,7 +1,7 @@
 // The SigLIP vision transformer: patches, learned positions, pre-norm blocks, a final layer norm
 // (nanoVLM, models/vision_transformer.py; Dosovitskiy et al. 2021; Zhai et al. 2023).
 #pragma once
-#include "model/params.h"
+#include "model/lora.h"
 #include "model/recompute.h"
 
 // What a block's forward leaves for its backward. Shapes: I tiles, N tokens (patches, and cls in front).
@@ -21,11 +21,12 @@ typedef struct VisionEncoder {
     Backend *be;
     const VLMConfig *config;
     const Params *params;
-    Recompute recompute;     // of plans that keep activations
-    size_t tokens;           // N
-    size_t I;                // tiles of the current plan
-    Tensor patches;          // [I*P, 3*p*p]
-    Tensor embedded;         // [I, P, C] after the convolution, before positions
+    Recompute recompute; // of plans that keep activations
+    size_t tokens;       // N
+    size_t I;            // tiles of the current plan
+    Tensor images;       // [I, 3, Y, X]: room for the input, which is forgotten once it is cut into patches
+    Tensor patches;      // [I*P, 3*p*p]
+    Tensor embedded;     // [I, P, C] after the convolution, before positions
     VisionBlockActs *blocks; // config->vit_n_blocks
     Tensor x_out;            // [I, N, C] leaving the last block
     Tensor ln_mean, ln_rstd;
@@ -37,13 +38,14 @@ typedef struct VisionEncoder {
     Tensor delta;            // [I, H, N], of attention's backward
     Tensor dinner;           // [I, N, inner]
     Tensor dpatches;         // [I, P, C]
+    Lora lora;
 } VisionEncoder;
 
 void vision_encoder_init(VisionEncoder *v, Backend *be, const VLMConfig *config, const Params *params);
 void vision_encoder_free(VisionEncoder *v);
 // Takes the tensors for I tiles. keep: every block keeps its own activations, for backward; otherwise all
-// share.
-void vision_encoder_plan(VisionEncoder *v, Arena *arena, size_t I, bool keep);
+// share. In scratch lies what nobody reads once forward or backward is through with this part of the model.
+void vision_encoder_plan(VisionEncoder *v, Arena *arena, Arena *scratch, size_t I, bool keep);
 // What backward alone needs; its memory may be anyone's until vision_encoder_backward.
 void vision_encoder_plan_gradients(VisionEncoder *v, Arena *arena, size_t I);
 // images [I, 3, Y, X] to v->out.

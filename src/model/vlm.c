@@ -6,11 +6,12 @@
 #include <math.h>
 #include <string.h>
 
-// The head's logits are never whole: a chunk of target positions at a time, about this many values.
-enum { LOGITS_CHUNK_VALUES = 1 << 22, LOGITS_CHUNK_MIN_ROWS = 16 };
+// The head's logits are never whole: a chunk of target positions at a time, of about so many bytes. The
+// smaller the chunk, the more often the head's weight is read.
+enum { LOGITS_CHUNK_BYTES = 1 << 25, LOGITS_CHUNK_MIN_ROWS = 16 };
 
-static size_t chunk_rows(const VLMConfig *c, size_t n_targets) {
-    size_t rows = LOGITS_CHUNK_VALUES / c->lm_vocab_size;
+static size_t chunk_rows(const VLMConfig *c, Dtype act, size_t n_targets) {
+    size_t rows = LOGITS_CHUNK_BYTES / dtype_bytes(act, c->lm_vocab_size);
     if (rows < LOGITS_CHUNK_MIN_ROWS) rows = LOGITS_CHUNK_MIN_ROWS;
     return rows < n_targets ? rows : n_targets;
 }
@@ -34,45 +35,65 @@ Recompute recompute_from(const char *choice) {
     return RECOMPUTE_NONE;
 }
 
+static bool trains_vision(const VlmPlan *plan) {
+    return plan->training && (plan->trained[GROUP_VISION] || plan->trained[GROUP_LORA_VISION]);
+}
+
 bool vlm_trains_vision(const Vlm *m) {
-    return m->plan.training && m->plan.trained[GROUP_VISION];
+    return trains_vision(&m->plan);
 }
 
 // While the vision encoder is frozen, what it makes of a tile must not depend on the tiles beside it, or an
 // epoch that reads features would not have the bits of one that makes them.
 static size_t tiles_at_once(const Vlm *m, size_t n_encoded) {
-    const bool frozen = m->plan.training && !vlm_trains_vision(m);
+    const bool frozen = m->plan.training && !trains_vision(&m->plan);
     return frozen && n_encoded > 1 && (m->plan.tile_features || !m->be->rows_alone) ? 1 : n_encoded;
 }
 
-// Everything one batch of the given shape needs, taken from m->activations in a fixed order.
+// Of pictures, from the tiles to vectors among the embeddings.
+static void plan_pictures(Vlm *m, size_t I, size_t n_encoded) {
+    const VLMConfig *c = m->config;
+    const bool to_vision = trains_vision(&m->plan);
+    Arena *a = &m->activations, *scratch = &m->scratch;
+    if (to_vision || (m->plan.training && m->plan.trained[GROUP_MP]))
+        m->dvectors =
+            arena_take(scratch, m->params.act, SHAPE(I * c->mp_image_token_length, c->lm_hidden_dim));
+    vision_encoder_plan(&m->vision, a, scratch, tiles_at_once(m, n_encoded), to_vision);
+    modality_projector_plan(&m->projector, a, scratch, I, to_vision);
+}
+
+static void plan_text(Vlm *m, size_t B, size_t T, size_t n_targets, bool documents) {
+    const VLMConfig *c = m->config;
+    const bool training = m->plan.training;
+    const size_t chunk = chunk_rows(c, m->params.act, n_targets);
+    m->hidden = arena_take(&m->scratch, m->params.act, SHAPE(chunk, c->lm_hidden_dim));
+    m->logits = arena_take(&m->scratch, m->params.act, SHAPE(chunk, c->lm_vocab_size));
+    language_model_plan(&m->decoder, &m->activations, &m->scratch, B, T, training, training, documents);
+}
+
+// Everything one batch of the given shape needs, in a fixed order. Pictures and text are at work by turns –
+// forward pictures, text, backward text, pictures –, so their scratch is the same memory.
 static void plan_activations(Vlm *m, size_t B, size_t T, size_t I, size_t n_encoded, size_t n_targets,
                              bool documents) {
-    const VLMConfig *c = m->config;
-    const bool *trained = m->plan.trained;
-    bool training = m->plan.training, to_pictures = training && (trained[GROUP_MP] || trained[GROUP_VISION]);
-    bool to_vision = training && trained[GROUP_VISION];
-    size_t L = c->mp_image_token_length, C = c->lm_hidden_dim, chunk = chunk_rows(c, n_targets);
-    Arena *a = &m->activations;
+    Arena *a = &m->activations, *scratch = &m->scratch;
+    a->used = scratch->used = 0;
     m->B = B, m->T = T, m->I = I, m->n_encoded = n_encoded, m->n_targets = n_targets;
     m->input_ids = arena_take(a, DTYPE_I32, SHAPE(B * T));
     m->mask = arena_take(a, DTYPE_I32, SHAPE(B, T));
-    m->images = arena_take(a, DTYPE_F32, SHAPE(n_encoded, 3, c->vit_img_size, c->vit_img_size));
-    m->image_rows = arena_take(a, DTYPE_I32, SHAPE(I * L));
+    m->image_rows = arena_take(a, DTYPE_I32, SHAPE(I * m->config->mp_image_token_length));
     m->target_rows = arena_take(a, DTYPE_I32, SHAPE(n_targets));
     m->targets = arena_take(a, DTYPE_I32, SHAPE(n_targets));
-    m->hidden = arena_take(a, m->params.act, SHAPE(chunk, C));
-    m->logits = arena_take(a, m->params.act, SHAPE(chunk, c->lm_vocab_size));
     m->losses = arena_take(a, DTYPE_F32, SHAPE(n_targets));
     m->loss = arena_take(a, DTYPE_F32, SHAPE(1));
-    if (to_pictures) m->dvectors = arena_take(a, m->params.act, SHAPE(I * L, C));
-    vision_encoder_plan(&m->vision, a, tiles_at_once(m, n_encoded), to_vision);
-    modality_projector_plan(&m->projector, a, I, to_vision);
-    language_model_plan(&m->decoder, a, B, T, training, training, documents);
+    plan_pictures(m, I, n_encoded);
+    const size_t pictures = scratch->used;
+    scratch->used = 0;
+    plan_text(m, B, T, n_targets, documents);
+    if (scratch->used < pictures) scratch->used = pictures;
     // The vision encoder's backward begins when the decoder's blocks are needed no more: in their place.
     const size_t end = a->used;
     a->used = m->decoder.blocks_at;
-    if (to_vision) vision_encoder_plan_gradients(&m->vision, a, I);
+    if (trains_vision(&m->plan)) vision_encoder_plan_gradients(&m->vision, a, I);
     if (a->used < end) a->used = end;
 }
 
@@ -91,8 +112,17 @@ static bool measure(Vlm *m, Backend *be, const VLMConfig *config, const VlmPlan 
     if (!(form->decoder_alone ? decoder_config_check : vlm_config_check)(config, err)) return false;
     if (!plan->training) memset(m->plan.trained, 0, sizeof m->plan.trained);
     params_plan_form(&m->params, be, config, form, m->plan.trained);
-    if (plan->dtype == DTYPE_BF16) params_plan_bf16(&m->params);
+    if (plan->training) {
+        if (!params_adapt(&m->params, be, &plan->adaptation, err)) {
+            params_free(&m->params);
+            return false;
+        }
+        for (int g = 0; g < GROUP_TRAINED; g++)
+            m->plan.trained[g] = params_trained(&m->params, (ParamGroup)g) > 0;
+    }
+    if (plan->dtype == DTYPE_BF16) params_plan_bf16(&m->params, plan->recompute == RECOMPUTE_NONE);
     m->activations = arena_measure(be, "activations");
+    m->scratch = arena_measure(be, "activations that are soon forgotten");
     vision_encoder_init(&m->vision, be, config, &m->params);
     modality_projector_init(&m->projector, be, config, &m->params);
     language_model_init(&m->decoder, be, config, &m->params,
@@ -115,7 +145,9 @@ bool vlm_create_form(Vlm *m, Backend *be, const VLMConfig *config, const VlmPlan
                      const ParamsForm *form, Error *err) {
     if (!measure(m, be, config, plan, form, err)) return false;
     m->staging = be->device->host_alloc(be, staging_bytes(m));
-    if (params_allocate(&m->params, err) && arena_commit(&m->activations, err)) return true;
+    if (params_allocate(&m->params, err) && arena_commit(&m->activations, err) &&
+        arena_commit(&m->scratch, err))
+        return true;
     vlm_free(m);
     return false;
 }
@@ -124,17 +156,22 @@ void vlm_free(Vlm *m) {
     if (!m->be) return;
     if (m->staging) m->be->device->host_release(m->be, m->staging, staging_bytes(m));
     arena_release(&m->activations);
+    arena_release(&m->scratch);
     vision_encoder_free(&m->vision);
     language_model_free(&m->decoder);
     params_free(&m->params);
     *m = (Vlm){0};
 }
 
+size_t vlm_activation_bytes(const Vlm *m) {
+    return m->activations.size + m->scratch.size;
+}
+
 bool vlm_measure(VlmMemory *memory, Backend *be, const VLMConfig *config, const VlmPlan *plan, Error *err) {
     Vlm m;
     if (!measure(&m, be, config, plan, &(ParamsForm){0}, err)) return false;
-    *memory = (VlmMemory){m.params.values.used, m.params.products.used, m.params.gradients.used,
-                          m.activations.used};
+    *memory = (VlmMemory){m.params.values.used, params_bf16_bytes(&m.params), m.params.gradients.used,
+                          m.activations.used + m.scratch.used};
     vlm_free(&m);
     return true;
 }
@@ -181,52 +218,46 @@ static bool find_targets(int32_t *rows, int32_t *targets, size_t *n, const Vlm *
 
 // ---- tiles whose features came with the batch ----
 
-// Neighbouring tiles of which all are known, or none.
-typedef struct TileRun {
-    size_t first, n;
-    bool known;
-} TileRun;
-
-// The run behind *run, {0} at the beginning; false: there is none.
-static bool next_run(TileRun *run, const TileFeatures *f, size_t n_tiles) {
-    const size_t first = run->first + run->n;
-    if (first == n_tiles) return false;
-    *run = (TileRun){first, 1, f && f->known[first]};
-    while (first + run->n < n_tiles && (f && f->known[first + run->n]) == run->known) run->n++;
-    return true;
-}
-
 static size_t count_unknown(const TileFeatures *f, size_t n_tiles) {
     size_t n = 0;
     for (size_t i = 0; i < n_tiles; i++) n += !(f && f->known[i]);
     return n;
 }
 
-static void upload_tiles(Vlm *m, const Batch *b) {
-    const size_t values = 3 * m->config->vit_img_size * m->config->vit_img_size;
-    size_t encoded = 0;
-    for (TileRun r = {0}; next_run(&r, b->features, m->I);) {
-        if (r.known) {
-            tensor_upload(m->be, STREAM_COMPUTE, tensor_slice(m->projector.shuffled, r.first, r.n),
-                          b->features->bytes + r.first * b->features->tile_bytes);
-        } else {
-            tensor_upload(m->be, STREAM_COMPUTE, tensor_slice(m->images, encoded, r.n),
-                          b->images + r.first * values);
-            encoded += r.n;
-        }
-    }
+static void upload_features(Vlm *m) {
+    const TileFeatures *f = m->features;
+    for (size_t i = 0; f && i < m->I; i++)
+        if (f->known[i])
+            tensor_upload(m->be, STREAM_COMPUTE, tensor_slice(m->projector.shuffled, i, 1),
+                          f->bytes + i * f->tile_bytes);
+}
+
+// Neighbouring tiles.
+typedef struct TileRun {
+    size_t first, n;
+} TileRun;
+
+// The first tiles behind `run` that are not known, at most `most` of them; there are as many somewhere.
+static TileRun next_unknown(const TileFeatures *f, TileRun run, size_t most) {
+    run = (TileRun){run.first + run.n, 1};
+    while (f && f->known[run.first]) run.first++;
+    while (run.n < most && !(f && f->known[run.first + run.n])) run.n++;
+    return run;
 }
 
 static void encode_tiles(Vlm *m) {
-    const TileFeatures *f = m->features;
-    const size_t at_once = m->vision.I;
-    size_t tile = 0;
+    const size_t values = 3 * m->config->vit_img_size * m->config->vit_img_size, at_once = m->vision.I;
+    TileRun in = {0}, out = {0};
     for (size_t done = 0; done < m->n_encoded; done += at_once) {
-        vision_encoder_forward(&m->vision, tensor_slice(m->images, done, at_once));
-        for (size_t i = 0, n; i < at_once; i += n, tile += n) {
-            while (f && f->known[tile]) tile++;
-            for (n = 1; i + n < at_once && !(f && f->known[tile + n]);) n++; // neighbours go together
-            modality_projector_shuffle(&m->projector, tile, tensor_slice(m->vision.out, i, n));
+        for (size_t i = 0; i < at_once; i += in.n) {
+            in = next_unknown(m->features, in, at_once - i);
+            tensor_upload(m->be, STREAM_COMPUTE, tensor_slice(m->vision.images, i, in.n),
+                          m->pixels + in.first * values);
+        }
+        vision_encoder_forward(&m->vision, m->vision.images);
+        for (size_t i = 0; i < at_once; i += out.n) {
+            out = next_unknown(m->features, out, at_once - i);
+            modality_projector_shuffle(&m->projector, out.first, tensor_slice(m->vision.out, i, out.n));
         }
     }
 }
@@ -260,15 +291,15 @@ bool vlm_set_batch(Vlm *m, const Batch *b, Error *err) {
         return error_set(err, "a batch with %zu targets exceeds the plan of %zu", n_targets,
                          max_targets(plan));
     check_features(m, b->features);
-    m->activations.used = 0;
     m->features = b->features;
+    m->pixels = b->images;
     const bool documents = plan->documents && b->starts;
     plan_activations(m, b->B, b->T, b->n_tiles, count_unknown(b->features, b->n_tiles), n_targets, documents);
     m->has_mask = b->attention_mask != NULL;
     tensor_upload(m->be, STREAM_COMPUTE, m->input_ids, b->input_ids);
     if (m->has_mask) tensor_upload(m->be, STREAM_COMPUTE, m->mask, b->attention_mask);
     if (documents) language_model_set_starts(&m->decoder, b->starts);
-    upload_tiles(m, b);
+    upload_features(m);
     tensor_upload(m->be, STREAM_COMPUTE, m->image_rows, image_rows);
     tensor_upload(m->be, STREAM_COMPUTE, m->target_rows, target_rows);
     tensor_upload(m->be, STREAM_COMPUTE, m->targets, targets);
@@ -329,17 +360,18 @@ float vlm_loss(Vlm *m) {
 }
 
 void vlm_backward(Vlm *m) {
-    const bool *trained = m->plan.trained;
+    const bool to_vision = trains_vision(&m->plan);
+    const Param *embedding = m->params.decoder.embedding;
     if (m->n_targets == 0) return; // no target, no gradient
     language_model_backward(&m->decoder, m->has_mask ? m->mask : TENSOR_NONE);
-    if (m->I > 0 && (trained[GROUP_MP] || trained[GROUP_VISION])) {
+    if (m->I > 0 && (to_vision || m->plan.trained[GROUP_MP])) {
         gather_rows(m->be, m->dvectors, m->decoder.dx, m->image_rows);
-        modality_projector_backward(&m->projector, m->dvectors, trained[GROUP_VISION]);
+        modality_projector_backward(&m->projector, m->dvectors, to_vision);
         params_gradients_final(&m->params, m->params.projector);
-        if (trained[GROUP_VISION]) vision_encoder_backward(&m->vision, m->projector.dpatches);
+        if (to_vision) vision_encoder_backward(&m->vision, m->projector.dpatches);
     }
-    if (!trained[GROUP_LANGUAGE]) return;
+    if (!tensor_exists(embedding->d)) return;
     if (m->I > 0)
         zero_rows(m->be, m->decoder.dx, m->image_rows); // the pictures' vectors replaced these embeddings
-    embedding_backward(m->be, m->params.decoder.embedding->d, m->decoder.dx, m->input_ids);
+    embedding_backward(m->be, embedding->d, m->decoder.dx, m->input_ids);
 }

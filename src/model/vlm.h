@@ -10,12 +10,14 @@
 typedef struct VlmPlan {
     size_t max_batch, max_positions, max_tiles; // B, T, I at most
     bool training;                              // keep activations and gradients
-    bool trained[GROUP_TRAINED];                // of no meaning without training
+    bool trained[GROUP_TRAINED]; // of no meaning without training; adaptation narrows it, and adds its
+                                 // adapters
     int32_t image_token_id;
     bool documents; // a sample attends to itself only, its positions from 0, in batches that have starts
     Dtype dtype;    // of the products and of what lies between operators: F32, or BF16 for mixed precision
     Recompute recompute;
     bool tile_features; // batches may bring features of tiles, if the vision encoder is not trained
+    Adaptation adaptation;
     size_t max_targets; // positions of a batch that are trained on; 0: all may be
 } VlmPlan;
 
@@ -27,8 +29,8 @@ typedef struct Vlm {
     const VLMConfig *config; // borrowed
     VlmPlan plan;
     Params params;
-    Arena
-        activations; // everything below; laid out anew for each batch's shape, within what the plan measured
+    // everything below; laid out anew for each batch's shape, within what the plan measured
+    Arena activations, scratch; // scratch: what pictures and text use by turns
     VisionEncoder vision;
     ModalityProjector projector;
     LanguageModel decoder;
@@ -36,9 +38,9 @@ typedef struct Vlm {
     size_t B, T, I, n_targets;
     size_t n_encoded;             // of the I tiles; the others' features came with the batch
     const TileFeatures *features; // the batch's, or NULL
+    const float *pixels;          // its tiles', until vlm_embed
     bool has_mask;
     Tensor input_ids, mask;      // [B*T], [B, T] I32
-    Tensor images;               // [n_encoded, 3, Y, X]
     Tensor image_rows;           // [I*L] I32: rows of the decoder's input that pictures fill
     Tensor target_rows, targets; // [n_targets] I32
     Tensor dvectors;             // [I*L, C] gradient of the projector's output
@@ -56,7 +58,9 @@ bool vlm_create_form(Vlm *m, Backend *be, const VLMConfig *config, const VlmPlan
                      const ParamsForm *form, Error *err);
 void vlm_free(Vlm *m);
 
-// Bytes the plan takes, without getting them; copies: the parameters' in BF16.
+size_t vlm_activation_bytes(const Vlm *m); // as planned
+
+// Bytes the plan takes, without getting them; copies: of weights in BF16 (params_bf16_bytes).
 typedef struct VlmMemory {
     size_t parameters, copies, gradients, activations;
 } VlmMemory;

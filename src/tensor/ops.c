@@ -112,6 +112,11 @@ void add(Backend *be, Tensor y, Tensor a, Tensor b) {
     if (tensor_count(y)) RUN(add, 1, (y, a, b));
 }
 
+void multiply(Backend *be, Tensor x, float factor) {
+    CHECK_FLOAT(x);
+    if (tensor_count(x)) RUN(multiply, 1, (x), factor);
+}
+
 void gather_rows(Backend *be, Tensor y, Tensor x, Tensor rows) {
     CHECK_FLOAT(y), CHECK_FLOAT(x), CHECK_I32(rows);
     CHECK_MATRIX(y, tensor_count(rows), tensor_cols(x));
@@ -133,7 +138,7 @@ void zero_rows(Backend *be, Tensor y, Tensor rows) {
 
 void linear_forward(Backend *be, Tensor y, Tensor x, Tensor w, Tensor b) {
     CHECK_STRIDED_FLOAT(y), CHECK_STRIDED_FLOAT(x), CHECK_WEIGHT(w), CHECK_PRODUCT(y, x);
-    if (x.dtype != DTYPE_F32) CHECK_LIKE(w, x);
+    if (x.dtype != DTYPE_F32) CHECK_FLOAT(w);
     CHECK_MATRIX(w, tensor_cols(y), tensor_cols(x));
     CHECK_MATRIX(y, tensor_rows(x), tensor_rows(w));
     if (tensor_exists(b)) {
@@ -144,7 +149,8 @@ void linear_forward(Backend *be, Tensor y, Tensor x, Tensor w, Tensor b) {
 }
 
 void linear_backward_input(Backend *be, Tensor dx, Tensor dy, Tensor w, bool accumulate) {
-    CHECK_STRIDED_FLOAT(dx), CHECK_STRIDED_FLOAT(dy), CHECK_FLOAT(w), CHECK_LIKE(w, dy);
+    CHECK_STRIDED_FLOAT(dx), CHECK_STRIDED_FLOAT(dy), CHECK_FLOAT(w);
+    if (dy.dtype == DTYPE_F32) CHECK_LIKE(w, dy);
     CHECK_PRODUCT(dx, dy);
     CHECK_MATRIX(w, tensor_cols(dy), tensor_cols(dx));
     CHECK_MATRIX(dy, tensor_rows(dx), tensor_rows(w));

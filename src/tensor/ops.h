@@ -13,7 +13,8 @@
 #pragma once
 #include "tensor/backend.h"
 
-#define ATTENTION_MAX_D 256 // the largest size of a head
+#define ATTENTION_MAX_D 256       // the largest size of a head
+#define LINEAR_ROUNDED  (1 << 22) // values of a weight in F32 that a product in BF16 rounds at a time, about
 
 // ---- moving values ----
 // x[...] = value; assigned. F32.
@@ -22,6 +23,8 @@ void fill(Backend *be, Tensor x, float value);
 void copy(Backend *be, Tensor y, Tensor x);
 // y = a + b, same shape, b act; assigned; y may be a or b.
 void add(Backend *be, Tensor y, Tensor a, Tensor b);
+// x = factor · x, in place; x act.
+void multiply(Backend *be, Tensor x, float factor);
 // y[i] = x[rows[i]]: y [n, C] act, x [M, C] act (converted where they differ), rows [n] I32; assigned.
 void gather_rows(Backend *be, Tensor y, Tensor x, Tensor rows);
 // y[rows[i]] = x[i]: y [M, C] act, x [n, C] act, rows [n] I32, distinct; the other rows of y stay.
@@ -33,8 +36,9 @@ void zero_rows(Backend *be, Tensor y, Tensor rows);
 // The two factors of a product are acts, and so is an assigned or accumulated y or dx, but BF16 only of BF16
 // factors; b, dw and db are F32 always. Sums are F32. With x in F32 the w of linear_forward may also be
 // packed, BF16 or Q8_0: it is unpacked on the way and nothing else is rounded, but x to BF16 where w is BF16,
-// x has more than 8 rows, and the backend multiplies BF16.
-// y [M, O] strided, x [M, C] strided, w [O, C], b (opt) [O]; assigned.
+// x has more than 8 rows, and the backend multiplies BF16. With x or dy in BF16 w may be F32: it is rounded
+// to BF16 on the way, so that no copy of it need be kept. y [M, O] strided, x [M, C] strided, w [O, C], b
+// (opt) [O]; assigned.
 void linear_forward(Backend *be, Tensor y, Tensor x, Tensor w, Tensor b);
 // dx [M, C] strided = dy w (+ dx when accumulate); dy [M, O] strided.
 void linear_backward_input(Backend *be, Tensor dx, Tensor dy, Tensor w, bool accumulate);

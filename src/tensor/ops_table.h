@@ -7,6 +7,7 @@
     OP(fill, Tensor x, float value)                                                                          \
     OP(copy, Tensor y, Tensor x)                                                                             \
     OP(add, Tensor y, Tensor a, Tensor b)                                                                    \
+    OP(multiply, Tensor x, float factor)                                                                     \
     OP(gather_rows, Tensor y, Tensor x, Tensor rows)                                                         \
     OP(scatter_rows, Tensor y, Tensor x, Tensor rows)                                                        \
     OP(zero_rows, Tensor y, Tensor rows)                                                                     \

@@ -20,6 +20,7 @@ static const OpWork works[] = {
     {"fill", WORK_MEMORY, "1"},
     {"copy", WORK_MEMORY, "11"},
     {"add", WORK_MEMORY, "111"},
+    {"multiply", WORK_MEMORY, "2"},
     {"gather_rows", WORK_MEMORY, "201"},
     {"scatter_rows", WORK_MEMORY, "021"},
     {"zero_rows", WORK_MEMORY, "r1"},

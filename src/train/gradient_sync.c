@@ -8,7 +8,8 @@
 // ---- buckets ----
 
 // The language group from its end down to the first block, the projector, the vision encoder from its end,
-// and last the token embedding, which is an input of the decoder and, when tied, also its head.
+// and last the token embedding, which is an input of the decoder and, when tied, also its head. Adapters are
+// small and follow at the end.
 static size_t list_backward(const Param **order, const Params *p) {
     static const ParamGroup groups[] = {GROUP_LANGUAGE, GROUP_MP, GROUP_VISION};
     size_t n = 0;
@@ -17,6 +18,8 @@ static size_t list_backward(const Param **order, const Params *p) {
             if (p->items[i].group == groups[g] && &p->items[i] != p->decoder.embedding)
                 order[n++] = &p->items[i];
     order[n++] = p->decoder.embedding;
+    for (size_t i = p->count; i-- > 0;)
+        if (param_is_adapter(&p->items[i])) order[n++] = &p->items[i];
     return n;
 }
 

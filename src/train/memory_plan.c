@@ -26,16 +26,19 @@ static size_t batch_bytes(const VLMConfig *c, const VlmPlan *plan, size_t tile_b
 bool memory_plan(MemoryPlan *m, Backend *be, const VLMConfig *config, const VlmPlan *plan, HostMemory host,
                  Error *err) {
     VlmMemory model;
+    size_t all_moments; // which a checkpoint holds, though this rank may not
     *m = (MemoryPlan){.program = resident_bytes()};
     if (!vlm_measure(&model, be, config, plan, err) ||
-        !optimizer_measure(&m->moments, be, config, plan->trained, host.moments, err))
+        !optimizer_measure(&m->moments, be, config, plan, host.optimizer, err) ||
+        !optimizer_measure(&all_moments, be, config, plan, (OptimizerForm){host.optimizer.moments, 0, 1},
+                           err))
         return false;
     m->parameters = model.parameters;
     m->copies = model.copies;
     m->gradients = model.gradients;
     m->activations = model.activations;
     m->batches = host.n_batches * batch_bytes(config, plan, host.tile_bytes);
-    m->checkpoint = host.checkpoint_copy ? m->parameters + m->moments : 0;
+    m->checkpoint = host.checkpoint_copy ? m->parameters + all_moments : 0;
     m->library = plan->dtype == DTYPE_BF16 && be->bf16 ? LIBRARY_BF16 : LIBRARY_F32;
     return true;
 }

@@ -2,11 +2,12 @@
 // tensors that a step touches count, addresses that are only reserved do not.
 #pragma once
 #include "model/vlm.h"
+#include "train/optimizer.h"
 
 typedef struct MemoryPlan {
     size_t program;     // the program itself as it stands, before a model is made
     size_t parameters;  // F32
-    size_t copies;      // their BF16 copies for the products
+    size_t copies;      // in BF16, for the products: of all weights, or of one at a time
     size_t gradients;   // of trained groups
     size_t moments;     // AdamW's
     size_t activations; // of the batch
@@ -19,8 +20,8 @@ typedef struct MemoryPlan {
 typedef struct HostMemory {
     size_t n_batches;  // of the plan's size, on the host at a time
     size_t tile_bytes; // that a batch brings of each tile with cache_vision; 0: without
-    Dtype moments;
-    bool checkpoint_copy;
+    OptimizerForm optimizer;
+    bool checkpoint_copy; // only rank 0 has one
 } HostMemory;
 
 // Called before anything is allocated, so that `program` is what it says.

@@ -11,14 +11,57 @@ static bool is_trained(const Param *p) {
     return p->d.ndim > 0;
 }
 
-static Tensor take_moment(Optimizer *o, const Param *p) {
-    if (o->moments != DTYPE_U8) return arena_take(&o->arena, o->moments, p->ndim, p->shape);
-    const size_t n = tensor_count(tensor_at(NULL, DTYPE_F32, p->ndim, p->shape));
-    return arena_take(&o->arena, DTYPE_U8, SHAPE(moment_blocks(n), MOMENT_ROW));
+static size_t values_of(const Param *p) {
+    size_t n = 1;
+    for (int d = 0; d < p->ndim; d++) n *= p->shape[d];
+    return n;
 }
+
+// ---- shares ----
+
+bool optimizer_is_shared(const Optimizer *o) {
+    return o->form.ranks > 1;
+}
+
+// Where in parameter i, which has n values, the share of a rank begins.
+static size_t begin_of(const Optimizer *o, size_t rank, size_t i, size_t n) {
+    enum { MULTIPLE = 64 };
+    const size_t total = o->offsets[o->params->count], ranks = optimizer_is_shared(o) ? o->form.ranks : 1;
+    const size_t cut = total / ranks * rank + total % ranks * rank / ranks;
+    if (cut <= o->offsets[i]) return 0;
+    const size_t at = cut - o->offsets[i];
+    if (at >= n) return n;
+    return o->form.moments == DTYPE_F32 ? at / MULTIPLE * MULTIPLE : (2 * at < n ? 0 : n);
+}
+
+Slice optimizer_slice(const Optimizer *o, size_t rank, size_t i) {
+    const size_t n = o->offsets[i + 1] - o->offsets[i];
+    const size_t first = begin_of(o, rank, i, n);
+    return (Slice){first, begin_of(o, rank + 1, i, n) - first};
+}
+
+Tensor optimizer_slice_of(Tensor t, Slice s) {
+    return tensor_exists(t) ? tensor_slice(tensor_reshape(t, SHAPE(tensor_count(t))), s.first, s.n) : t;
+}
+
+static void set_offsets(Optimizer *o) {
+    o->offsets = mem_zeroed(o->params->count + 1, sizeof *o->offsets);
+    for (size_t i = 0; i < o->params->count; i++) {
+        const Param *p = &o->params->items[i];
+        o->offsets[i + 1] = o->offsets[i] + (is_trained(p) ? values_of(p) : 0);
+    }
+}
+
+// ---- memory ----
 
 size_t optimizer_moment_bytes(Dtype moments, size_t values) {
     return moments == DTYPE_U8 ? moment_blocks(values) * MOMENT_ROW : dtype_bytes(moments, values);
+}
+
+static Tensor take_moment(Optimizer *o, size_t values) {
+    return o->form.moments == DTYPE_U8
+               ? arena_take(&o->arena, DTYPE_U8, SHAPE(moment_blocks(values), MOMENT_ROW))
+               : arena_take(&o->arena, o->form.moments, SHAPE(values));
 }
 
 static void take_all(Optimizer *o) {
@@ -26,9 +69,11 @@ static void take_all(Optimizer *o) {
     for (size_t i = 0; i < o->params->count; i++) {
         const Param *p = &o->params->items[i];
         if (!is_trained(p)) continue;
-        o->m[i] = take_moment(o, p);
-        o->v[i] = take_moment(o, p);
         n_trained++;
+        const Slice s = optimizer_slice(o, o->form.rank, i);
+        if (s.n == 0) continue;
+        o->m[i] = take_moment(o, s.n);
+        o->v[i] = take_moment(o, s.n);
     }
     o->squares = arena_take(&o->arena, DTYPE_F32, SHAPE(n_trained));
     o->clip = arena_take(&o->arena, DTYPE_F32, SHAPE(2));
@@ -41,8 +86,15 @@ Dtype optimizer_moments(const TrainOptions *options) {
     return strcmp(options->moments, "bf16") ? DTYPE_F32 : DTYPE_BF16;
 }
 
-void optimizer_plan(Optimizer *o, Backend *be, Params *params, Dtype moments) {
-    *o = (Optimizer){.be = be, .params = params, .moments = moments, .arena = arena_measure(be, "optimizer")};
+OptimizerForm optimizer_form(const TrainOptions *options, size_t rank, size_t ranks) {
+    const bool shared = options->zero > 0;
+    return (OptimizerForm){optimizer_moments(options), shared ? rank : 0, shared ? ranks : 1};
+}
+
+void optimizer_plan(Optimizer *o, Backend *be, Params *params, OptimizerForm form) {
+    *o = (Optimizer){.be = be, .params = params, .form = form, .arena = arena_measure(be, "optimizer")};
+    set_offsets(o);
+    for (int g = 0; g < GROUP_TRAINED; g++) o->begins[g] = mem_zeroed(form.ranks + 2, sizeof *o->begins[g]);
     o->m = mem_zeroed(params->count, sizeof *o->m);
     o->v = mem_zeroed(params->count, sizeof *o->v);
     take_all(o);
@@ -61,22 +113,27 @@ void optimizer_free(Optimizer *o) {
     if (!o->be) return;
     if (o->staging) o->be->device->host_release(o->be, o->staging, staging_bytes);
     arena_release(&o->arena);
+    free(o->offsets);
+    for (int g = 0; g < GROUP_TRAINED; g++) free(o->begins[g]);
     free(o->m);
     free(o->v);
     *o = (Optimizer){0};
 }
 
-bool optimizer_measure(size_t *bytes, Backend *be, const VLMConfig *config, const bool trained[GROUP_TRAINED],
-                       Dtype moments, Error *err) {
+bool optimizer_measure(size_t *bytes, Backend *be, const VLMConfig *config, const VlmPlan *plan,
+                       OptimizerForm form, Error *err) {
     if (!vlm_config_check(config, err)) return false;
     Params params;
     Optimizer o;
-    params_plan(&params, be, config, trained);
-    optimizer_plan(&o, be, &params, moments);
-    *bytes = o.arena.used;
-    optimizer_free(&o);
+    params_plan(&params, be, config, plan->trained);
+    const bool ok = params_adapt(&params, be, &plan->adaptation, err);
+    if (ok) {
+        optimizer_plan(&o, be, &params, form);
+        *bytes = o.arena.used;
+        optimizer_free(&o);
+    }
     params_free(&params);
-    return true;
+    return ok;
 }
 
 void optimizer_clip(Optimizer *o, float max_norm) {
@@ -102,14 +159,25 @@ static void set_hyper(Optimizer *o, int group, double lr) {
     tensor_upload(o->be, STREAM_COMPUTE, o->hyper[group], hyper);
 }
 
+// Of this rank's slice; what is left of the gradient becomes 0 as well.
+static void update_slice(Optimizer *o, size_t i, Slice s) {
+    const Param *p = &o->params->items[i];
+    const size_t n = tensor_count(p->d), end = s.first + s.n;
+    const Tensor copy = param_has_copy(p) ? p->product : TENSOR_NONE;
+    if (s.n)
+        adamw(o->be, optimizer_slice_of(p->w, s), o->m[i], o->v[i], optimizer_slice_of(copy, s),
+              optimizer_slice_of(p->d, s), o->hyper[p->group], o->clip, ADAMW_BETA1, ADAMW_BETA2, ADAMW_EPS,
+              true);
+    if (s.first) fill(o->be, optimizer_slice_of(p->d, (Slice){0, s.first}), 0.0f);
+    if (end < n) fill(o->be, optimizer_slice_of(p->d, (Slice){end, n - end}), 0.0f);
+}
+
 void optimizer_update(Optimizer *o, const double lr[GROUP_TRAINED], const bool received[GROUP_TRAINED]) {
     backend_sync(o->be); // the last step's upload may still be reading the staging memory
     for (int g = 0; g < GROUP_TRAINED; g++)
         if (received[g]) set_hyper(o, g, lr[g]);
     for (size_t i = 0; i < o->params->count; i++) {
         const Param *p = &o->params->items[i];
-        if (!is_trained(p) || !received[p->group]) continue;
-        adamw(o->be, p->w, o->m[i], o->v[i], param_has_copy(p) ? p->product : TENSOR_NONE, p->d,
-              o->hyper[p->group], o->clip, ADAMW_BETA1, ADAMW_BETA2, ADAMW_EPS, true);
+        if (is_trained(p) && received[p->group]) update_slice(o, i, optimizer_slice(o, o->form.rank, i));
     }
 }

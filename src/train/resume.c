@@ -123,11 +123,13 @@ static const char *const free_fields[] = {
     "prefetch_factor",
     "val_dataset_path",
     "init",
+    "lora_adapter",
     "interpolate_positions",
     "run_name",
     "log_interval",
     "max_minutes",
     "comm_timeout",
+    "zero",
     "resume",
     "resume_weights_only",
     "keep_checkpoints",
@@ -193,19 +195,34 @@ bool resume_compare(bool *exact, const Config *now, const char *checkpoint, Erro
 
 // ---- bringing it back ----
 
-static bool load_moment(Trainer *t, const Safetensors *st, const char *prefix, const Param *p, Tensor to,
-                        Error *err) {
+// `part` of what is saved as a whole, whoever has had which share of it.
+static bool load_part(Trainer *t, const Safetensors *st, const char *prefix, const Param *p, Slice part,
+                      Tensor to, Error *err) {
     char name[96];
     snprintf(name, sizeof name, "%s%s", prefix, p->name);
     const SafetensorsEntry *e = safetensors_find(st, name);
-    if (!e || e->dtype != to.dtype || e->count != tensor_count(to))
-        return error_set(
-            err,
-            "%s: %s is missing or not %s with %zu values; give the --moments it was saved with, or "
-            "take the weights alone with --resume_weights_only",
-            safetensors_path(st), name, dtype_name(to.dtype), tensor_count(to));
-    tensor_upload(t->model->be, STREAM_COMPUTE, to, e->data);
+    const size_t n = tensor_count(p->w);
+    if (!e || e->dtype != to.dtype || e->bytes != optimizer_moment_bytes(to.dtype, n))
+        return error_set(err,
+                         "%s: %s is missing or not %s with %zu values; give the --moments it was saved with "
+                         "(and the flags of its adapters), or take the weights alone with "
+                         "--resume_weights_only",
+                         safetensors_path(st), name, dtype_name(to.dtype), n);
+    tensor_upload(t->model->be, STREAM_COMPUTE, to,
+                  (const char *)e->data + optimizer_moment_bytes(to.dtype, part.first));
     backend_sync(t->model->be);
+    return true;
+}
+
+// What model.safetensors holds merged, as it was.
+static bool load_adapted(Trainer *t, const Safetensors *st, Error *err) {
+    const Params *p = &t->model->params;
+    for (size_t i = 0; i < p->count; i++) {
+        if (!p->items[i].lora_a && !param_is_adapter(&p->items[i])) continue;
+        const Slice all = {0, tensor_count(p->items[i].w)};
+        if (!load_part(t, st, "w.", &p->items[i], all, p->items[i].w, err)) return false;
+        param_refresh(&p->items[i], t->model->be);
+    }
     return true;
 }
 
@@ -214,8 +231,9 @@ static bool load_moments(Trainer *t, const Safetensors *st, const uint64_t steps
     const Params *p = &t->model->params;
     for (size_t i = 0; i < p->count; i++) {
         if (!tensor_exists(t->optimizer.m[i]) || steps[p->items[i].group] == 0) continue;
-        if (!load_moment(t, st, "m.", &p->items[i], t->optimizer.m[i], err) ||
-            !load_moment(t, st, "v.", &p->items[i], t->optimizer.v[i], err))
+        const Slice part = optimizer_slice(&t->optimizer, t->optimizer.form.rank, i);
+        if (!load_part(t, st, "m.", &p->items[i], part, t->optimizer.m[i], err) ||
+            !load_part(t, st, "v.", &p->items[i], part, t->optimizer.v[i], err))
             return false;
     }
     return true;
@@ -253,7 +271,7 @@ static bool load_state(RunState *s, Trainer *t, const BatchSource *source, const
                        Error *err) {
     Safetensors *st;
     if (!safetensors_open(&st, path, err)) return false;
-    const bool ok = load_moments(t, st, s->steps, err) &&
+    const bool ok = load_adapted(t, st, err) && load_moments(t, st, s->steps, err) &&
                     load_place(t->sync.comm, source, st, s->epoch.number, exact && same_ranks(s, t), err);
     safetensors_close(st);
     return ok;

@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "train/anomaly.h"
+#include "train/moment_shares.h"
 #include "train/pace.h"
 #include "train/resume.h"
 #include "train/saver.h"
@@ -166,6 +167,11 @@ static bool update_state(Run *r, Error *err) {
     return together_places(comm, &r->place, err);
 }
 
+static bool gather_moments(Run *r, Error *err) {
+    const Optimizer *o = &r->trainer->optimizer;
+    return !optimizer_is_shared(o) || moment_shares_gather(o, r->plan->comm, r->saver.m, r->saver.v, err);
+}
+
 // Begins to save the state after the last update; rank 0 does it for all.
 static bool save(Run *r, bool is_best, Error *err) {
     char name[32];
@@ -173,7 +179,7 @@ static bool save(Run *r, bool is_best, Error *err) {
     char *path = path_join(r->folder, name);
     const double started = clock_seconds();
     collect(r, true);
-    if (!update_state(r, err)) {
+    if (!update_state(r, err) || !gather_moments(r, err)) {
         free(path);
         return false;
     }
@@ -297,8 +303,8 @@ static void mark_spikes(Run *r, double loss) {
 
 // Everything that is due after an update, in nanoVLM's order.
 static bool after_update(Run *r, const Batch *batch, double batch_loss, Error *err) {
-    static const char *const lr_names[GROUP_TRAINED] = {"lr_mp", "lr_vision_backbone",
-                                                        "lr_language_backbone"};
+    static const char *const lr_names[GROUP_TRAINED] = {"lr_mp", "lr_vision_backbone", "lr_language_backbone",
+                                                        "lr_lora", "lr_lora"};
     const uint64_t step = current_step(r);
     const Trainer *t = r->trainer;
     if (!check_update(r, batch, err)) return false;
@@ -459,6 +465,43 @@ static bool train_epochs(Run *r, Error *err) {
     }
 }
 
+// ---- when another rank has failed ----
+
+// A last checkpoint beside the others, which only its name finds: it lacks the places in the data, so the
+// epoch begins anew behind it, while the newest of the others goes on bit for bit.
+static void rescue(Run *r) {
+    const Trainer *t = r->trainer;
+    Error err;
+    bool ok;
+    char *path = mem_printf("%s/rescued_%llu", r->folder, (unsigned long long)current_step(r)), *saved;
+    RunState state = r->state;
+    state.updates = t->updates;
+    memcpy(state.steps, t->optimizer.steps, sizeof state.steps);
+    state.world_size = 0; // of no number of ranks
+    state.log_size = r->log.size;
+    state.best_val_loss = r->result->best_val_loss;
+    snprintf(state.run_name, sizeof state.run_name, "%s", r->plan->run_name);
+    vec_clear(&r->place);
+    saver_begin(&r->saver, path, &state, &r->place);
+    if (saver_collect(&r->saver, true, &saved, &ok, &err)) free(saved);
+    if (ok)
+        log_warning(
+            "another rank has failed; weights and moments of its last update are saved in %s: with "
+            "--resume_from_vlm_checkpoint true --vlm_checkpoint_path %s training goes on from there and "
+            "begins its epoch anew; %s goes on bit for bit",
+            path, path, r->result->last_checkpoint ? r->result->last_checkpoint : "no checkpoint");
+    else
+        log_error("%s", err.text);
+    free(path);
+}
+
+// Rank 0 has all it takes, unless moments are shared or an update was under way.
+static bool can_rescue(const Run *r) {
+    const Trainer *t = r->trainer;
+    return r->plan->comm && is_first(r) && !r->broken && !t->is_torn && r->saved != t->updates &&
+           !optimizer_is_shared(&t->optimizer);
+}
+
 // ---- a whole run ----
 
 static char *beside(const char *path, const char *name) { // in the same folder; caller frees
@@ -524,6 +567,7 @@ bool train_run(const RunPlan *plan, RunResult *result, Error *err) {
         const double written = clock_seconds();
         collect(&r, true);
         run_profile_add(plan->profile, PART_SAVING, written);
+        if (!ok && can_rescue(&r)) rescue(&r);
         run_log_close(&r.log);
     }
     run_profile_end(plan->profile);

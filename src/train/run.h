@@ -47,6 +47,7 @@ typedef struct RunResult {
 // in the first case the work so far is still saved. max_minutes does not bend the learning rate, which goes
 // by max_training_steps.
 // Several ranks stop at the same update, log means over them (tokens are sums) and save on rank 0; when one
-// fails, all do, and nothing more is saved.
+// fails, all do; rank 0, if it is another one, still saves weights and moments as rescued_<n>, which no
+// automatic resume takes.
 bool train_run(const RunPlan *plan, RunResult *result, Error *err);
 void run_result_free(RunResult *result);

@@ -10,7 +10,8 @@
 
 // ---- the fields ----
 
-typedef enum Kind { COUNT, REAL, TEXT, REALS } Kind;
+// COUNT_OR_NONE: 0 in files that were written before there was such a thing
+typedef enum Kind { COUNT, COUNT_OR_NONE, REAL, TEXT, REALS } Kind;
 
 typedef struct Entry {
     const char *name;
@@ -34,6 +35,8 @@ static const Entry entries[] = {
     ENTRY("optimizer_steps_mp", COUNT, steps[GROUP_MP]),
     ENTRY("optimizer_steps_vision", COUNT, steps[GROUP_VISION]),
     ENTRY("optimizer_steps_language", COUNT, steps[GROUP_LANGUAGE]),
+    ENTRY("optimizer_steps_lora_vision", COUNT_OR_NONE, steps[GROUP_LORA_VISION]),
+    ENTRY("optimizer_steps_lora_language", COUNT_OR_NONE, steps[GROUP_LORA_LANGUAGE]),
     ENTRY("skipped", COUNT, skipped),
     ENTRY("skipped_in_a_row", COUNT, skipped_in_a_row),
     ENTRY("losses", REALS, losses.values),
@@ -65,7 +68,8 @@ _Static_assert(sizeof(size_t) == sizeof(uint64_t), "counts of both types are rea
 static json_t *value_of(const RunState *s, const Entry *e) {
     const char *at = (const char *)s + e->offset;
     if (e->kind == TEXT) return json_string(at);
-    if (e->kind == COUNT) return json_integer((json_int_t) * (const uint64_t *)at);
+    if (e->kind == COUNT || e->kind == COUNT_OR_NONE)
+        return json_integer((json_int_t) * (const uint64_t *)at);
     if (e->kind == REALS) {
         json_t *list = json_array();
         for (size_t i = 0; i < e->size / sizeof(double); i++)
@@ -100,6 +104,9 @@ static bool take_value(RunState *s, const Entry *e, const json_t *value) {
             ((double *)at)[i] = json_real_value(json_array_get(value, i));
         }
         return true;
+    case COUNT_OR_NONE:
+        if (!value) return true;
+        __attribute__((fallthrough));
     case COUNT:
         if (!json_is_integer(value) || json_integer_value(value) < 0) return false;
         *(uint64_t *)at = (uint64_t)json_integer_value(value);

@@ -6,6 +6,7 @@
 #include "base/pyjson.h"
 #include "format/safetensors.h"
 #include "model/checkpoint.h"
+#include "model/lora_file.h"
 #include "train/resume.h"
 
 #include <stdio.h>
@@ -32,27 +33,82 @@ size_t saver_bytes(const Params *p, Dtype moments) {
     return n;
 }
 
+static bool is_adapted(const Param *p) {
+    return p->lora_a || param_is_adapter(p);
+}
+
+// With adapters, they and the matrices beneath stand in the state as well as in the files made for others,
+// and so does a projector that is trained along.
+size_t saver_disk_bytes(const Params *p, Dtype moments) {
+    size_t twice = 0;
+    for (size_t i = 0; i < p->count; i++) {
+        const Param *q = &p->items[i];
+        const bool is_saved_along = p->lora_rank > 0 && q == p->projector && is_trained(q);
+        if (is_adapted(q) || is_saved_along) twice += values_of(q);
+    }
+    return saver_bytes(p, moments) + twice * sizeof(float);
+}
+
 static void add_tensor(Saver *s, const char *prefix, const Param *p, Tensor t) {
     SavedTensor *saved = &s->tensors[s->n_tensors++];
     snprintf(saved->name, sizeof saved->name, "%s%s", prefix, p->name);
     saved->tensor = t;
+    saved->same_as = SIZE_MAX;
+}
+
+// Adapters and the matrices beneath: merged, they can't be had back to the bit.
+static void add_adapted(Saver *s, const Params *p) {
+    for (size_t i = 0; i < p->count; i++) {
+        if (!is_adapted(&p->items[i])) continue;
+        add_tensor(s, "w.", &p->items[i], p->items[i].w);
+        s->tensors[s->n_tensors - 1].same_as = i;
+    }
+}
+
+// In the parameter's shape, codes in their rows. With shared moments no tensor is the whole: only the copy
+// is.
+static Tensor moment(const Optimizer *o, const Param *p, Tensor own) {
+    void *data = optimizer_is_shared(o) ? NULL : own.data;
+    return o->form.moments == DTYPE_U8
+               ? tensor_at(data, DTYPE_U8, SHAPE(moment_blocks(values_of(p)), MOMENT_ROW))
+               : tensor_at(data, o->form.moments, p->ndim, p->shape);
 }
 
 static void list_tensors(Saver *s) {
     const Params *p = &s->trainer->model->params;
     const Optimizer *o = &s->trainer->optimizer;
-    s->tensors = mem_zeroed(3 * p->count, sizeof *s->tensors);
+    s->tensors = mem_zeroed(4 * p->count, sizeof *s->tensors);
     for (size_t i = 0; i < p->count; i++) add_tensor(s, "", &p->items[i], p->items[i].w);
     for (size_t i = 0; i < p->count; i++) {
         if (!is_trained(&p->items[i])) continue;
-        add_tensor(s, "m.", &p->items[i], o->m[i]);
-        add_tensor(s, "v.", &p->items[i], o->v[i]);
+        add_tensor(s, "m.", &p->items[i], moment(o, &p->items[i], o->m[i]));
+        add_tensor(s, "v.", &p->items[i], moment(o, &p->items[i], o->v[i]));
+    }
+    add_adapted(s, p);
+}
+
+static bool needs_copy(const Saver *s, size_t i) {
+    const SavedTensor *t = &s->tensors[i];
+    return t->same_as == SIZE_MAX && (s->in_background || !t->tensor.data);
+}
+
+// Where the copies of each parameter's moments are.
+static void list_moments(Saver *s) {
+    const Params *p = &s->trainer->model->params;
+    s->m = mem_zeroed(p->count, sizeof *s->m);
+    s->v = mem_zeroed(p->count, sizeof *s->v);
+    for (size_t i = 0, at = p->count; i < p->count; i++) {
+        if (!is_trained(&p->items[i])) continue;
+        s->m[i] = s->tensors[at++].copy;
+        s->v[i] = s->tensors[at++].copy;
     }
 }
 
 static bool get_memory(Saver *s, Error *err) {
     size_t bytes = 0;
-    for (size_t i = 0; i < s->n_tensors; i++) bytes += tensor_bytes(s->tensors[i].tensor);
+    for (size_t i = 0; i < s->n_tensors; i++)
+        if (needs_copy(s, i)) bytes += tensor_bytes(s->tensors[i].tensor);
+    if (bytes == 0) return true;
     if (!(s->memory = malloc(bytes)))
         return error_set(err,
                          "no memory for the copy that checkpoints are written from, %zu bytes; use "
@@ -61,19 +117,26 @@ static bool get_memory(Saver *s, Error *err) {
     memset(s->memory, 0, bytes); // it is there from now on
     char *at = s->memory;
     for (size_t i = 0; i < s->n_tensors; i++) {
-        s->tensors[i].copy = at;
-        at += tensor_bytes(s->tensors[i].tensor);
+        if (needs_copy(s, i)) {
+            s->tensors[i].copy = at;
+            at += tensor_bytes(s->tensors[i].tensor);
+        } else if (s->tensors[i].same_as != SIZE_MAX) {
+            s->tensors[i].copy = s->tensors[s->tensors[i].same_as].copy;
+        }
     }
+    list_moments(s);
     return true;
 }
 
 bool saver_open(Saver *s, const Trainer *trainer, const Config *config, Error *err) {
-    *s = (Saver){.trainer = trainer, .keep = config->options.keep_checkpoints};
+    *s = (Saver){.trainer = trainer,
+                 .keep = config->options.keep_checkpoints,
+                 .in_background = config->options.save_in_background};
     json_t *all = config_to_json(config);
     s->config = pyjson_dump(all, 4);
     json_decref(all);
     list_tensors(s);
-    return !config->options.save_in_background || get_memory(s, err);
+    return get_memory(s, err);
 }
 
 void saver_close(Saver *s) {
@@ -83,6 +146,8 @@ void saver_close(Saver *s) {
     if (s->is_busy && saver_collect(s, true, &folder, &ok, &err)) free(folder);
     vec_free(&s->place);
     free(s->memory);
+    free(s->m);
+    free(s->v);
     free(s->tensors);
     free(s->config);
     *s = (Saver){0};
@@ -103,7 +168,7 @@ static bool fill_tensor(void *saver, size_t i, void *dst) {
     return true;
 }
 
-// The moments come after the parameters, the place in the data after the moments.
+// Moments and the rest come after the parameters, the place in the data at the end.
 static bool fill_state(void *saver, size_t i, void *dst) {
     const Saver *s = saver;
     const size_t n_params = s->trainer->model->params.count;
@@ -143,6 +208,8 @@ static bool write_folder(void *saver, const char *folder, Error *err) {
          *state = path_join(folder, RESUME_STATE_FILE);
     const bool ok = vlm_config_save(m->config, config, err) &&
                     params_save_from(&m->params, weights, fill_tensor, s, err) &&
+                    (m->params.lora_rank == 0 ||
+                     lora_save(&m->params, &m->plan.adaptation, folder, fill_tensor, s, err)) &&
                     write_state(s, state, err) && write_text(folder, "run.json", s->config, err) &&
                     write_text(folder, RESUME_TRAINER_FILE, s->state, err);
     free(state);
@@ -186,9 +253,11 @@ void saver_begin(Saver *s, const char *folder, const RunState *state, CharVec *p
     snprintf(s->best, sizeof s->best, "%s", state->best_checkpoint);
     s->is_busy = true;
     s->is_done = s->is_threaded = false;
-    if (s->memory) {
+    if (s->in_background) {
         for (size_t i = 0; i < s->n_tensors; i++)
-            tensor_download(s->trainer->model->be, STREAM_COMPUTE, s->tensors[i].copy, s->tensors[i].tensor);
+            if (s->tensors[i].same_as == SIZE_MAX && s->tensors[i].tensor.data)
+                tensor_download(s->trainer->model->be, STREAM_COMPUTE, s->tensors[i].copy,
+                                s->tensors[i].tensor);
         backend_sync(s->trainer->model->be);
         s->is_threaded = pthread_create(&s->thread, NULL, save, s) == 0;
     }

@@ -1,27 +1,41 @@
 #include "train/trainer.h"
 #include "base/check.h"
+#include "train/moment_shares.h"
 #include "train/schedule.h"
 
 #include <math.h>
 #include <string.h>
 
-static double peak_learning_rate(const TrainConfig *c, int group) {
-    const Number *rates[GROUP_TRAINED] = {
-        [GROUP_MP] = &c->lr_mp,
-        [GROUP_VISION] = &c->lr_vision_backbone,
-        [GROUP_LANGUAGE] = &c->lr_language_backbone,
+static double peak_learning_rate(const TrainConfig *c, const Adaptation *a, int group) {
+    const double rates[GROUP_TRAINED] = {
+        [GROUP_MP] = c->lr_mp.value,
+        [GROUP_VISION] = c->lr_vision_backbone.value,
+        [GROUP_LANGUAGE] = c->lr_language_backbone.value,
+        [GROUP_LORA_VISION] = a->lora_learning_rate,
+        [GROUP_LORA_LANGUAGE] = a->lora_learning_rate,
     };
-    return rates[group]->value;
+    return rates[group];
 }
 
-void trainer_trained_groups(bool trained[GROUP_TRAINED], const TrainConfig *config) {
-    for (int g = 0; g < GROUP_TRAINED; g++) trained[g] = peak_learning_rate(config, g) > 0;
+void trainer_plan(VlmPlan *plan, const Config *config) {
+    const TrainOptions *o = &config->options;
+    plan->adaptation = (Adaptation){.lora_rank = o->lora_rank,
+                                    .lora_alpha = o->lora_alpha.value,
+                                    .lora_rslora = o->lora_rslora,
+                                    .lora_targets = o->lora_targets,
+                                    .lora_learning_rate = o->lr_lora.value,
+                                    .freeze = o->freeze,
+                                    .train_only = o->train_only};
+    for (int g = 0; g < GROUP_TRAINED; g++)
+        plan->trained[g] = peak_learning_rate(&config->train, &plan->adaptation, g) > 0;
+    if (o->lora_rank == 0 || strcmp(o->lora_base, "frozen")) return;
+    plan->trained[GROUP_VISION] = plan->trained[GROUP_LANGUAGE] = false;
 }
 
-bool trainer_create(Trainer *t, Vlm *model, const TrainConfig *config, Dtype moments, Error *err) {
+bool trainer_create(Trainer *t, Vlm *model, const TrainConfig *config, OptimizerForm form, Error *err) {
     CHECK(model->plan.training, "the model was not created for training");
     *t = (Trainer){.model = model, .config = config};
-    optimizer_plan(&t->optimizer, model->be, &model->params, moments);
+    optimizer_plan(&t->optimizer, model->be, &model->params, form);
     if (optimizer_allocate(&t->optimizer, err)) return true;
     trainer_free(t);
     return false;
@@ -41,7 +55,9 @@ bool trainer_micro_step(Trainer *t, const Batch *batch, float *loss, Error *err)
     vlm_backward(t->model);
     *loss = vlm_loss(t->model);
     for (int g = 0; g < GROUP_TRAINED; g++)
-        if (t->model->plan.trained[g] && (g == GROUP_LANGUAGE || batch->n_tiles > 0)) t->received[g] = true;
+        if (t->model->plan.trained[g] &&
+            (g == GROUP_LANGUAGE || g == GROUP_LORA_LANGUAGE || batch->n_tiles > 0))
+            t->received[g] = true;
     t->accumulated++;
     return !is_last || gradient_sync_end(&t->sync, t->received, err);
 }
@@ -55,7 +71,8 @@ static void begin_accumulation(Trainer *t) {
 void trainer_update(Trainer *t) {
     for (int g = 0; g < GROUP_TRAINED; g++)
         t->lr[g] = t->model->plan.trained[g]
-                       ? schedule_learning_rate(t->updates, peak_learning_rate(t->config, g),
+                       ? schedule_learning_rate(t->updates,
+                                                peak_learning_rate(t->config, &t->model->plan.adaptation, g),
                                                 t->config->max_training_steps)
                        : 0.0;
     optimizer_clip(&t->optimizer, (float)t->config->max_grad_norm.value);
@@ -66,6 +83,7 @@ void trainer_update(Trainer *t) {
         trainer_drop_accumulation(t);
     } else {
         optimizer_update(&t->optimizer, t->lr, t->received);
+        t->is_torn = !moment_shares_spread(&t->optimizer, t->sync.comm);
         begin_accumulation(t); // the update left all gradients at 0
     }
     t->updates++;

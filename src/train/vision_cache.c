@@ -20,9 +20,11 @@ static Digest digest_of_param(Digest d, const Param *p, Backend *be) {
 }
 
 static Digest digest_of_vision(const Vlm *m) {
-    Digest d = {{0}};
-    for (size_t i = 0; i < m->params.count; i++)
-        if (m->params.items[i].group == GROUP_VISION) d = digest_of_param(d, &m->params.items[i], m->be);
+    Digest d = digest_of((Digest){{0}}, &m->params.lora_scale, sizeof m->params.lora_scale);
+    for (size_t i = 0; i < m->params.count; i++) {
+        const Param *p = &m->params.items[i];
+        if (p->group == GROUP_VISION || p->group == GROUP_LORA_VISION) d = digest_of_param(d, p, m->be);
+    }
     return d;
 }
 

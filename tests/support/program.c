@@ -12,7 +12,7 @@
 
 #define MAX_WORDS 64
 
-static char *binary_path(void) {
+char *program_path(void) {
     const char *given = getenv("VLM_BINARY");
     if (given) return mem_strdup(given);
     char self[4096]; // BUILD/tests/test_X; the program is BUILD/vlm
@@ -41,7 +41,7 @@ static void redirect(int to, const char *path) {
 }
 
 void program_exec(char *const words[]) {
-    char *binary = binary_path(), *argv[MAX_WORDS + 2] = {binary};
+    char *binary = program_path(), *argv[MAX_WORDS + 2] = {binary};
     for (int i = 0; words[i]; i++) argv[i + 1] = words[i];
     execv(binary, argv);
     _exit(127);

@@ -17,5 +17,6 @@ _Noreturn void program_exec(char *const words[]);
 // Runs it and fails the test unless it ends with this status and its output holds these texts.
 void program_expect(const char *line, int status, const char *out, const char *err);
 
+char *program_path(void);                  // of the binary; caller frees
 char *program_temporary(const char *name); // a path of this process's own; caller frees
 char *program_read_text(const char *path); // a whole file; caller frees

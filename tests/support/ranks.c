@@ -29,7 +29,7 @@ pid_t start_rank(const World *w, const char *scene, size_t rank, size_t said_wor
     const pid_t child = fork();
     assert_true(child >= 0);
     if (child > 0) return child;
-    setenv("MASTER_ADDR", "localhost", 1);
+    setenv("MASTER_ADDR", w->master ? w->master : "localhost", 1);
     set_number("MASTER_PORT", (size_t)port);
     set_number("RANK", rank);
     set_number("LOCAL_RANK", rank);

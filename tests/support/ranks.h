@@ -11,6 +11,7 @@
 
 typedef struct World {
     char folder[64];
+    const char *master; // host of rank 0; NULL: this one
     size_t size;
     pid_t children[8];
     char reports[8][2048];

@@ -43,7 +43,7 @@ static void read_config(TrainCase *c, const json_t *meta) {
     free(start);
     TrainConfig *t = &c->config.train;
     const json_t *variant = json_object_get(c->reference, "variant");
-    for (int g = 0; g < GROUP_TRAINED; g++) {
+    for (int g = GROUP_MP; g <= GROUP_LANGUAGE; g++) {
         Number *rate = (Number *[]){&t->lr_mp, &t->lr_vision_backbone, &t->lr_language_backbone}[g];
         rate->value = json_number_value(json_object_get(variant, rates[g]));
     }
@@ -65,19 +65,30 @@ static void open_model(TrainCase *c, int32_t image_token_id) {
                     .dtype = c->dtype};
     for (size_t i = 0; i < c->n_micro; i++)
         if (c->micro[i].n_tiles > plan.max_tiles) plan.max_tiles = c->micro[i].n_tiles;
-    trainer_trained_groups(plan.trained, &c->config.train);
+    trainer_plan(&plan, &c->config);
     Error err;
     char *start = golden_path("train/start");
     if (!vlm_create(&c->model, c->be, &c->config.vlm, &plan, &err) ||
-        !trainer_create(&c->trainer, &c->model, &c->config.train, DTYPE_F32, &err) ||
+        !trainer_create(&c->trainer, &c->model, &c->config.train, c->form, &err) ||
         !checkpoint_load_weights(&c->model, start, &err))
         fail_msg("%s", err.text);
+    params_initialise_adapters(&c->model.params, c->be, &c->config.vlm, 5);
     free(start);
 }
 
 void train_case_open(TrainCase *c, Backend *be, const char *variant) {
-    *c = (TrainCase){
-        .variant = variant, .be = be, .reference = reference_json("train/%s/steps.json", variant)};
+    train_case_open_form(c, be, variant, (OptimizerForm){.moments = DTYPE_F32});
+}
+
+void train_case_open_form(TrainCase *c, Backend *be, const char *variant, OptimizerForm form) {
+    train_case_open_lora(c, be, variant, form, 0);
+}
+
+void train_case_open_lora(TrainCase *c, Backend *be, const char *variant, OptimizerForm form, size_t rank) {
+    *c = (TrainCase){.variant = variant,
+                     .be = be,
+                     .form = form,
+                     .reference = reference_json("train/%s/steps.json", variant)};
     json_t *meta = reference_json("train/meta.json");
     c->dtype = json_is_true(json_object_get(json_object_get(c->reference, "variant"), "bf16")) ? DTYPE_BF16
                                                                                                : DTYPE_F32;
@@ -88,6 +99,7 @@ void train_case_open(TrainCase *c, Backend *be, const char *variant) {
     count_images(c->micro, c->n_micro, json_object_get(meta, "micro_tiles_per_image"));
     count_images(c->validation, c->n_validation, json_object_get(meta, "validation_tiles_per_image"));
     read_config(c, meta);
+    c->config.options.lora_rank = rank;
     open_model(c, (int32_t)get_size(meta, "image_token_id"));
     json_decref(meta);
 }

@@ -6,6 +6,7 @@
 typedef struct TrainCase {
     const char *variant;
     Dtype dtype; // BF16: nanoVLM's autocast
+    OptimizerForm form;
     Backend *be; // borrowed
     Config config;
     Vlm model;
@@ -15,7 +16,10 @@ typedef struct TrainCase {
     json_t *reference; // steps.json
 } TrainCase;
 
-void train_case_open(TrainCase *c, Backend *be, const char *variant);
+void train_case_open(TrainCase *c, Backend *be, const char *variant); // moments in F32, all of them
+void train_case_open_form(TrainCase *c, Backend *be, const char *variant, OptimizerForm form);
+// The same with adapters of this rank on a frozen base (0: none), which nanoVLM's run did not have.
+void train_case_open_lora(TrainCase *c, Backend *be, const char *variant, OptimizerForm form, size_t rank);
 void train_case_close(TrainCase *c);
 
 // Values in which two runs may be compared: all but the key third of a vision qkv_proj.bias, whose true

@@ -1,5 +1,7 @@
-// y = x wᵀ + b: three matrix products, and the bias. Factors are both F32 or both BF16.
+// y = x wᵀ + b: three matrix products, and the bias. Factors are both F32 or both BF16, or w is still to be
+// rounded.
 #include "ops/cpu/kernels.h"
+#include "tensor/ops.h"
 
 #include <string.h>
 
@@ -38,6 +40,12 @@ static Tensor as_matrix(Tensor t) {
     return (Tensor){t.data, t.dtype, 2, {rows, tensor_cols(t)}, {step, 1}};
 }
 
+static void round_to_bf16(Backend *be, Tensor x) {
+    float *values = floats(x);
+#pragma omp parallel for simd num_threads(threads_for(be, tensor_count(x)))
+    for (size_t i = 0; i < tensor_count(x); i++) values[i] = f32_from_bf16(bf16_from_f32(values[i]));
+}
+
 // Where the processor has no products of BF16: by way of F32.
 static void product_by_floats(Backend *be, GemmSize size, Tensor c, bool accumulate, Operand a, Operand b,
                               Tensor bias) {
@@ -47,6 +55,7 @@ static void product_by_floats(Backend *be, GemmSize size, Tensor c, bool accumul
     Tensor fc = floats_like(mc, &scratch), fa = floats_like(ma, &scratch), fb = floats_like(mb, &scratch);
     KERNEL(copy)(be, fa, ma);
     KERNEL(copy)(be, fb, mb);
+    if (mb.dtype == DTYPE_F32) round_to_bf16(be, fb);
     if (accumulate) KERNEL(copy)(be, fc, mc);
     if (tensor_exists(bias)) to_each_row(be, fc, bias);
     product_f32(be, size, fc, accumulate || tensor_exists(bias), (Operand){fa, a.transposed},
@@ -68,15 +77,46 @@ static void product(Backend *be, GemmSize size, Tensor c, bool accumulate, Opera
     }
 }
 
+// Columns [n, n + cols) of op(w) in BF16, rounded into scratch if they are F32.
+static Operand weight_block(Backend *be, Operand w, size_t n, size_t cols, size_t most) {
+    const Tensor t = w.transposed ? tensor_slice(w.t, n, cols) : tensor_columns(w.t, n, cols);
+    if (t.dtype == DTYPE_BF16) return (Operand){t, w.transposed};
+    const Tensor rounded =
+        tensor_at(cpu_scratch(be, most), DTYPE_BF16, SHAPE(tensor_rows(t), tensor_cols(t)));
+    KERNEL(copy)(be, rounded, t);
+    return (Operand){rounded, w.transposed};
+}
+
+// The same where b is a weight. In BF16 it goes in blocks, so that what is rounded mostly stays in the
+// caches; each holds all that a value of c is a sum of. A weight that is BF16 already goes in the same
+// blocks, for the same bits.
+static void product_by_weight(Backend *be, GemmSize size, Tensor c, bool accumulate, Operand a, Operand w,
+                              Tensor bias) {
+    if (a.t.dtype == DTYPE_F32 || !be->bf16) {
+        product(be, size, c, accumulate, a, w, bias);
+        return;
+    }
+    const size_t blocks = (size.N * size.K + LINEAR_ROUNDED - 1) / LINEAR_ROUNDED,
+                 even = (size.N + blocks - 1) / blocks, width = blocks > 1 ? (even + 63) / 64 * 64 : size.N;
+    for (size_t n = 0; n < size.N; n += width) {
+        const size_t cols = size.N - n < width ? size.N - n : width;
+        const Operand block = weight_block(be, (Operand){as_matrix(w.t), w.transposed}, n, cols,
+                                           width * size.K * sizeof(uint16_t));
+        gemm_bf16(cpu_threads(be), (GemmSize){size.M, cols, size.K},
+                  gemm_matrix((Operand){tensor_columns(as_matrix(c), n, cols), false}), accumulate,
+                  gemm_matrix(a), gemm_matrix(block), tensor_exists(bias) ? floats(bias) + n : NULL);
+    }
+}
+
 void KERNEL(linear_forward)(Backend *be, Tensor y, Tensor x, Tensor w, Tensor b) {
     if (KERNEL(linear_by_rows)(be, y, x, w, b)) return;
     GemmSize size = {tensor_rows(y), tensor_cols(y), tensor_cols(x)};
-    product(be, size, y, false, (Operand){x, false}, (Operand){w, true}, b);
+    product_by_weight(be, size, y, false, (Operand){x, false}, (Operand){w, true}, b);
 }
 
 void KERNEL(linear_backward_input)(Backend *be, Tensor dx, Tensor dy, Tensor w, bool accumulate) {
     GemmSize size = {tensor_rows(dx), tensor_cols(dx), tensor_cols(dy)};
-    product(be, size, dx, accumulate, (Operand){dy, false}, (Operand){w, false}, TENSOR_NONE);
+    product_by_weight(be, size, dx, accumulate, (Operand){dy, false}, (Operand){w, false}, TENSOR_NONE);
 }
 
 // out[c] += Σ_m dy[m, c] for a strip of columns; blocks of rows keep the rounding errors of long sums small.

@@ -1,4 +1,4 @@
-// Moving values: fill, copy, add, and rows by index.
+// Moving values: fill, copy, add, multiply, and rows by index.
 #include "ops/cpu/kernels.h"
 
 #include <string.h>
@@ -43,6 +43,18 @@ void KERNEL(add)(Backend *be, Tensor y, Tensor a, Tensor b) {
         size_t at = p * PIECE, length = piece_length(n, p);
         float room[PIECE];
         add_piece(floats(y) + at, floats(a) + at, load_floats(b, at, length, room), length);
+    }
+}
+
+void KERNEL(multiply)(Backend *be, Tensor x, float factor) {
+    size_t n = tensor_count(x);
+#pragma omp parallel for num_threads(threads_for(be, n))
+    for (size_t p = 0; p < pieces(n); p++) {
+        size_t at = p * PIECE, length = piece_length(n, p);
+        float room[PIECE], *out = target_floats(x, at, room);
+        const float *in = load_floats(x, at, length, room);
+        for (size_t i = 0; i < length; i++) out[i] = in[i] * factor;
+        store_floats(x, at, length, out);
     }
 }
 
