@@ -127,7 +127,7 @@ static void damaged_entries_are_made_again(void **state) {
 
 static void other_weights_have_their_own(void **state) {
     (void)state;
-    char *cache = mem_printf("--cache_vision %s/tiles --dtype f32", folder), *more;
+    char *cache = mem_printf("--cache_vision %s/tiles", folder), *more;
     more = mem_printf("%s --seed 1 --max_training_steps 2", cache);
     train("seed_1", more, "1 other folder is there, of other weights or settings");
     free(more);
