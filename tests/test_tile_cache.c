@@ -138,6 +138,7 @@ static void damaged_entries_are_not_taken(void **state) {
     assert_true(damaged > 250);
     char *other = path_of(folder, made_by, 2); // a sound entry in another one's place
     keep(c, 2);
+    free(bytes);
     expect(file_read(&bytes, &size, other, &err), &err);
     expect(file_write_text(path, bytes, size, &err), &err);
     assert_false(is_known(c, 1));
