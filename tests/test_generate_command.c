@@ -3,6 +3,7 @@
 // `vlm generate` as a user meets it: ways to give a prompt, pictures of all formats, JSON, stops, packed
 // weights, a chat through a pipe, batches that go on where they ended, a decoder alone, and wrong flags. The
 // model is the reference's random one, so that answers are nonsense but always the same.
+#include "support/folders.h"
 #include "support/golden.h"
 #include "support/program.h"
 #include "support/weights_case.h"
@@ -15,7 +16,6 @@
 #include "ops/cpu/cpu.h"
 
 #include <fcntl.h>
-#include <ftw.h>
 #include <jansson.h>
 #include <signal.h>
 #include <stdio.h>
@@ -636,11 +636,6 @@ static void make_llama(const char *path, bool template) {
     fields_free(set);
 }
 
-static int remove_entry(const char *path, const struct stat *s, int kind, struct FTW *where) {
-    (void)s, (void)kind, (void)where;
-    return remove(path);
-}
-
 static int make_models(void **state) {
     (void)state;
     if (!mkdtemp(folder)) return -1;
@@ -654,7 +649,8 @@ static int make_models(void **state) {
 
 static int remove_models(void **state) {
     (void)state;
-    return nftw(folder, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
+    remove_folder_tree(folder);
+    return 0;
 }
 
 int main(void) {

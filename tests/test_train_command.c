@@ -6,13 +6,13 @@
 #include "base/memory.h"
 #include "cmd/cmd.h"
 #include "cmd/continue_line.h"
+#include "support/folders.h"
 #include "support/reference.h"
 #include "support/weights_case.h"
 #include "train/pace.h"
 #include "train/stop.h"
 
 #include <fcntl.h>
-#include <ftw.h>
 #include <jansson.h>
 #include <math.h>
 #include <signal.h>
@@ -487,14 +487,10 @@ static int make_data(void **state) {
     return 0;
 }
 
-static int remove_entry(const char *path, const struct stat *info, int type, struct FTW *where) {
-    (void)info, (void)type, (void)where;
-    return remove(path);
-}
-
 static int remove_data(void **state) {
     (void)state;
-    return nftw(folder, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
+    remove_folder_tree(folder);
+    return 0;
 }
 
 int main(int argc, char **argv) {
