@@ -1,13 +1,13 @@
 // LINK: base
 // How many threads compute: quotas of control groups of both versions, wherever on the way up they are set,
 // and files that say nothing sensible.
+#include "support/folders.h"
 #include "support/golden.h"
 
 #include "base/cores.h"
 #include "base/file.h"
 #include "base/memory.h"
 
-#include <ftw.h>
 #include <math.h>
 #include <sched.h>
 #include <stdio.h>
@@ -123,14 +123,10 @@ static int set_up(void **state) {
     return mkdtemp(root) ? 0 : 1;
 }
 
-static int remove_entry(const char *path, const struct stat *info, int type, struct FTW *where) {
-    (void)info, (void)type, (void)where;
-    return remove(path);
-}
-
 static int tear_down(void **state) {
     (void)state;
-    return nftw(root, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
+    remove_folder_tree(root);
+    return 0;
 }
 
 int main(void) {
