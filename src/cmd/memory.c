@@ -38,7 +38,8 @@ static VlmPlan plan_of(const Config *c, const Flags *f, const Backend *be) {
                     .training = true,
                     .documents = train_options_documents(&c->options),
                     .dtype = vlm_dtype(c->options.dtype, be),
-                    .recompute = recompute_from(c->options.recompute)};
+                    .recompute = recompute_from(c->options.recompute),
+                    .tile_features = c->options.cache_vision != NULL};
     trainer_plan(&plan, c);
     plan.max_targets = plan.max_batch * (size_t)((double)plan.max_positions * f->targets.value);
     if (plan.max_targets == 0) plan.max_targets = 1;
@@ -66,9 +67,11 @@ static size_t row_bytes(const MemoryPlan *m, size_t i) {
 }
 
 // Batches on the host at a time: the training loader's, and the validation's, which holds two.
-static HostMemory host_memory(const Config *c, const Flags *f) {
+static HostMemory host_memory(const Config *c, const Flags *f, Dtype dtype) {
     const bool validates = c->train.val_size > 0 || c->options.val_dataset_path;
-    return (HostMemory){.n_batches = loader_batches(c) + (validates ? 2 : 0),
+    const size_t tile_bytes = c->options.cache_vision ? modality_projector_tile_bytes(&c->vlm, dtype) : 0;
+    return (HostMemory){.tile_bytes = tile_bytes,
+                        .n_batches = loader_batches(c) + (validates ? 2 : 0),
                         .optimizer = optimizer_form(&c->options, 0, f->ranks),
                         .checkpoint_copy = c->options.save_in_background};
 }
@@ -80,7 +83,7 @@ static bool tile_bytes(size_t *bytes, const MemoryPlan *m, Backend *be, const Co
     *bytes = 0;
     if (plan.max_tiles == 0) return true;
     plan.max_tiles--;
-    if (!memory_plan(&less, be, &c->vlm, &plan, host_memory(c, f), err)) return false;
+    if (!memory_plan(&less, be, &c->vlm, &plan, host_memory(c, f, plan.dtype), err)) return false;
     *bytes = m->activations + m->batches - less.activations - less.batches;
     return true;
 }
@@ -112,7 +115,7 @@ static bool print_memory(Backend *be, const Config *c, const Flags *f, Error *er
     const VlmPlan plan = plan_of(c, f, be);
     MemoryPlan m;
     size_t tile;
-    if (!memory_plan(&m, be, &c->vlm, &plan, host_memory(c, f), err) ||
+    if (!memory_plan(&m, be, &c->vlm, &plan, host_memory(c, f, plan.dtype), err) ||
         !tile_bytes(&tile, &m, be, c, f, plan, err))
         return false;
     if (f->json)

@@ -37,7 +37,8 @@ typedef struct RingSlot {
 
 typedef struct BatchSlot {
     Batch batch;
-    Sequence *sequences; // [batch_size], while packs come in
+    TileFeatures features; // with a cache
+    Sequence *sequences;   // [batch_size], while packs come in
     size_t n_sequences;
     VEC(Sample *) samples;        // in the order of their tiles
     VEC(size_t) first_tile, rows; // rows: of the data set
@@ -58,6 +59,7 @@ struct Loader {
     SampleRules rules;
     int32_t pad_id;
     size_t max_tiles; // of a batch
+    TileCache *cache; // NULL: none
     uint64_t epoch;
     Dataset *data;
     RowStream *rows;

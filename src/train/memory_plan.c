@@ -17,10 +17,10 @@ static size_t resident_bytes(void) {
     return pages * (size_t)sysconf(_SC_PAGESIZE);
 }
 
-static size_t batch_bytes(const VLMConfig *c, const VlmPlan *plan) {
+static size_t batch_bytes(const VLMConfig *c, const VlmPlan *plan, size_t tile_bytes) {
     const size_t positions = plan->max_batch * plan->max_positions,
                  values = plan->max_tiles * 3 * c->vit_img_size * c->vit_img_size;
-    return 4 * positions * sizeof(int32_t) + values * sizeof(float);
+    return 4 * positions * sizeof(int32_t) + values * sizeof(float) + plan->max_tiles * tile_bytes;
 }
 
 bool memory_plan(MemoryPlan *m, Backend *be, const VLMConfig *config, const VlmPlan *plan, HostMemory host,
@@ -37,7 +37,7 @@ bool memory_plan(MemoryPlan *m, Backend *be, const VLMConfig *config, const VlmP
     m->copies = model.copies;
     m->gradients = model.gradients;
     m->activations = model.activations;
-    m->batches = host.n_batches * batch_bytes(config, plan);
+    m->batches = host.n_batches * batch_bytes(config, plan, host.tile_bytes);
     m->checkpoint = host.checkpoint_copy ? m->parameters + all_moments : 0;
     m->library = plan->dtype == DTYPE_BF16 && be->bf16 ? LIBRARY_BF16 : LIBRARY_F32;
     return true;

@@ -18,7 +18,8 @@ typedef struct MemoryPlan {
 
 // What a run takes beside the model.
 typedef struct HostMemory {
-    size_t n_batches; // of the plan's size, on the host at a time
+    size_t n_batches;  // of the plan's size, on the host at a time
+    size_t tile_bytes; // that a batch brings of each tile with cache_vision; 0: without
     OptimizerForm optimizer;
     bool checkpoint_copy; // only rank 0 has one
 } HostMemory;
