@@ -1,10 +1,12 @@
 // vlm COMMAND [flags]: finds the command in cmd/commands.c and runs it.
 #include "base/log.h"
+#include "base/memory.h"
 #include "cmd/cmd.h"
 
 #include <string.h>
 
 int main(int argc, char **argv) {
+    mem_settle();
     if (argc < 2) {
         command_print_list();
         return EXIT_USAGE;

@@ -1,5 +1,6 @@
 #include "base/memory.h"
 
+#include <malloc.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -44,4 +45,28 @@ char *mem_printf(const char *format, ...) {
     vsnprintf(text, n + 1, format, again);
     va_end(again);
     return text;
+}
+
+void mem_settle(void) {
+    mallopt(M_ARENA_MAX, 1);
+    mallopt(M_MMAP_THRESHOLD, 128 << 10); // glibc would raise it to 32 MiB, block by block
+}
+
+static size_t status_bytes(const char *field) { // of a line "field:  123 kB" of /proc/self/status
+    FILE *f = fopen("/proc/self/status", "r");
+    char line[256];
+    size_t kib = 0;
+    const size_t n = strlen(field);
+    while (f && fgets(line, sizeof line, f))
+        if (!strncmp(line, field, n) && sscanf(line + n, ": %zu", &kib) == 1) break;
+    if (f) fclose(f);
+    return kib << 10;
+}
+
+size_t mem_resident(void) {
+    return status_bytes("VmRSS");
+}
+
+size_t mem_resident_peak(void) {
+    return status_bytes("VmHWM");
 }

@@ -9,3 +9,12 @@ void *mem_resize(void *p, size_t bytes);       // realloc
 char *mem_strdup(const char *text);            // caller frees; NULL stays NULL
 char *mem_strndup(const char *text, size_t n); // caller frees
 char *mem_printf(const char *format, ...) __attribute__((format(printf, 1, 2))); // caller frees
+
+// To be called once, first of all, by a program that keeps many large pictures and rows for a while: its
+// threads share one heap, and blocks of 128 KiB and more go back to the system when they are freed.
+void mem_settle(void);
+
+// Resident memory of this process in bytes as Linux counts it, now and at most so far (getrusage would count
+// a parent's before exec, too); 0 where it does not say.
+size_t mem_resident(void);
+size_t mem_resident_peak(void);

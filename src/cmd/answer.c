@@ -169,17 +169,6 @@ json_t *answer_json(const Answer *a) {
     return o;
 }
 
-// Peak of resident memory in MiB as Linux counts it; 0 where it does not say.
-static double peak_memory(void) {
-    FILE *f = fopen("/proc/self/status", "r");
-    char line[256];
-    double kib = 0;
-    while (f && fgets(line, sizeof line, f))
-        if (sscanf(line, "VmHWM: %lf", &kib) == 1) break;
-    if (f) fclose(f);
-    return kib / 1024;
-}
-
 void answer_log(const Answer *a, const Generation *g) {
     const double mib = 1048576.0;
     log_info("%zu prompt tokens in %.3f s (%.1f tokens/s, of that pictures %.3f s), %zu new tokens in %.3f s "
@@ -188,7 +177,8 @@ void answer_log(const Answer *a, const Generation *g) {
              a->vision_seconds, a->ids.count, a->decode_seconds, decode_rate(a), a->finish);
     log_info("memory: weights %.1f MiB (%s), cache %.1f MiB for %zu positions, %.1f MiB resident at most",
              (double)g->m->params.values.size / mib, dtype_name(g->m->params.weights),
-             (double)g->cache.arena.size / mib, g->capacity, peak_memory());
+             (double)g->cache.arena.size / mib, g->capacity,
+             (double)mem_resident_peak() / mib);
 }
 
 static bool fill_logits(void *context, size_t i, void *dst) {

@@ -139,9 +139,14 @@ static bool open_model(Bench *b, Error *err) {
     trainer_plan(&plan, &b->config);
     if (!backend_cpu_create(&b->be, f->threads, err)) return false;
     plan.dtype = vlm_dtype(f->dtype, b->be);
+    vlm_explain_dtype(f->dtype, b->be);
+    b->config.train.batch_size = f->batch;
     const HostMemory host = {
-        .n_batches = 1, .optimizer = {.moments = optimizer_moments(&(TrainOptions){.moments = f->moments})}};
-    if (!memory_plan(&b->memory, b->be, &b->config.vlm, &plan, host, err) ||
+        .program = mem_resident(),
+        .optimizer = {.moments = optimizer_moments(&(TrainOptions){.moments = f->moments})},
+        .training = {.batches = loader_batch_bytes(&b->config, plan.max_tiles)},
+    };
+    if (!memory_plan(&b->memory, b->be, &b->config.vlm, &plan, &host, err) ||
         !vlm_create(&b->model, b->be, &b->config.vlm, &plan, err) ||
         !trainer_create(&b->trainer, &b->model, &b->config.train, host.optimizer, err))
         return false;
@@ -179,12 +184,6 @@ static double process_age(void) {
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec - (double)ticks / (double)sysconf(_SC_CLK_TCK);
 }
 
-static size_t peak_mib(void) {
-    struct rusage usage;
-    getrusage(RUSAGE_SELF, &usage);
-    return (size_t)usage.ru_maxrss / 1024;
-}
-
 static bool run_step(Bench *b, StepTime *time, Error *err) {
     const BenchTime begin = bench_now();
     if (!trainer_micro_step(&b->trainer, &b->batch, &time->loss, err)) return false;
@@ -201,7 +200,7 @@ static bool run_steps(Bench *b, StepReport *r, Error *err) {
     r->times = mem_zeroed(f->steps + 1, sizeof *r->times);
     for (r->n_times = 0; r->n_times <= f->steps; r->n_times++)
         if (!run_step(b, &r->times[r->n_times], err)) return false;
-    r->peak_rss_mb = peak_mib();
+    r->peak_rss_mb = mem_resident_peak() >> 20;
     if (f->profile == 0) return true;
     const BenchTime begin = bench_now();
     profile_begin(&r->profile, b->be);

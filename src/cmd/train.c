@@ -16,6 +16,7 @@
 #include "model/lora_file.h"
 #include "ops/cpu/cpu.h"
 #include "train/agreement.h"
+#include "train/memory_plan.h"
 #include "train/resume.h"
 #include "train/run.h"
 #include "train/saver.h"
@@ -42,6 +43,7 @@ typedef struct Job {
     Comm *comm; // NULL: one process
     RunProfile profile;
     Trainer trainer;
+    HostMemory host;
 } Job;
 
 static void job_close(Job *j) {
@@ -213,6 +215,7 @@ static bool all_have_batches(void *comm, bool has_batch) {
 }
 
 static bool open_loaders(Job *j, Error *err) {
+    j->host.program = mem_resident();
     const LoaderRanks ranks = {comm_rank(j->comm), comm_world_size(j->comm),
                                j->comm ? all_have_batches : NULL, j->comm};
     if (!loader_open_rank(&j->training, &j->config, j->tokenizer, LOADER_TRAIN, ranks, err)) return false;
@@ -237,18 +240,23 @@ static bool check_cache(const Job *j, Error *err) {
                           "lr_vision_backbone 0, or leave cache_vision out");
 }
 
-static void log_memory(const Job *j) {
+// The same as `vlm memory` says, with the batches that the data gives on average.
+static bool log_memory(Job *j, Error *err) {
     const double mib = 1048576.0;
-    const double parts[] = {(double)(j->model.params.values.size + j->model.params.products.size),
-                            (double)j->model.params.gradients.size, (double)j->trainer.optimizer.arena.size,
-                            (double)vlm_activation_bytes(&j->model)};
-    const double copy = j->config.options.save_in_background
-                            ? (double)saver_bytes(&j->model.params, optimizer_moments(&j->config.options))
-                            : 0;
-    log_info("memory: %.1f MiB parameters, %.1f gradients, %.1f optimizer, %.1f activations, %.1f copy for "
-             "checkpoints; %.1f MiB in all",
-             parts[0] / mib, parts[1] / mib, parts[2] / mib, parts[3] / mib, copy / mib,
-             (parts[0] + parts[1] + parts[2] + parts[3] + copy) / mib);
+    MemoryPlan m, more;
+    const size_t tiles = j->host.training.tiles;
+    if (!memory_plan_run(&m, j->be, &j->config, &j->host, tiles, 0, err) ||
+        !memory_plan_run(&more, j->be, &j->config, &j->host, tiles + 1, 0, err))
+        return false;
+    const size_t data = m.rows + m.samples + m.batches, rest = m.program + m.library;
+    log_info(
+        "memory: %.1f MiB parameters, %.1f gradients, %.1f optimizer, %.1f activations, %.1f copy for "
+        "checkpoints, %.1f data, %.1f program; %.1f MiB in all with %zu tiles a batch, their mean, and %.1f "
+        "for each tile more",
+        (double)(m.parameters + m.copies) / mib, (double)m.gradients / mib, (double)m.moments / mib,
+        (double)m.activations / mib, (double)m.checkpoint / mib, (double)data / mib, (double)rest / mib,
+        (double)memory_plan_total(&m) / mib, tiles, (double)(more.activations - m.activations) / mib);
+    return true;
 }
 
 static bool first_weights(Job *j, Error *err) {
@@ -315,23 +323,14 @@ static bool open_backend(Job *j, Error *err) {
     if (!train_threads(&threads, &c->options, j->comm, err) || !backend_cpu_create(&j->be, threads, err))
         return false;
     j->dtype = vlm_dtype(c->options.dtype, j->be);
+    vlm_explain_dtype(c->options.dtype, j->be);
     return backbones_check(&j->backbones, j->be, c, err);
 }
 
 static bool open_model(Job *j, Error *err) {
     const Config *c = &j->config;
-    VlmPlan plan = {
-        .max_batch = c->train.batch_size,
-        .max_positions = c->vlm.lm_max_length,
-        .max_tiles = loader_max_tiles(c),
-        .training = true,
-        .image_token_id = tokenizer_extra_id(j->tokenizer, "image_token"),
-        .documents = train_options_documents(&c->options),
-        .dtype = j->dtype,
-        .recompute = recompute_from(c->options.recompute),
-        .tile_features = c->options.cache_vision != NULL,
-    };
-    trainer_plan(&plan, c);
+    VlmPlan plan = memory_model_plan(c, j->be);
+    plan.image_token_id = tokenizer_extra_id(j->tokenizer, "image_token");
     if (!vlm_create(&j->model, j->be, &c->vlm, &plan, err) ||
         !trainer_create(&j->trainer, &j->model, &c->train,
                         optimizer_form(&c->options, comm_rank(j->comm), comm_world_size(j->comm)), err))
@@ -339,10 +338,11 @@ static bool open_model(Job *j, Error *err) {
     if (!check_cache(j, err) || !first_weights(j, err) || !first_adapters(j, err) ||
         !trainer_join(&j->trainer, j->comm, GRADIENT_BUCKET_BYTES, err))
         return false;
+    j->host = memory_of_host(c, j->host.program, comm_rank(j->comm), comm_world_size(j->comm), j->training,
+                             j->validation);
     log_info("backend: %s, %s, dtype %s", j->be->name, j->be->detail, dtype_name(plan.dtype));
     params_print_summary(&j->model.params);
-    log_memory(j);
-    return true;
+    return log_memory(j, err);
 }
 
 // ---- the run ----
@@ -366,6 +366,20 @@ static void report_cache(const Job *j) {
              (unsigned long long)c.damaged);
 }
 
+static void report_memory(const Job *j) {
+    MemoryPlan m;
+    Error err;
+    const Trainer *t = &j->trainer;
+    if (t->most_targets == 0 ||
+        !memory_plan_run(&m, j->be, &j->config, &j->host, t->most_tiles, t->most_targets, &err))
+        return;
+    log_info(
+        "memory: %.1f MiB resident at most; planned were %.1f for batches of %zu tiles and %zu targets, the "
+        "most that came",
+        (double)mem_resident_peak() / 1048576, (double)memory_plan_total(&m) / 1048576, t->most_tiles,
+        t->most_targets);
+}
+
 static void report(const Job *j, const RunResult *r, int argc, char **argv) {
     const uint64_t updates = j->trainer.updates;
     const double samples = (double)(comm_world_size(j->comm) * j->config.train.batch_size *
@@ -375,6 +389,7 @@ static void report(const Job *j, const RunResult *r, int argc, char **argv) {
                  r->seconds / (double)r->epochs, r->seconds / (double)updates, r->seconds / samples);
     report_ranks(j, (double)updates);
     report_cache(j);
+    report_memory(j);
     if (r->best_checkpoint) log_info("best: %s, validation loss %.4f", r->best_checkpoint, r->best_val_loss);
     if (r->last_checkpoint) log_info("last: %s", r->last_checkpoint);
     if (r->end == RUN_COMPLETE || !r->last_checkpoint) return;
@@ -398,7 +413,8 @@ static int exit_status(const RunResult *r) {
 }
 
 static int print_plan(Job *j, Error *err) {
-    return train_plan_print(&j->config, &j->trainer, j->training, j->comm, err) ? EXIT_DONE : EXIT_FAILED;
+    return train_plan_print(&j->config, &j->trainer, &j->host, j->training, j->comm, err) ? EXIT_DONE
+                                                                                          : EXIT_FAILED;
 }
 
 static int train(Job *j, int argc, char **argv, Error *err) {

@@ -122,15 +122,22 @@ static void print_time(const Config *c, const Timing *t) {
 
 // ---- memory and disk ----
 
-static void print_memory(const Config *c, const Trainer *t) {
-    const Vlm *m = t->model;
-    const double copy =
-        c->options.save_in_background ? (double)saver_bytes(&m->params, optimizer_moments(&c->options)) : 0;
-    printf("memory                   %12.1f MiB\n",
-           ((double)(m->params.values.size + m->params.gradients.size + t->optimizer.arena.size +
-                     vlm_activation_bytes(m)) +
-            copy) /
-               mib);
+// As `vlm memory` works it out: for the largest of the batches that were timed, and of those that may be.
+static bool print_memory(const Config *c, const Trainer *t, const HostMemory *host, Error *err) {
+    const struct {
+        size_t tiles, targets;
+        const char *what;
+    } cases[] = {{t->most_tiles, t->most_targets, "the most of these batches"},
+                 {loader_max_tiles(c), 0, "the most there can be"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        MemoryPlan m;
+        if (!memory_plan_run(&m, t->model->be, c, host, cases[i].tiles, cases[i].targets, err)) return false;
+        printf("%-24s %12.1f MiB with %zu tiles a batch, %s\n", i ? "" : "memory",
+               (double)memory_plan_total(&m) / mib, cases[i].tiles, cases[i].what);
+    }
+    printf("%-24s %12.1f MiB so far, without a copy for checkpoints\n", "",
+           (double)mem_resident_peak() / mib);
+    return true;
 }
 
 // The folder itself or the nearest one above it that is there; caller frees.
@@ -174,7 +181,8 @@ static bool print_disk(const Config *c, const Trainer *t, Error *err) {
     return ok;
 }
 
-bool train_plan_print(const Config *c, Trainer *t, Loader *training, Comm *comm, Error *err) {
+bool train_plan_print(const Config *c, Trainer *t, const HostMemory *host, Loader *training, Comm *comm,
+                      Error *err) {
     Timing timing;
     const Params *p = &t->model->params;
     size_t trained = 0, total = 0;
@@ -190,7 +198,7 @@ bool train_plan_print(const Config *c, Trainer *t, Loader *training, Comm *comm,
                    params_total(p, (ParamGroup)g), params_trained(p, (ParamGroup)g));
     printf("an update                %12zu batches of %zu x %zu positions\n",
            c->train.gradient_accumulation_steps, c->train.batch_size, c->vlm.lm_max_length);
-    print_memory(c, t);
+    if (!print_memory(c, t, host, err)) return false;
     print_time(c, &timing);
     if (!print_epoch(c, &timing, t->model->plan.dtype, training, comm, err)) return false;
     return print_disk(c, t, err);

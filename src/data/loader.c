@@ -24,10 +24,6 @@ size_t loader_max_tiles(const Config *config) {
     return config->train.batch_size * sequence_tiles(config);
 }
 
-size_t loader_batches(const Config *config) {
-    return 1 + (config->options.prefetch_factor > 0 ? config->options.prefetch_factor : 1);
-}
-
 static bool alloc_slot(BatchSlot *s, const Config *c, Error *err) {
     size_t B = c->train.batch_size, positions = B * c->vlm.lm_max_length, P = c->vlm.vit_img_size;
     size_t images = loader_max_tiles(c) * 3 * P * P * sizeof *s->batch.images;
@@ -133,10 +129,11 @@ static bool alloc_buffers(Loader *l, Error *err) {
     const Config *c = l->config;
     PackLimits limits = {c->vlm.lm_max_length, c->train.max_images_per_knapsack, sequence_tiles(c)};
     l->packer = packer_new(c->options.packing, limits, c->train.batch_size, 0);
-    l->ring_size = 16 + 4 * c->options.num_workers;
+    l->ring_size = loader_ring_size(c);
     l->ring = mem_zeroed(l->ring_size, sizeof *l->ring);
     // Between validations its batches would only take memory: one ahead is enough.
-    l->n_slots = l->split == LOADER_TRAIN ? loader_batches(c) : 2;
+    l->n_slots =
+        1 + (l->split == LOADER_TRAIN && c->options.prefetch_factor > 0 ? c->options.prefetch_factor : 1);
     l->slots = mem_zeroed(l->n_slots, sizeof *l->slots);
     for (size_t i = 0; i < l->n_slots; i++)
         if (!alloc_slot(&l->slots[i], c, err)) return false;

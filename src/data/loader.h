@@ -70,5 +70,17 @@ bool loader_restore(Loader *l, const void *state, size_t size, Error *err);
 void loader_identity(const Loader *l, uint64_t *rows, uint64_t *files);
 // Greatest number of tiles a batch can hold under this configuration: what the model's memory is planned for.
 size_t loader_max_tiles(const Config *config);
-// Batches that a loader for training holds: those prepared ahead and the one given out.
-size_t loader_batches(const Config *config);
+// Memory of a batch's arrays, with so many tiles.
+size_t loader_batch_bytes(const Config *config, size_t tiles);
+
+// What a loader holds at most, in bytes, if the data goes on as it begins.
+typedef struct LoaderMemory {
+    size_t rows;    // open windows of the data set
+    size_t samples; // that wait to be packed, with their pictures
+    size_t batches; // prepared ahead, and the one given out
+    // no bytes:
+    size_t tiles; // of a batch on average
+    size_t slots; // batches there is room for
+} LoaderMemory;
+// Waits for the first samples, or builds them, if the loader has no threads.
+LoaderMemory loader_memory(Loader *l);

@@ -3,6 +3,9 @@
 #include "base/check.h"
 #include "base/log.h"
 
+#include <sys/mman.h>
+#include <unistd.h>
+
 static BatchSlot *slot_of(Loader *l, uint64_t batch) {
     return &l->slots[batch % l->n_slots];
 }
@@ -58,6 +61,14 @@ static void build_row(Loader *l, RingSlot *slot, RowRef ref) {
     row_release(&ref);
 }
 
+static void count_built(Loader *l, const RingSlot *slot) {
+    if (slot->row != ROW_SAMPLE || slot->fate != SAMPLE_KEPT) return;
+    l->built.n++;
+    l->built.bytes += sample_bytes(slot->sample);
+    l->built.tokens += slot->sample->ids.count;
+    l->built.tiles += slot->sample->n_tiles;
+}
+
 static void work_on_row(Loader *l) {
     RingSlot *slot = &l->ring[l->claimed++ % l->ring_size];
     RowRef ref = {0};
@@ -74,6 +85,7 @@ static void work_on_row(Loader *l) {
     } else {
         l->rows_over = true;
     }
+    count_built(l, slot);
     slot->done = true;
 }
 
@@ -203,6 +215,17 @@ static void add_pack(Loader *l, BatchSlot *slot, const Pack *pack) {
     l->counts.packs++;
 }
 
+// Gives the room behind the batch's tiles back that a larger batch filled before: what batches prepared ahead
+// take then goes by their mean, not by the largest of the run.
+static void shrink_to_tiles(BatchSlot *s, const VLMConfig *c) {
+    const size_t tile = 3 * c->vit_img_size * c->vit_img_size * sizeof *s->batch.images,
+                 page = (size_t)sysconf(_SC_PAGESIZE), n = s->batch.n_tiles;
+    const uintptr_t from = ((uintptr_t)s->batch.images + n * tile + page - 1) & ~(page - 1),
+                    to = ((uintptr_t)s->batch.images + s->filled_tiles * tile) & ~(page - 1);
+    if (from < to) madvise((void *)from, to - from, MADV_DONTNEED); // a wish: without it, more is taken
+    s->filled_tiles = n;
+}
+
 // Whether a complete batch is one to train on. nanoVLM leaves out batches without pictures.
 static bool finish_batch(Loader *l, BatchSlot *slot) {
     const size_t B = l->config->train.batch_size;
@@ -213,6 +236,7 @@ static bool finish_batch(Loader *l, BatchSlot *slot) {
     slot->batch.rows = slot->rows.items;
     CHECK(slot->batch.B == B && slot->batch.n_tiles <= l->max_tiles, "%zu of %zu sequences, %zu of %zu tiles",
           slot->batch.B, B, slot->batch.n_tiles, l->max_tiles);
+    shrink_to_tiles(slot, &l->config->vlm);
     if (slot->batch.n_images > 0) return true;
     if (l->counts.skipped_no_image++ == 0)
         log_warning("skipped a batch without any picture (further ones are counted)");

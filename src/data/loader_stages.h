@@ -35,9 +35,15 @@ typedef struct RingSlot {
     Error err;
 } RingSlot;
 
+// What the samples built so far come to, whether or not the packer took them.
+typedef struct BuiltSamples {
+    size_t n, bytes, tokens, tiles;
+} BuiltSamples;
+
 typedef struct BatchSlot {
     Batch batch;
     TileFeatures features; // with a cache
+    size_t filled_tiles;   // room of the pictures that is memory and not only addresses
     Sequence *sequences;   // [batch_size], while packs come in
     size_t n_sequences;
     VEC(Sample *) samples;        // in the order of their tiles
@@ -76,6 +82,7 @@ struct Loader {
     size_t ring_size;
     uint64_t claimed, packed;  // rows taken by the second stage, by the third
     bool rows_over;            // there is none behind them
+    BuiltSamples built;        // by the second stage
     bool reading, read_failed; // a thread reads a window; no further one can be read
     Error read_err;            // why
 
@@ -95,6 +102,11 @@ struct Loader {
     uint64_t formed, released; // batches handed to the fill stage, given back by the caller
     bool lent;                 // batch number `released` is with the caller
 };
+
+// Samples that are built ahead of the packer.
+static inline size_t loader_ring_size(const Config *c) {
+    return 16 + 4 * c->options.num_workers;
+}
 
 // Does one piece of work if there is any. Called and left with the lock held, released meanwhile.
 bool loader_work(Loader *l);

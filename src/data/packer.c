@@ -85,6 +85,12 @@ void packer_finish(Packer *p) {
     if (p->waiting.count) p->strategy->arrange(p, true);
 }
 
+size_t packer_most_waiting(const Packer *p, size_t tokens, size_t bytes) {
+    const size_t by_tokens = p->buffer_tokens / tokens + 1,
+                 by_bytes = bytes > 0 ? p->strategy->buffer_bytes / bytes + 1 : SIZE_MAX;
+    return by_tokens < by_bytes ? by_tokens : by_bytes;
+}
+
 bool packer_ready(const Packer *p) {
     return packer_missing(p) == 0 && p->taken < p->ends.count;
 }

@@ -39,7 +39,9 @@ void packer_reset(Packer *p, uint64_t seed, uint64_t epoch, void (*drop)(void *s
 bool packer_accepts(const Packer *p, const PackItem *item);
 void packer_add(Packer *p, PackItem item); // must be acceptable
 void packer_finish(Packer *p);             // no more items: all that is left becomes packs
-bool packer_ready(const Packer *p);        // packer_take would give one
+// How many items of this size wait at most.
+size_t packer_most_waiting(const Packer *p, size_t tokens, size_t bytes);
+bool packer_ready(const Packer *p); // packer_take would give one
 bool packer_take(Packer *p,
                  Pack *pack); // the next pack; its items are borrowed until the next call of packer_*
 

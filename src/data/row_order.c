@@ -96,6 +96,14 @@ static size_t group_of(const RowOrder *o, size_t place) {
     return low;
 }
 
+size_t row_order_window_bytes(const RowOrder *o, size_t w) {
+    const size_t end = group_of(o, o->windows.items[w + 1] - 1);
+    size_t bytes = 0;
+    for (size_t g = group_of(o, o->windows.items[w]); g <= end; g++)
+        bytes += dataset_group(o->data, o->groups.items[g].group)->bytes;
+    return bytes;
+}
+
 // Appends those of the group's wanted rows that stand in [first, end) before the window changes their places.
 static void append_rows(const RowOrder *o, size_t ordered, const uint64_t *wanted, size_t first, size_t end,
                         RowPlaces *places) {

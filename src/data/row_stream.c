@@ -202,6 +202,16 @@ uint64_t row_stream_rows(const RowStream *s) {
     return s->order.rows;
 }
 
+size_t row_stream_bytes(const RowStream *s) {
+    size_t most = 0, before = 0;
+    for (size_t w = 0; w + 1 < s->order.windows.count; w++) {
+        const size_t bytes = row_order_window_bytes(&s->order, w);
+        if (before + bytes > most) most = before + bytes;
+        before = bytes;
+    }
+    return most;
+}
+
 // ---- ranks and validation ----
 
 static uint64_t *new_bits(size_t n, bool set) {

@@ -31,6 +31,12 @@ extern "C" {
 
 using arrow::Status;
 
+// The C library's heap. Arrow's own choice keeps a heap of its own for each thread that reads, which for
+// small row groups is several times what they hold.
+static arrow::MemoryPool *memory() {
+    return arrow::system_memory_pool();
+}
+
 // Runs body, which returns an arrow::Status, and turns whatever goes wrong into "where: message".
 template <typename Body> static bool guarded(Error *err, const std::string &where, Body body) {
     std::string message;
@@ -91,7 +97,7 @@ static std::shared_ptr<arrow::DataType> plain_type(const std::shared_ptr<arrow::
 static arrow::Result<std::shared_ptr<arrow::ChunkedArray>>
 without_views(const std::shared_ptr<arrow::ChunkedArray> &column) {
     arrow::ArrayVector chunks;
-    auto *pool = arrow::default_memory_pool();
+    auto *pool = memory();
     for (const auto &chunk : column->chunks()) {
         auto list = arrow::Result<std::shared_ptr<arrow::Array>>(chunk);
         if (chunk->type_id() == arrow::Type::LIST_VIEW)
@@ -309,14 +315,14 @@ static Status add_parts(ParquetReader *r, int group, int64_t file_size, size_t p
 // Buffered and without prefetching, so that memory holds the decoded row group and little of the file.
 static Status open_file(ParquetReader *r, std::shared_ptr<arrow::io::RandomAccessFile> source,
                         size_t part_bytes) {
-    parquet::ReaderProperties properties;
+    parquet::ReaderProperties properties(memory());
     properties.enable_buffered_stream();
     properties.set_buffer_size(1 << 20);
     parquet::ArrowReaderProperties arrow_properties;
     arrow_properties.set_pre_buffer(false);
     parquet::arrow::FileReaderBuilder builder;
     ARROW_RETURN_NOT_OK(builder.Open(source, properties));
-    ARROW_ASSIGN_OR_RAISE(r->file, builder.properties(arrow_properties)->Build());
+    ARROW_ASSIGN_OR_RAISE(r->file, builder.memory_pool(memory())->properties(arrow_properties)->Build());
     r->footer = r->file->parquet_reader()->metadata();
     ARROW_ASSIGN_OR_RAISE(int64_t size, source->GetSize());
     for (int i = 0; i < r->footer->num_row_groups(); i++)
@@ -341,7 +347,8 @@ static bool open_parquet(ParquetReader **out, const char *path, size_t part_byte
 }
 
 bool parquet_open_in_parts(ParquetReader **out, const char *path, size_t part_bytes, Error *err) {
-    return open_parquet(out, path, part_bytes, err, [&] { return arrow::io::ReadableFile::Open(path); });
+    return open_parquet(out, path, part_bytes, err,
+                        [&] { return arrow::io::ReadableFile::Open(path, memory()); });
 }
 
 bool parquet_open(ParquetReader **out, const char *path, Error *err) {
@@ -591,6 +598,7 @@ static Status read_arrow(std::shared_ptr<arrow::RecordBatch> *out, const ArrowFi
     const Message &m = f.batches[i];
     auto options = arrow::ipc::IpcReadOptions::Defaults();
     options.use_threads = false;
+    options.memory_pool = memory();
     options.ensure_alignment = arrow::ipc::Alignment::kDataTypeSpecificAlignment;
     for (int k = 0; k < f.schema->num_fields(); k++)
         if (is_wanted(f.schema->field(k)->name(), columns, n_columns)) options.included_fields.push_back(k);
@@ -839,13 +847,13 @@ static Status open_writer(ParquetWriter *w) {
     // Pictures gain nothing from a dictionary, and their least and greatest value would swell the footer.
     const std::string pictures = "images.list.element.bytes";
     auto properties = parquet::WriterProperties::Builder()
-                          .compression(arrow::Compression::ZSTD)
+                          .memory_pool(memory())
+                          ->compression(arrow::Compression::ZSTD)
                           ->disable_dictionary(pictures)
                           ->disable_statistics(pictures)
                           ->build();
-    ARROW_ASSIGN_OR_RAISE(w->builder, arrow::RecordBatchBuilder::Make(schema, arrow::default_memory_pool()));
-    ARROW_ASSIGN_OR_RAISE(w->file, parquet::arrow::FileWriter::Open(*schema, arrow::default_memory_pool(),
-                                                                    w->sink, properties));
+    ARROW_ASSIGN_OR_RAISE(w->builder, arrow::RecordBatchBuilder::Make(schema, memory()));
+    ARROW_ASSIGN_OR_RAISE(w->file, parquet::arrow::FileWriter::Open(*schema, memory(), w->sink, properties));
     return Status::OK();
 }
 

@@ -17,14 +17,17 @@ static size_t chunk_rows(const VLMConfig *c, Dtype act, size_t n_targets) {
 }
 
 Dtype vlm_dtype(const char *choice, const Backend *be) {
-    const bool asked = !strcmp(choice, "bf16");
-    if (!strcmp(choice, "f32") || be->bf16) return strcmp(choice, "f32") ? DTYPE_BF16 : DTYPE_F32;
-    if (asked)
+    if (!strcmp(choice, "auto")) return be->bf16 ? DTYPE_BF16 : DTYPE_F32;
+    return strcmp(choice, "f32") ? DTYPE_BF16 : DTYPE_F32;
+}
+
+void vlm_explain_dtype(const char *choice, const Backend *be) {
+    if (be->bf16 || !strcmp(choice, "f32")) return;
+    if (!strcmp(choice, "bf16"))
         log_info("dtype bf16: %s has no products of BF16, so they go by way of F32 and are slower than those",
                  be->detail);
     else
         log_info("dtype f32, because %s has no products of BF16", be->detail);
-    return asked ? DTYPE_BF16 : DTYPE_F32;
 }
 
 Recompute recompute_from(const char *choice) {

@@ -21,8 +21,9 @@ typedef struct VlmPlan {
     size_t max_targets; // positions of a batch that are trained on; 0: all may be
 } VlmPlan;
 
-// What `--dtype auto|bf16|f32` means on this backend; says so where it isn't what one would expect.
+// What `--dtype auto|bf16|f32` means on this backend; explain logs it where it isn't what one would expect.
 Dtype vlm_dtype(const char *choice, const Backend *be);
+void vlm_explain_dtype(const char *choice, const Backend *be);
 
 typedef struct Vlm {
     Backend *be;

@@ -1,30 +1,41 @@
 // The peak of resident memory that training will take, worked out from the plans without getting any of it:
 // tensors that a step touches count, addresses that are only reserved do not.
 #pragma once
+#include "data/loader.h"
 #include "model/vlm.h"
 #include "train/optimizer.h"
 
 typedef struct MemoryPlan {
-    size_t program;     // the program itself as it stands, before a model is made
+    size_t program;     // the program with its tokenizer, before it opens data and makes a model
     size_t parameters;  // F32
     size_t copies;      // in BF16, for the products: of all weights, or of one at a time
     size_t gradients;   // of trained groups
     size_t moments;     // AdamW's
     size_t activations; // of the batch
+    size_t rows;        // of the data set that are open
+    size_t samples;     // that wait to be packed
     size_t batches;     // on the host: token ids, labels, masks and pixels of batches in preparation
     size_t checkpoint;  // what checkpoints are written from in the background
-    size_t library;     // code and buffers that oneDNN and OpenMP take once they work: an estimate
+    size_t library;     // code and buffers that libraries take once they work: an estimate
 } MemoryPlan;
 
 // What a run takes beside the model.
 typedef struct HostMemory {
-    size_t n_batches;  // of the plan's size, on the host at a time
-    size_t tile_bytes; // that a batch brings of each tile with cache_vision; 0: without
+    size_t program; // mem_resident() at that time
     OptimizerForm optimizer;
-    bool checkpoint_copy; // only rank 0 has one
+    bool checkpoint_copy;              // only rank 0 has one
+    LoaderMemory training, validation; // zeros: none
 } HostMemory;
 
-// Called before anything is allocated, so that `program` is what it says.
-bool memory_plan(MemoryPlan *m, Backend *be, const VLMConfig *config, const VlmPlan *plan, HostMemory host,
-                 Error *err);
+bool memory_plan(MemoryPlan *m, Backend *be, const VLMConfig *config, const VlmPlan *plan,
+                 const HostMemory *host, Error *err);
 size_t memory_plan_total(const MemoryPlan *m);
+
+// What `vlm train` plans its model for, but for the image token.
+VlmPlan memory_model_plan(const Config *config, const Backend *be);
+// The loaders as they are open in a run (NULL: not there), or would be.
+HostMemory memory_of_host(const Config *config, size_t program, size_t rank, size_t ranks, Loader *training,
+                          Loader *validation);
+// memory_plan of a run whose largest batch has so many tiles and targets (0: all positions may be).
+bool memory_plan_run(MemoryPlan *m, Backend *be, const Config *config, const HostMemory *host, size_t tiles,
+                     size_t targets, Error *err);

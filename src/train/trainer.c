@@ -47,9 +47,17 @@ void trainer_free(Trainer *t) {
     *t = (Trainer){0};
 }
 
+// A step forward, and what it tells of the largest batch.
+static bool forward(Trainer *t, const Batch *batch, float dscale, Error *err) {
+    if (!vlm_forward(t->model, batch, dscale, err)) return false;
+    if (batch->n_tiles > t->most_tiles) t->most_tiles = batch->n_tiles;
+    if (t->model->n_targets > t->most_targets) t->most_targets = t->model->n_targets;
+    return true;
+}
+
 bool trainer_micro_step(Trainer *t, const Batch *batch, float *loss, Error *err) {
     const float dscale = 1.0f / (float)t->config->gradient_accumulation_steps;
-    if (!vlm_forward(t->model, batch, dscale, err)) return false;
+    if (!forward(t, batch, dscale, err)) return false;
     const bool is_last = t->accumulated + 1 == t->config->gradient_accumulation_steps;
     if (is_last) gradient_sync_begin(&t->sync);
     vlm_backward(t->model);
@@ -95,7 +103,7 @@ void trainer_drop_accumulation(Trainer *t) {
 }
 
 bool trainer_evaluate(Trainer *t, const Batch *batch, float *loss, Error *err) {
-    if (!vlm_forward(t->model, batch, 0.0f, err)) return false;
+    if (!forward(t, batch, 0.0f, err)) return false;
     *loss = vlm_loss(t->model);
     return true;
 }

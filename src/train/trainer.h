@@ -9,13 +9,14 @@ typedef struct Trainer {
     Vlm *model;                // borrowed
     const TrainConfig *config; // borrowed
     Optimizer optimizer;
-    size_t accumulated;           // micro-batches in the gradients
-    bool received[GROUP_TRAINED]; // groups that these micro-batches gave a gradient
-    bool is_spoiled;              // these micro-batches are not worth an update: the next one is skipped
-    float norm_limit;             // a gradient above it is not either; 0: none
-    bool is_torn;                 // the ranks could not spread an update: the weights are of no step
-    bool skipped;                 // the last update was: weights and moments are as before
-    uint64_t updates;             // updates done; number n is step n - 1 of logs and checkpoints
+    size_t accumulated;              // micro-batches in the gradients
+    bool received[GROUP_TRAINED];    // groups that these micro-batches gave a gradient
+    bool is_spoiled;                 // these micro-batches are not worth an update: the next one is skipped
+    float norm_limit;                // a gradient above it is not either; 0: none
+    bool is_torn;                    // the ranks could not spread an update: the weights are of no step
+    size_t most_tiles, most_targets; // of a batch, of all it was given
+    bool skipped;                    // the last update was: weights and moments are as before
+    uint64_t updates;                // updates done; number n is step n - 1 of logs and checkpoints
     // of the last update
     double lr[GROUP_TRAINED]; // 0 for frozen groups
     float grad_norm;          // before clipping

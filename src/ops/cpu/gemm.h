@@ -15,7 +15,8 @@ void gemm(int threads, GemmSize size, float *c, size_t ldc, bool accumulate, con
           bool a_transposed, const float *b, size_t ldb, bool b_transposed);
 
 // The same of BF16 factors, with sums in F32; c is F32 or BF16, bias (opt) [N] F32 is added to each row. The
-// first call of each kind and size makes a primitive and keeps it; the next ones allocate nothing. Needs
+// first call of each kind and size makes a primitive and keeps it; the next ones allocate nothing, until a
+// hundred others have come. Needs
 // AVX-512 BF16 or AMX. One call at a time, whatever the host thread: the primitives' memory is shared.
 typedef struct GemmMatrix {
     void *data;

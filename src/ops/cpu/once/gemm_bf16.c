@@ -84,15 +84,20 @@ typedef struct Product {
     dnnl_exec_arg_t args[ROLES];
     int n_args;
     size_t scratch_bytes;
+    bool is_used; // since the last sweep
 } Product;
+
+// Kept at most. A batch has about 20 shapes that no other may have, by its tiles and its targets; without a
+// bound a run of a week would collect them all, 40 KB each. A step of one batch needs less than half of them.
+enum { MOST_PRODUCTS = 128 };
 
 // Everything that exists once in the process, behind one lock.
 static struct {
     pthread_mutex_t lock;
     dnnl_engine_t engine;
     dnnl_stream_t stream;
-    Product *products; // open addressing; `capacity` is a power of two
-    size_t capacity, count;
+    Product products[2 * MOST_PRODUCTS]; // open addressing; a power of two
+    size_t count;
     void *scratch;
     size_t scratch_bytes;
 } gemms = {.lock = PTHREAD_MUTEX_INITIALIZER};
@@ -153,30 +158,49 @@ static size_t hash(const Key *k) {
 }
 
 static Product *place_of(const Key *k) {
-    size_t i = hash(k) & (gemms.capacity - 1);
+    size_t i = hash(k) & (2 * MOST_PRODUCTS - 1);
     while (gemms.products[i].primitive && memcmp(&gemms.products[i].key, k, sizeof *k))
-        i = (i + 1) & (gemms.capacity - 1);
+        i = (i + 1) & (2 * MOST_PRODUCTS - 1);
     return &gemms.products[i];
 }
 
-static void grow(void) {
-    Product *old = gemms.products;
-    size_t n = gemms.capacity;
-    gemms.capacity = n ? 2 * n : 256;
-    gemms.products = mem_zeroed(gemms.capacity, sizeof *gemms.products);
-    for (size_t i = 0; i < n; i++)
-        if (old[i].primitive) *place_of(&old[i].key) = old[i];
-    free(old);
+static void drop(Product *p) {
+    for (int i = 0; i < p->n_args; i++) dnnl_memory_destroy(p->args[i].memory);
+    dnnl_primitive_destroy(p->primitive);
+}
+
+// Drops what has not been used since the last time, or all when everything was.
+static void sweep(void) {
+    Product old[2 * MOST_PRODUCTS];
+    size_t kept = 0;
+    memcpy(old, gemms.products, sizeof old);
+    memset(gemms.products, 0, sizeof gemms.products);
+    for (size_t i = 0; i < 2 * MOST_PRODUCTS; i++) kept += old[i].primitive && old[i].is_used;
+    const bool keeps = kept < gemms.count;
+    gemms.count = keeps ? kept : 0;
+    for (size_t i = 0; i < 2 * MOST_PRODUCTS; i++) {
+        if (!old[i].primitive) continue;
+        if (!keeps || !old[i].is_used) {
+            drop(&old[i]);
+            continue;
+        }
+        old[i].is_used = false;
+        *place_of(&old[i].key) = old[i];
+    }
 }
 
 static Product *find(const Key *k) {
     if (!gemms.engine) {
         TRY(dnnl_engine_create(&gemms.engine, dnnl_cpu, 0));
         TRY(dnnl_stream_create(&gemms.stream, gemms.engine, dnnl_stream_default_flags));
+        TRY(dnnl_set_primitive_cache_capacity(0)); // the library would keep 1024 more
     }
-    if (2 * gemms.count >= gemms.capacity) grow();
     Product *p = place_of(k);
     if (p->primitive) return p;
+    if (gemms.count == MOST_PRODUCTS) {
+        sweep();
+        p = place_of(k);
+    }
     make(p, k);
     gemms.count++;
     if (p->scratch_bytes > gemms.scratch_bytes) {
@@ -204,6 +228,7 @@ void gemm_bf16(int threads, GemmSize size, GemmMatrix c, bool accumulate, GemmMa
     pthread_mutex_lock(&gemms.lock);
     omp_set_num_threads(threads); // of this host thread; the library asks for it when a primitive is made
     Product *p = find(&key);
+    p->is_used = true;
     void *data[ROLES] = {a.data, b.data, c.data, gemms.scratch, (void *)bias};
     for (int i = 0; i < p->n_args; i++) TRY(dnnl_memory_set_data_handle(p->args[i].memory, data[i]));
     TRY(dnnl_primitive_execute(p->primitive, gemms.stream, p->n_args, p->args));

@@ -1,0 +1,47 @@
+// What a loader holds at most, from its settings, the footers of its files and the samples that it has built.
+#include "data/loader_stages.h"
+
+size_t loader_batch_bytes(const Config *c, size_t tiles) {
+    const size_t positions = c->train.batch_size * c->vlm.lm_max_length,
+                 values = tiles * 3 * c->vlm.vit_img_size * c->vlm.vit_img_size;
+    return 4 * positions * sizeof(int32_t) + values * sizeof(float);
+}
+
+// Its sequences while packs come in: four vectors, which grow by doubling.
+static size_t sequences_bytes(const Config *c) {
+    size_t room = 16;
+    while (room < c->vlm.lm_max_length) room *= 2;
+    return c->train.batch_size * 4 * room * sizeof(int32_t);
+}
+
+// Called with the lock held. The samples are those that the first batch waits for anyway.
+static BuiltSamples look(Loader *l) {
+    enum { ENOUGH = 64 };
+    while (l->built.n < ENOUGH && l->formed == l->released && !l->rows_over && !l->over) {
+        if (l->n_threads > 0)
+            pthread_cond_wait(&l->changed, &l->lock);
+        else if (!loader_work(l))
+            break;
+    }
+    return l->built;
+}
+
+LoaderMemory loader_memory(Loader *l) {
+    const Config *c = l->config;
+    pthread_mutex_lock(&l->lock);
+    const BuiltSamples built = look(l);
+    pthread_mutex_unlock(&l->lock);
+    LoaderMemory m = {.rows = row_stream_bytes(l->rows), .tiles = l->max_tiles, .slots = l->n_slots};
+    if (built.n > 0) {
+        const size_t rows = row_stream_rows(l->rows), tokens = built.tokens / built.n + 1,
+                     bytes = built.bytes / built.n;
+        size_t samples =
+            loader_ring_size(c) + c->options.num_workers + packer_most_waiting(l->packer, tokens, bytes);
+        if (samples > rows) samples = rows;
+        m.samples = samples * bytes;
+        const size_t tiles = c->train.batch_size * c->vlm.lm_max_length * built.tiles / (tokens * built.n);
+        if (tiles < m.tiles) m.tiles = tiles;
+    }
+    m.batches = l->n_slots * (loader_batch_bytes(c, m.tiles) + sequences_bytes(c));
+    return m;
+}
