@@ -38,9 +38,9 @@ file(GLOB cpu_kernels CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/ops/cpu/*.c)
 add_library(ops_cpu STATIC ${cpu_once})
 target_link_libraries(ops_cpu PUBLIC tensor onednn OpenMP::OpenMP_C m)
 vlm_cpu_levels(ops_cpu LINK OpenMP::OpenMP_C SOURCES ${cpu_kernels})
-if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64") # products of BF16 in one instruction
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64") # dot products of BF16 and of bytes in one instruction
   vlm_cpu_level(ops_cpu avx512bf16 LINK OpenMP::OpenMP_C SOURCES ${cpu_kernels}
-    FLAGS -march=x86-64-v4 -mavx512bf16 -mprefer-vector-width=512)
+    FLAGS -march=x86-64-v4 -mavx512bf16 -mavx512vnni -mprefer-vector-width=512)
 endif()
 
 # Resizing pictures: without contraction, so that every level rounds alike.

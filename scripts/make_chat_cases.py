@@ -5,7 +5,8 @@
 
 writes templates.jsonl, a line a template: {"template", "known", "rows": [[messages, text, text with the generation prompt], …]};
 templates that are not known have no rows. And chat.jsonl, a line a conversation under ChatML: {"tokenizer": folder,
-"prefix_len", "messages": [[role, content], …], "input_ids", "labels"}.
+"prefix_len", "messages": [[role, content], …], "input_ids", "labels"}. And formats.jsonl, a line a template that is only told by its
+tokens: {"template", "format", "rows": [[messages, text with the generation prompt], …]}.
 """
 import argparse
 import json
@@ -72,6 +73,32 @@ CONVERSATIONS = [
 ]
 
 
+# Templates of other formats, and of ChatML beyond what is known to the letter. bos_token is <|endoftext|> here.
+HEADER = "'<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n'"
+FORMATS = [
+    ("Llama 3", FOR + "{% if loop.first %}{{ bos_token }}{% endif %}{{ " + HEADER + " + message['content'] | trim + '<|eot_id|>' }}" + END
+     + "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{% endif %}"),
+    ("Llama 3", "{{- bos_token }}\n{%- if messages[0]['role'] == 'system' %}\n    {%- set first = messages[0]['content'] | trim %}\n    {%- set rest = messages[1:] %}\n"
+     "    {{- '<|start_header_id|>system<|end_header_id|>\\n\\n' + first + '<|eot_id|>' }}\n{%- else %}\n    {%- set rest = messages %}\n{%- endif %}\n"
+     "{%- for message in rest %}\n    {{- " + HEADER + " }}\n    {{- message['content'] | trim + '<|eot_id|>' }}\n{%- endfor %}\n"
+     "{%- if add_generation_prompt %}\n    {{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}\n{%- endif %}\n"),
+    ("ChatML", "{{ bos_token }}{%- if tools %}{{ '<|im_start|>system\\n# Tools<|im_end|>\\n' }}{%- endif %}" + CHATML),
+    ("Phi 4", "{{ bos_token }}" + FOR + "{{ '<|im_start|>' + message['role'] + '<|im_sep|>' + message['content'] + '<|im_end|>' }}" + END
+     + "{% if add_generation_prompt %}{{ '<|im_start|>assistant<|im_sep|>' }}{% endif %}"),
+]
+CHATS = [
+    [("user", "Hi")],
+    [("system", "Be brief."), ("user", "  what?\n")],
+    [("user", "Hi"), ("assistant", "Hello."), ("user", "{{ x }} 12\n\n\u00e9 \u4e2d\u6587\u3000")],
+]
+
+
+def format_lines(tokenizer):
+    for name, template in FORMATS:
+        rows = [[chat, tokenizer.apply_chat_template(as_messages(chat), chat_template=template, tokenize=False, add_generation_prompt=True)] for chat in CHATS]
+        yield {"template": template, "format": name, "rows": rows}
+
+
 def as_messages(conversation):
     return [{"role": role, "content": content} for role, content in conversation]
 
@@ -103,8 +130,8 @@ def main():
     sys.path.insert(0, args.nanovlm)
     from data.datasets import VQADataset
 
-    tokenizer = PreTrainedTokenizerFast(tokenizer_file=f"{args.folder}/gpt2/tokenizer.json")
-    for name, lines in (("templates", template_lines(tokenizer)), ("chat", chat_lines(args.folder, VQADataset))):
+    tokenizer = PreTrainedTokenizerFast(tokenizer_file=f"{args.folder}/gpt2/tokenizer.json", bos_token="<|endoftext|>")
+    for name, lines in (("templates", template_lines(tokenizer)), ("chat", chat_lines(args.folder, VQADataset)), ("formats", format_lines(tokenizer))):
         with open(f"{args.folder}/{name}.jsonl", "w") as out:
             for line in lines:
                 out.write(json.dumps(line, separators=(",", ":")) + "\n")

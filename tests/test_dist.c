@@ -6,6 +6,7 @@
 #include "base/random.h"
 #include "dist/comm.h"
 #include "dist/launch.h"
+#include "dist/neighbours.h"
 #include "dist/transport.h"
 #include "support/golden.h"
 #include "support/ranks.h"
@@ -88,6 +89,19 @@ static bool check_small(Comm *c, Error *err) {
     return comm_barrier(c, "the end", err);
 }
 
+// Two and two with the same processors: they share the threads, and none is without.
+static bool check_neighbours(Comm *c, Error *err) {
+    const size_t world = comm_world_size(c), rank = comm_rank(c);
+    const bool alone = rank % 2 == 0 && rank + 1 == world;
+    Neighbours n;
+    DEMAND(neighbours_find(&n, c, (Cores){.set = rank / 2}, err));
+    DEMAND(n.count == (alone ? 1 : 2) && n.before == rank % 2);
+    DEMAND(neighbours_share(n, 5) == (alone ? 5 : rank % 2 ? 2 : 3));
+    DEMAND(neighbours_share(n, 1) == 1);
+    DEMAND(neighbours_find(&n, c, (Cores){.set = 7}, err) && n.count == world && n.before == rank);
+    return true;
+}
+
 static bool works(Comm *c, Error *err) {
     static const size_t sizes[] = {0, 1, 3, 4, 1023, 4097, 70001};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
@@ -97,7 +111,7 @@ static bool works(Comm *c, Error *err) {
     for (int i = 0; i < 100; i += 10) comm_sum_start(c, many + i, 10, 1, "gradients");
     DEMAND(comm_wait(c, err));
     for (int i = 0; i < 100; i++) DEMAND(many[i] == (float)i * (float)comm_world_size(c));
-    return check_share(c, err) && check_small(c, err);
+    return check_share(c, err) && check_neighbours(c, err) && check_small(c, err);
 }
 
 // Larger than the scratch memory of a segment.

@@ -237,6 +237,16 @@ static void read_back(const Model *m, const char *path, BackboneKind kind, GgufT
     close_model(&back);
 }
 
+// The template beside an exported decoder is ChatML to the letter, with the same system message.
+static void expect_template(const Model *m, const char *folder) {
+    Error err;
+    Tokenizer *t;
+    ChatTemplate c;
+    expect(tokenizer_load(&t, folder, NULL, &err) && chat_template_init(&c, t, NULL, &err), &err);
+    assert_string_equal(c.system, m->chat.system);
+    tokenizer_free(t);
+}
+
 static void check_parts(const Model *m, GgufType type) {
     Error err;
     char *decoder = make_folder(), *tower = make_folder(), *gguf = make_folder(), *file;
@@ -246,6 +256,7 @@ static void check_parts(const Model *m, GgufType type) {
     if (type != GGUF_TYPE_Q8_0) {
         expect(export_hf(&language, decoder, &err) && export_hf(&vision, tower, &err), &err);
         read_back(m, decoder, BACKBONE_LANGUAGE, type, false);
+        expect_template(m, decoder);
         read_back(m, tower, BACKBONE_VISION, type, false);
     }
     expect(export_gguf(&language, gguf, "m", &err), &err);

@@ -3,6 +3,8 @@
 // `vlm generate` as a user meets it: ways to give a prompt, pictures of all formats, JSON, stops, packed
 // weights, a chat through a pipe, batches that go on where they ended, a decoder alone, and wrong flags. The
 // model is the reference's random one, so that answers are nonsense but always the same.
+#include "support/chatml.h"
+#include "support/folders.h"
 #include "support/golden.h"
 #include "support/program.h"
 #include "support/weights_case.h"
@@ -15,7 +17,6 @@
 #include "ops/cpu/cpu.h"
 
 #include <fcntl.h>
-#include <ftw.h>
 #include <jansson.h>
 #include <signal.h>
 #include <stdio.h>
@@ -500,6 +501,29 @@ static void decoder_alone_answers_as_the_whole(void **state) {
     expect_same_ids(alone, 0, whole, 0, "the decoder alone");
     expect_same_ids(chat, 1, both, 1, "its second turn");
     json_decref(whole), json_decref(alone), json_decref(chat), json_decref(both);
+    char *line = expand("export --checkpoint @/llama --lm_tokenizer @/llama --out @/exported --to hf");
+    ProgramResult r = program_run(line);
+    assert_int_equal(r.status, 1);
+    assert_non_null(strstr(r.err, "llama is a decoder alone; whole checkpoints can be exported"));
+    program_result_free(&r);
+    free(line);
+}
+
+// A template that is not known to the letter is written as the format its tokens tell, and that is said.
+static void template_told_by_its_tokens(void **state) {
+    (void)state;
+    json_t *known = answers(LLAMA "--prompt abc", ""),
+           *told = answers("--greedy --checkpoint @/marked --lm_tokenizer @/marked --prompt abc", "");
+    expect_same_ids(told, 0, known, 0, "ChatML by its tokens");
+    json_decref(known), json_decref(told);
+    ProgramResult r = run_with("--checkpoint @/marked --lm_tokenizer @/marked --max_new_tokens 1", "");
+    assert_int_equal(r.status, 0);
+    assert_non_null(
+        strstr(r.err, "marked: the chat template is not known to the letter; it contains <|im_start|>"));
+    program_result_free(&r);
+    r = run_with(LLAMA "--max_new_tokens 1", "");
+    assert_string_equal(r.err, "");
+    program_result_free(&r);
 }
 
 // A name of the Hub stands for its folder in the cache, by either flag, and shards for one file.
@@ -542,7 +566,12 @@ static void wrong_flags(void **state) {
         {MODEL "--image " PICTURES "bad_truncated.png", 1, "bad_truncated.png"},
         {MODEL "--image " PICTURES "bad_text.jpg", 1, "bad_text.jpg"},
         {LLAMA "--image " PICTURES "png_rgb_64.png", 1, "a decoder alone and sees no pictures"},
-        {"--checkpoint @/untemplated --lm_tokenizer @/untemplated --prompt a", 1, "or use --plain"},
+        {"--checkpoint @/untemplated --lm_tokenizer @/untemplated --prompt a", 1,
+         "untemplated: has no chat template; use --plain"},
+        {"--checkpoint @/llama3 --lm_tokenizer @/llama3 --prompt a", 1,
+         "in the format Llama 3, but the tokenizer has no token <|eot_id|>; use --plain"},
+        {"--checkpoint @/whole --prompt a", 1,
+         "whole: not a decoder but a whole model of transformers; of SmolVLM"},
         {"--checkpoint @/half.gguf --prompt a", 1, "half.gguf"},
         {"--checkpoint tests/golden/backbones/llama_tied", 1, "lm_vocab_size is 100"},
     };
@@ -592,8 +621,9 @@ static bool fill_tensor(void *context, size_t i, void *dst) {
     return true;
 }
 
-// Its decoder as transformers would save it; template: with a chat template.
-static void make_llama(const char *path, bool template) {
+// Its decoder as transformers would save it; template: its chat template, NULL: none.
+static void make_llama(const char *name, const char *template) {
+    char *path = in_folder(name);
     VLMConfig c;
     Error err;
     Decoder d = {0};
@@ -626,35 +656,35 @@ static void make_llama(const char *path, bool template) {
                             c.lm_vocab_size);
     if (!safetensors_write(weights, specs, n, NULL, 0, fill_tensor, &d, &err) ||
         !file_write_text(config, json, strlen(json), &err) ||
-        (template && !file_write_text(jinja, c.lm_chat_template, strlen(c.lm_chat_template), &err)))
+        (template && !file_write_text(jinja, template, strlen(template), &err)))
         fail_msg("%s", err.text);
     link_file(TOKENIZER "/tokenizer.json", path, "tokenizer.json");
     link_file(TOKENIZER "/tokenizer_config.json", path, "tokenizer_config.json");
-    free(weights), free(config), free(jinja), free(json);
+    free(weights), free(config), free(jinja), free(json), free(path);
     vlm_free(&d.m);
     backend_destroy(be);
     fields_free(set);
 }
 
-static int remove_entry(const char *path, const struct stat *s, int kind, struct FTW *where) {
-    (void)s, (void)kind, (void)where;
-    return remove(path);
-}
-
 static int make_models(void **state) {
     (void)state;
     if (!mkdtemp(folder)) return -1;
-    char *model = in_folder("model"), *llama = in_folder("llama"), *untemplated = in_folder("untemplated");
+    char *model = in_folder("model");
     make_model(model);
-    make_llama(llama, true);
-    make_llama(untemplated, false);
-    free(model), free(llama), free(untemplated);
+    make_llama("llama", CHATML);
+    make_llama("marked", "{% if tools %}{{ tools }}{% endif %}" CHATML);
+    make_llama("llama3", "{{ '<|start_header_id|>' + messages[0]['role'] }}");
+    make_llama("untemplated", NULL);
+    make_llama("whole", NULL);
+    write_file("whole/config.json", "{\"model_type\": \"idefics3\", \"text_config\": {}}");
+    free(model);
     return 0;
 }
 
 static int remove_models(void **state) {
     (void)state;
-    return nftw(folder, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
+    remove_folder_tree(folder);
+    return 0;
 }
 
 int main(void) {
@@ -675,6 +705,7 @@ int main(void) {
         cmocka_unit_test(batches_answer_as_alone),
         cmocka_unit_test(batches_go_on),
         cmocka_unit_test(decoder_alone_answers_as_the_whole),
+        cmocka_unit_test(template_told_by_its_tokens),
         cmocka_unit_test(hub_names_and_shards),
         cmocka_unit_test(wrong_flags),
     };

@@ -2,13 +2,11 @@
 // Damaged GGUF files through the reader, as weights and as tokenizers: no crash, no read outside of the map
 // (under the sanitizers), and all that is accepted can be used. VLM_FUZZ_SECONDS sets how long; by default a
 // few seconds.
+#include "support/fuzz.h"
 #include "support/gguf_case.h"
 #include "base/clock.h"
-#include "base/random.h"
 #include "format/weights.h"
 #include "text/tokenizer.h"
-
-#include <stdio.h>
 
 static char path[] = "/tmp/test_gguf_fuzz.XXXXXX.gguf";
 
@@ -23,18 +21,6 @@ static int make_file(void **state) {
 static int remove_file(void **state) {
     (void)state;
     return unlink(path);
-}
-
-static double fuzz_seconds(void) {
-    const char *given = getenv("VLM_FUZZ_SECONDS");
-    return given ? atof(given) : 4;
-}
-
-static void write_bytes(const char *bytes, size_t size) {
-    FILE *out = fopen(path, "wb");
-    assert_non_null(out);
-    assert_int_equal(fwrite(bytes, 1, size, out), size);
-    fclose(out);
 }
 
 // ---- what is done with a file ----
@@ -156,7 +142,7 @@ static size_t fuzz(const char *bytes, size_t size, size_t head, bool (*use)(void
         CharVec mutant = {0};
         vec_extend(&mutant, bytes, size);
         mutate(&mutant, head, &r);
-        write_bytes(mutant.items, mutant.count);
+        fuzz_write(path, mutant.items, mutant.count);
         accepted += use();
         vec_free(&mutant);
     }
@@ -172,10 +158,10 @@ static void read_sample(char **bytes, size_t *size, const char *file) {
 
 // Of a file cut short nothing is accepted: the tensors fill it up to the padding of the last one.
 static void truncate_all(const char *bytes, size_t size, size_t step, bool (*use)(void)) {
-    write_bytes(bytes, size);
+    fuzz_write(path, bytes, size);
     assert_true(use());
     for (size_t n = 0; n + 32 < size; n += step) {
-        write_bytes(bytes, n);
+        fuzz_write(path, bytes, n);
         assert_false(use());
     }
 }
@@ -186,7 +172,7 @@ static void reader(void **state) {
     size_t size;
     read_sample(&bytes, &size, "tests/golden/gguf/types.gguf");
     truncate_all(bytes, size, 7, use_reader);
-    fuzz(bytes, size, 2048, use_reader, 1, fuzz_seconds());
+    fuzz(bytes, size, 2048, use_reader, 1, fuzz_seconds(4));
     free(bytes);
 }
 
@@ -196,7 +182,7 @@ static void weights(void **state) {
     size_t size;
     read_sample(&bytes, &size, "tests/golden/gguf_llama/untied_q8_0/model.gguf");
     truncate_all(bytes, size, 11, use_weights);
-    fuzz(bytes, size, 1700, use_weights, 2, fuzz_seconds() / 2);
+    fuzz(bytes, size, 1700, use_weights, 2, fuzz_seconds(4) / 2);
     free(bytes);
 }
 
@@ -212,8 +198,8 @@ static void tokenizers(void **state) {
     write_metadata(path, &m);
     read_sample(&bytes, &size, path);
     truncate_all(bytes, size, 5, use_tokenizer);
-    const size_t accepted = fuzz(bytes, size, 300, use_tokenizer, 3, fuzz_seconds() / 2) +
-                            fuzz(bytes, size, size, use_tokenizer, 4, fuzz_seconds() / 2);
+    const size_t accepted = fuzz(bytes, size, 300, use_tokenizer, 3, fuzz_seconds(4) / 2) +
+                            fuzz(bytes, size, size, use_tokenizer, 4, fuzz_seconds(4) / 2);
     assert_true(accepted > 0);
     json_decref(json);
     free(json_path);

@@ -1,6 +1,7 @@
 // LINK: image
 // Damaged pictures: headers that promise too much, files cut short, bytes changed at random.
 // VLM_FUZZ_SECONDS=N goes on with new mutants for so long; without it there are a few of each file.
+#include "support/fuzz.h"
 #include "support/image_case.h"
 
 #include <stdio.h>
@@ -159,8 +160,7 @@ static void damage_odd(const json_t *line) {
 
 static void test_damaged_pictures(void **state) {
     (void)state;
-    const char *given = getenv("VLM_FUZZ_SECONDS");
-    const time_t end = time(NULL) + (given ? atoi(given) : 0);
+    const time_t end = time(NULL) + (time_t)fuzz_seconds(0);
     char *reference = golden_path("images/index.jsonl"), *odd = mem_printf("%s/odd.jsonl", odd_folder());
     do {
         for_each_line(reference, damage_reference);

@@ -40,12 +40,19 @@ static void *pack(float *values, Dtype dtype, size_t n) {
     return packed;
 }
 
+// What operators take: blocks in the backend's order.
+static Tensor weight(Backend *be, void *data, Dtype dtype, size_t O, size_t C) {
+    const Tensor w = tensor_at(data, dtype, SHAPE(O, C));
+    return dtype == DTYPE_Q8_0 ? arrange_weights(be, w) : w;
+}
+
 static const Dtype dtypes[] = {DTYPE_F32, DTYPE_BF16, DTYPE_Q8_0};
 
 // What rounding may do to Σ x w, whose terms have the sizes given: that of sums; with Q8_0 that of x to 16
-// bits of each block; with products of BF16 that of x to 8 bits.
+// bits of each block, or 24; with products of BF16 that of x to 8 bits.
 static double allowed(const Backend *be, size_t M, Dtype dtype, const float *x, const float *w, size_t C,
                       double size) {
+    const double units = strcmp(cpu_level_name(be), "avx512bf16") ? 2 * 32767.0 : 2 * 127 * 65536.0;
     double rounded = dtype == DTYPE_BF16 && M > 8 && be->bf16 ? size * 0x1p-8 : 0;
     for (size_t k = 0; dtype == DTYPE_Q8_0 && k < C; k += 32) {
         double largest = 0, sum = 0;
@@ -53,7 +60,7 @@ static double allowed(const Backend *be, size_t M, Dtype dtype, const float *x, 
             largest = fmax(largest, fabs(x[i]));
             sum += fabs(w[i]);
         }
-        rounded += largest * sum * 0x1p-16;
+        rounded += largest * sum / units;
     }
     return (4 + sqrt((double)C)) * FLT_EPSILON * size + rounded;
 }
@@ -67,8 +74,7 @@ static void check_linear(Backend *be, Dtype dtype, size_t M, size_t C, size_t O,
     for (size_t i = 0; i < M * (O + GAP); i++) y[i] = NAN;
     Tensor out = tensor_at(y, DTYPE_F32, SHAPE(M, O + GAP));
     out = tensor_columns(out, 0, O);
-    linear_forward(be, out, tensor_at(x, DTYPE_F32, SHAPE(M, C)),
-                   tensor_at(w ? w : values, dtype, SHAPE(O, C)),
+    linear_forward(be, out, tensor_at(x, DTYPE_F32, SHAPE(M, C)), weight(be, w ? w : values, dtype, O, C),
                    bias ? tensor_at(b, DTYPE_F32, SHAPE(O)) : TENSOR_NONE);
     for (size_t m = 0; m < M; m++) {
         for (size_t o = 0; o < O; o++) {
@@ -114,17 +120,39 @@ static void products(void **state) {
 // A value that is not finite must not be rounded away.
 static void not_finite(void **state) {
     (void)state;
-    enum { C = 64 };
+    enum { C = 64, O = 17 };
     Backend *be = backend(1);
     const float bad[] = {NAN, INFINITY, -INFINITY};
     for (size_t d = 0; d < COUNT(dtypes); d++)
         for (size_t i = 0; i < COUNT(bad); i++) {
-            float *x = draw(C, 1), *values = draw(C, 2), y = 0;
-            void *w = dtypes[d] == DTYPE_F32 ? NULL : pack(values, dtypes[d], C);
+            float *x = draw(C, 1), *values = draw(O * C, 2), y[O] = {0};
+            void *w = dtypes[d] == DTYPE_F32 ? NULL : pack(values, dtypes[d], O * C);
             x[40] = bad[i];
-            linear_forward(be, tensor_at(&y, DTYPE_F32, SHAPE(1, 1)), tensor_at(x, DTYPE_F32, SHAPE(1, C)),
-                           tensor_at(w ? w : values, dtypes[d], SHAPE(1, C)), TENSOR_NONE);
-            assert_false(isfinite(y));
+            linear_forward(be, tensor_at(y, DTYPE_F32, SHAPE(1, O)), tensor_at(x, DTYPE_F32, SHAPE(1, C)),
+                           weight(be, w ? w : values, dtypes[d], O, C), TENSOR_NONE);
+            for (size_t o = 0; o < O; o++) assert_false(isfinite(y[o]));
+            free(x), free(values), free(w);
+        }
+    backend_destroy(be);
+}
+
+// Whatever the size of x, down to where its scale is no longer a number that F32 has.
+static void sizes_of_x(void **state) {
+    (void)state;
+    enum { C = 64, O = 33 };
+    Backend *be = backend(1);
+    for (size_t d = 0; d < COUNT(dtypes); d++)
+        for (int e = -140; e <= 100; e += 20) {
+            float *x = draw(C, 1), *values = draw(O * C, 2), y[O];
+            void *w = dtypes[d] == DTYPE_F32 ? NULL : pack(values, dtypes[d], O * C);
+            for (size_t i = 0; i < C; i++) x[i] = ldexpf(x[i], e);
+            linear_forward(be, tensor_at(y, DTYPE_F32, SHAPE(1, O)), tensor_at(x, DTYPE_F32, SHAPE(1, C)),
+                           weight(be, w ? w : values, dtypes[d], O, C), TENSOR_NONE);
+            for (size_t o = 0; o < O; o++) {
+                double expected = 0;
+                for (size_t k = 0; k < C; k++) expected += (double)x[k] * values[o * C + k];
+                assert_true(fabs(y[o] - expected) <= ldexp(1e-3, e) + ldexp(1, -94));
+            }
             free(x), free(values), free(w);
         }
     backend_destroy(be);
@@ -132,14 +160,14 @@ static void not_finite(void **state) {
 
 static void embeddings(void **state) {
     (void)state;
-    enum { V = 11, C = 96, M = 5 };
-    static int32_t ids[M] = {10, 0, 3, 3, 7};
+    enum { V = 37, C = 96, M = 8 }; // two tiles of Q8_0 and five rows more
+    static int32_t ids[M] = {36, 0, 17, 17, 31, 32, 15, 3};
     Backend *be = backend(1);
     for (size_t d = 0; d < COUNT(dtypes); d++) {
         float *values = draw(V * C, 5), y[M * C];
         void *table = dtypes[d] == DTYPE_F32 ? NULL : pack(values, dtypes[d], V * C);
         embedding_forward(be, tensor_at(y, DTYPE_F32, SHAPE(M, C)),
-                          tensor_at(table ? table : values, dtypes[d], SHAPE(V, C)),
+                          weight(be, table ? table : values, dtypes[d], V, C),
                           tensor_at(ids, DTYPE_I32, SHAPE(M)));
         for (size_t m = 0; m < M; m++)
             assert_memory_equal(y + m * C, values + (size_t)ids[m] * C, C * sizeof *y);
@@ -156,6 +184,7 @@ static void block_sizes(void **state) {
     assert_int_equal(tensor_span(t), 5 * 2 * 34);
     assert_int_equal(tensor_slice(t, 2, 1).data - t.data, 2 * 2 * 34);
     assert_int_equal(dtype_from_name("Q8_0", 4), -1); // no format of safetensors
+    assert_int_equal(dtype_from_name("Q8_0 in tiles", 13), -1);
 }
 
 // ---- loading ----
@@ -211,9 +240,13 @@ static void blocks_of_a_file(void **state) {
         const GgufTensor *t = gguf_find_tensor(file, tensors[i].name);
         const Param *p = params_find(&l.model.params, tensors[i].param);
         if (t->type != GGUF_TYPE_Q8_0) continue;
-        assert_int_equal(p->w.dtype, DTYPE_Q8_0);
+        assert_int_equal(p->w.dtype, DTYPE_Q8_TILES);
         assert_int_equal(tensor_bytes(p->w), t->bytes);
-        assert_memory_equal(p->w.data, t->data, t->bytes);
+        char *blocks = malloc(t->bytes);
+        memcpy(blocks, t->data, t->bytes);
+        weight(be, blocks, DTYPE_Q8_0, tensor_rows(p->w), tensor_cols(p->w));
+        assert_memory_equal(p->w.data, blocks, t->bytes);
+        free(blocks);
         compared++;
     }
     assert_true(compared >= 3);
@@ -231,18 +264,58 @@ static void what_is_kept(void **state) {
         Loaded l;
         load(&l, be, "tests/golden/gguf_llama/tied_f32/model.gguf", dtypes[d]);
         const Params *p = &l.model.params;
+        const Dtype kept = dtypes[d] == DTYPE_Q8_0 ? DTYPE_Q8_TILES : dtypes[d];
         assert_null(p->projector);
         assert_null(p->vision.position);
         bytes[d] = 0;
         for (size_t i = 0; i < p->count; i++) {
             assert_true(p->items[i].group == GROUP_LANGUAGE || p->items[i].group == GROUP_BUFFER);
-            assert_int_equal(p->items[i].w.dtype, is_vector(&p->items[i]) ? DTYPE_F32 : dtypes[d]);
+            assert_int_equal(p->items[i].w.dtype, is_vector(&p->items[i]) ? DTYPE_F32 : kept);
             if (!is_vector(&p->items[i])) bytes[d] += tensor_bytes(p->items[i].w);
         }
         unload(&l);
     }
     assert_int_equal(bytes[1] * 2, bytes[0]);
     assert_int_equal(bytes[2] * 128, bytes[0] * 34);
+    backend_destroy(be);
+}
+
+// Every matrix of a whole model, the kernel of the patches with its four sizes among them, holds the values
+// that were put into it.
+static void every_matrix_of_a_model(void **state) {
+    (void)state;
+    Backend *be = backend(1);
+    VLMConfig c;
+    Params p;
+    Error err;
+    size_t kernels = 0;
+    const FieldSet set = {&vlm_config_table, &c};
+    fields_set_defaults(set);
+    c.vit_hidden_dim = 64, c.vit_inter_dim = 96, c.vit_n_blocks = c.lm_n_blocks = 1;
+    c.lm_hidden_dim = 64, c.lm_n_heads = 2, c.lm_n_kv_heads = 1, c.lm_inter_dim = 160, c.lm_vocab_size = 50;
+    c.vit_img_size = 16, c.vit_patch_size = 8;
+    params_plan_form(&p, be, &c, &(ParamsForm){false, DTYPE_Q8_0}, (const bool[GROUP_TRAINED]){false});
+    if (!params_allocate(&p, &err)) fail_msg("%s", err.text);
+    for (size_t i = 0; i < p.count; i++) {
+        Param *q = &p.items[i];
+        const size_t rows = q->shape[0], n = q->fan_in;
+        if (q->w.dtype != DTYPE_Q8_0) continue;
+        float *values = draw(rows * n, i), *back = malloc(rows * n * sizeof *back);
+        char *blocks = pack(values, DTYPE_Q8_0, rows * n);
+        int32_t *ids = malloc(rows * sizeof *ids);
+        for (size_t r = 0; r < rows; r++) ids[r] = (int32_t)r;
+        memcpy(q->w.data, blocks, dtype_bytes(DTYPE_Q8_0, rows * n));
+        param_arrange(q, be);
+        assert_true(q->w.dtype == DTYPE_Q8_TILES && q->product.dtype == DTYPE_Q8_TILES);
+        embedding_forward(be, tensor_at(back, DTYPE_F32, SHAPE(rows, n)),
+                          tensor_reshape(q->product, SHAPE(rows, n)), tensor_at(ids, DTYPE_I32, SHAPE(rows)));
+        assert_memory_equal(back, values, rows * n * sizeof *back);
+        kernels += q->ndim == 4;
+        free(values), free(back), free(blocks), free(ids);
+    }
+    assert_int_equal(kernels, 1);
+    params_free(&p);
+    fields_free(set);
     backend_destroy(be);
 }
 
@@ -287,8 +360,10 @@ static void on_the_guard(void **state) {
 
 static int run_all(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(products),     cmocka_unit_test(not_finite),       cmocka_unit_test(embeddings),
-        cmocka_unit_test(block_sizes),  cmocka_unit_test(blocks_of_a_file), cmocka_unit_test(what_is_kept),
+        cmocka_unit_test(products),     cmocka_unit_test(not_finite),
+        cmocka_unit_test(sizes_of_x),   cmocka_unit_test(embeddings),
+        cmocka_unit_test(block_sizes),  cmocka_unit_test(blocks_of_a_file),
+        cmocka_unit_test(what_is_kept), cmocka_unit_test(every_matrix_of_a_model),
         cmocka_unit_test(on_the_guard),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);

@@ -6,11 +6,12 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "cmd/cmd.h"
+#include "support/folders.h"
+#include "support/program.h"
 #include "support/reference.h"
 #include "train/resume.h"
 
 #include <fcntl.h>
-#include <ftw.h>
 #include <jansson.h>
 #include <signal.h>
 #include <stdio.h>
@@ -166,11 +167,6 @@ static void expect_same_run(const char *run, const char *reference) {
 
 // ---- killed again and again ----
 
-static size_t kills_wanted(void) {
-    const char *text = getenv("VLM_KILLS");
-    return text ? (size_t)strtoul(text, NULL, 10) : 5;
-}
-
 // One process of the run, killed after a while unless it is through before: true when it was.
 static bool is_through(const char *line, useconds_t after) {
     const pid_t child = start(line);
@@ -188,7 +184,7 @@ static void test_killed_at_random(void **state) {
     train("whole", "", EXIT_DONE);
     unsigned seed = 1;
     size_t kills = 0, runs = 0;
-    for (; kills < kills_wanted(); runs++) {
+    for (; kills < program_kills(5); runs++) {
         char name[32];
         snprintf(name, sizeof name, "killed_%zu", runs);
         char *line =
@@ -517,11 +513,6 @@ static void test_damaged_state(void **state) {
 
 // ---- program ----
 
-static int remove_entry(const char *path, const struct stat *info, int type, struct FTW *where) {
-    (void)info, (void)type, (void)where;
-    return remove(path);
-}
-
 static int make_data(void **state) {
     (void)state;
     if (!mkdtemp(folder)) return 1;
@@ -533,7 +524,8 @@ static int make_data(void **state) {
 
 static int remove_data(void **state) {
     (void)state;
-    return nftw(folder, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
+    remove_folder_tree(folder);
+    return 0;
 }
 
 int main(int argc, char **argv) {

@@ -6,12 +6,12 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "ops/cpu/cpu.h"
+#include "support/folders.h"
 #include "support/train_case.h"
 #include "train/resume.h"
 #include "train/saver.h"
 
 #include <ctype.h>
-#include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -205,11 +205,6 @@ static void test_of_another_kind(void **state) {
 
 // ---- program ----
 
-static int remove_entry(const char *path, const struct stat *info, int type, struct FTW *where) {
-    (void)info, (void)type, (void)where;
-    return remove(path);
-}
-
 static int open_case(void **state) {
     (void)state;
     Error err;
@@ -225,7 +220,8 @@ static int close_case(void **state) {
     (void)state;
     train_case_close(&c);
     backend_destroy(be);
-    return nftw(folder, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
+    remove_folder_tree(folder);
+    return 0;
 }
 
 int main(void) {

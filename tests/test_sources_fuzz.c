@@ -3,16 +3,12 @@
 // outside of memory (under the sanitizers), every value that comes through can be touched, and every sample
 // is one. VLM_FUZZ_SECONDS sets how long; by default a few seconds.
 #include "support/data_case.h"
+#include "support/fuzz.h"
 
 #include "base/clock.h"
 #include "base/log.h"
 #include "data/dataset.h"
 #include "data/sample.h"
-
-static double fuzz_seconds(void) {
-    const char *given = getenv("VLM_FUZZ_SECONDS");
-    return given ? atof(given) : 4;
-}
 
 static Config config;
 static SampleRules rules;
@@ -113,21 +109,13 @@ static size_t mutate(char *bytes, size_t size, Random *r) {
     return size;
 }
 
-// Without the sync of base/file.h, which would take most of the time.
-static void write_quickly(const char *path, const char *bytes, size_t size) {
-    FILE *f = fopen(path, "wb");
-    assert_non_null(f);
-    assert_int_equal(fwrite(bytes, 1, size, f), size);
-    assert_int_equal(fclose(f), 0);
-}
-
 static void fuzz_file(Tally *t, const char *folder, const char *name, Random *r) {
     Error err;
     char *from = path_join(folder, name), *f = make_folder(), *to = path_join(f, name), *bytes;
     size_t size;
     expect(file_read(&bytes, &size, from, &err), &err);
     if (size > 100) {
-        write_quickly(to, bytes, mutate(bytes, size, r));
+        fuzz_write(to, bytes, mutate(bytes, size, r));
         read_all(t, to);
         t->mutants++;
     }
@@ -146,7 +134,7 @@ static void fuzz_indexed(Tally *t, Random *r) {
         size_t size;
         expect(file_read(&bytes, &size, in, &err), &err);
         if (i == damaged) size = mutate(bytes, size, r);
-        write_quickly(to, bytes, size);
+        fuzz_write(to, bytes, size);
         free(in), free(to), free(bytes);
     }
     read_all(t, f);
@@ -181,24 +169,24 @@ static void fuzz_folder(const char *name, double seconds) {
 
 static void test_parquet(void **state) {
     (void)state;
-    fuzz_folder("data/parquet", fuzz_seconds() / 4);
+    fuzz_folder("data/parquet", fuzz_seconds(4) / 4);
 }
 
 static void test_arrow(void **state) {
     (void)state;
-    fuzz_folder("data/arrow", fuzz_seconds() / 4);
+    fuzz_folder("data/arrow", fuzz_seconds(4) / 4);
 }
 
 static void test_pictures(void **state) { // Parquet and Arrow, with all their types
     (void)state;
-    fuzz_folder("sources/pictures", fuzz_seconds() / 4);
+    fuzz_folder("sources/pictures", fuzz_seconds(4) / 4);
 }
 
 static void test_indexed(void **state) {
     (void)state;
     Tally t = {0};
     Random r = random_stream(32, RANDOM_TEST, 0);
-    double end = clock_seconds() + fuzz_seconds() / 4;
+    double end = clock_seconds() + fuzz_seconds(4) / 4;
     do fuzz_indexed(&t, &r);
     while (clock_seconds() < end);
     printf("indexed: %zu mutants, %zu opened, %zu rows read\n", t.mutants, t.opened, t.rows);

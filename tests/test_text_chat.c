@@ -245,6 +245,91 @@ static void sources_refused(void **state) {
     }
 }
 
+// ---- formats that are told by their tokens ----
+
+// The tokenizer, which puts <|endoftext|> in front of a text, with a template and the tokens of the formats.
+static Tokenizer *load_with(const char *template_text) {
+    static TokenPair pairs[] = {
+        {"1", "<|start_header_id|>"}, {"2", "<|end_header_id|>"}, {"3", "<|eot_id|>"}, {"4", "<|im_sep|>"}};
+    char *bytes;
+    size_t size;
+    Error err;
+    Tokenizer *t;
+    if (!file_read(&bytes, &size, FOLDER "llama3/tokenizer.json", &err)) fail_msg("%s", err.text);
+    write_file("tokenizer.json", bytes);
+    write_file("tokenizer_config.json", NULL);
+    write_file("chat_template.jinja", template_text);
+    free(bytes);
+    if (!tokenizer_load(&t, folder, &(TokenMap){4, pairs}, &err)) fail_msg("%s", err.text);
+    return t;
+}
+
+// What a chat would have in its cache: the first question, the answer, and the turn that follows it.
+static void expect_turn(const ChatTemplate *c, const ChatMessage *messages, const json_t *text) {
+    Int32Vec ids = {0};
+    chat_encode_prompt(c, messages, 1, &ids);
+    tokenizer_encode(c->tokenizer, messages[1].content, messages[1].size, &ids);
+    chat_encode_turn(c, &messages[2], &ids);
+    expect_text(c, &ids, text);
+    vec_free(&ids);
+}
+
+static void check_format(const json_t *line) {
+    ChatTemplate c;
+    Error err = {0};
+    const json_t *rows = json_object_get(line, "rows");
+    Tokenizer *t = load_with(json_string_value(json_object_get(line, "template")));
+    assert_false(chat_template_init(&c, t, NULL, &err)); // none to train with
+    if (!chat_template_init_alone(&c, t, &err)) fail_msg("%s", err.text);
+    assert_true(c.by_mark);
+    assert_string_equal(c.format->name, json_string_value(json_object_get(line, "format")));
+    for (size_t i = 0; i < json_array_size(rows); i++) {
+        const json_t *row = json_array_get(rows, i), *text = json_array_get(row, 1);
+        ChatMessage messages[MOST_MESSAGES];
+        const size_t n = read_messages(messages, json_array_get(row, 0));
+        Int32Vec ids = {0};
+        chat_encode_prompt(&c, messages, n, &ids);
+        expect_text(&c, &ids, text);
+        if (n == 3) expect_turn(&c, messages, text);
+        vec_free(&ids);
+    }
+    tokenizer_free(t);
+}
+
+static void formats(void **state) {
+    (void)state;
+    assert_true(for_each_line(FOLDER "formats.jsonl", check_format) >= 4);
+}
+
+static void formats_refused(void **state) {
+    (void)state;
+    static const struct {
+        const char *template_text, *message;
+    } cases[] = {
+        {NULL, "has no chat template"},
+        {"[INST]{{ messages[0].content }}[/INST]", "the chat template \"[INST]{{ messages[0].content "
+                                                   "}}[/INST]\" is in no format that is known: ChatML (with "
+                                                   "<|im_start|>), Llama 3"},
+    };
+    ChatTemplate c;
+    Error err;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        Tokenizer *t = load_with(cases[i].template_text);
+        assert_false(chat_template_init_alone(&c, t, &err));
+        if (!strstr(err.text, cases[i].message)) fail_msg("%zu: %s", i, err.text);
+        assert_int_equal(c.first_plain_id, tokenizer_token_id(t, "<|endoftext|>")); // --plain goes on without
+        tokenizer_free(t);
+    }
+    Tokenizer *gpt = load(FOLDER "gpt2"), *t = load_with("<|start_header_id|>");
+    assert_int_equal(tokenizer_first_id(gpt), -1);
+    tokenizer_free(t);
+    if (!tokenizer_load(&t, folder, NULL, &err)) fail_msg("%s", err.text);
+    assert_false(chat_template_init_alone(&c, t, &err));
+    assert_non_null(strstr(err.text, "in the format Llama 3, but the tokenizer has no token <|eot_id|>"));
+    tokenizer_free(t);
+    tokenizer_free(gpt);
+}
+
 static int make_folder(void **state) {
     (void)state;
     char *bytes;
@@ -265,8 +350,9 @@ static int remove_folder(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(templates), cmocka_unit_test(conversations),   cmocka_unit_test(borders),
-        cmocka_unit_test(sources),   cmocka_unit_test(sources_refused),
+        cmocka_unit_test(templates),       cmocka_unit_test(conversations),   cmocka_unit_test(borders),
+        cmocka_unit_test(sources),         cmocka_unit_test(sources_refused), cmocka_unit_test(formats),
+        cmocka_unit_test(formats_refused),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

@@ -3,6 +3,7 @@
 // ids: no crash, no leak (under the sanitizers), and what can be encoded comes back byte for byte.
 // VLM_FUZZ_SECONDS sets how long each kind goes on.
 #include "support/chatml.h"
+#include "support/fuzz.h"
 #include "support/golden.h"
 #include "base/clock.h"
 #include "base/random.h"
@@ -18,12 +19,11 @@
 static char folder[] = "/tmp/test_text_fuzz.XXXXXX";
 static char *tokenizer_file, *config_file; // in the folder
 static Tokenizer *bytes_tokenizer;         // has an entry for each byte
-static double seconds = 2;                 // of each loop
+static double seconds;                     // of each loop
 
 static int setup(void **state) {
     (void)state;
-    const char *given = getenv("VLM_FUZZ_SECONDS");
-    if (given) seconds = atof(given);
+    seconds = fuzz_seconds(2);
     if (!mkdtemp(folder)) return -1;
     tokenizer_file = path_join(folder, "tokenizer.json");
     config_file = path_join(folder, "tokenizer_config.json");
@@ -302,40 +302,12 @@ static CharVec mutant(const Seeds *seeds, uint64_t stream, uint64_t index) {
     return text;
 }
 
-// Puts something else in a random place of a JSON value: the file stays JSON, and comes further.
-static void mutate_json(json_t *json, Random *r) {
-    static const char *const values[] = {
-        "null",        "true", "-1", "7",    "1e300",          "\"\"",
-        "\"\\u0000\"", "[]",   "{}", "[[]]", "\"<|im_end|>\"", "{\"type\": \"NFC\"}"};
-    const size_t n = json_is_object(json) ? json_object_size(json) : json_array_size(json);
-    if (n == 0) return;
-    size_t chosen = random_below(r, n);
-    const char *key = NULL;
-    json_t *child = json_array_get(json, chosen), *value;
-    json_object_foreach(json, key, value) {
-        child = value;
-        if (chosen-- == 0) break;
-    }
-    if ((json_is_object(child) || json_is_array(child)) && random_below(r, 4)) {
-        mutate_json(child, r);
-        return;
-    }
-    json_t *other = json_loads(values[random_below(r, sizeof values / sizeof *values)],
-                               JSON_DECODE_ANY | JSON_ALLOW_NUL, NULL);
-    if (key && random_below(r, 3) == 0)
-        json_object_del(json, key), json_decref(other);
-    else if (key)
-        json_object_set_new(json, key, other);
-    else
-        json_array_set_new(json, random_below(r, n), other);
-}
-
 static CharVec json_mutant(const Seeds *seeds, uint64_t stream, uint64_t index) {
     Random r = random_stream(stream, RANDOM_TEST, index);
     const CharVec *seed = &seeds->texts.items[index % seeds->texts.count];
     json_t *json = json_loadb(seed->items, seed->count, JSON_ALLOW_NUL, NULL);
     assert_non_null(json);
-    for (size_t n = 1 + random_below(&r, 3); n-- > 0;) mutate_json(json, &r);
+    for (size_t n = 1 + random_below(&r, 3); n-- > 0;) fuzz_json_value(json, &r);
     char *text = json_dumps(json, JSON_COMPACT);
     json_decref(json);
     const size_t size = strlen(text);

@@ -6,13 +6,13 @@
 #include "base/memory.h"
 #include "cmd/cmd.h"
 #include "cmd/continue_line.h"
+#include "support/folders.h"
 #include "support/reference.h"
 #include "support/weights_case.h"
 #include "train/pace.h"
 #include "train/stop.h"
 
 #include <fcntl.h>
-#include <ftw.h>
 #include <jansson.h>
 #include <math.h>
 #include <signal.h>
@@ -397,6 +397,76 @@ static void test_starts_from_backbones(void **state) {
     unsetenv("HF_HUB_CACHE");
 }
 
+// A file as huggingface_hub keeps it: a blob, and a link to it in the snapshot.
+static void put_into_cache(const char *model, const char *from, const char *name) {
+    Error err;
+    char *source = path_join(from, name), *text, *blob = mem_printf("blob-of-%s", name),
+         *root = mem_printf("%s/home/hub/models--%s", folder, model), *blobs = path_join(root, "blobs"),
+         *snapshot = path_join(root, "snapshots/0a1b"), *refs = path_join(root, "refs"),
+         *path = path_join(blobs, blob), *link = path_join(snapshot, name),
+         *target = mem_printf("../../blobs/%s", blob);
+    size_t size;
+    write_text(refs, "main", "0a1b\n");
+    if (!file_read(&text, &size, source, &err) || !file_make_folders(blobs, &err) ||
+        !file_make_folders(snapshot, &err) || !file_write_text(path, text, size, &err))
+        fail_msg("%s", err.text);
+    assert_int_equal(symlink(target, link), 0);
+    free(source), free(text), free(blob), free(root), free(blobs), free(snapshot), free(refs), free(path);
+    free(link), free(target);
+}
+
+static void expect_name(const json_t *config, const char *field, const char *name) {
+    assert_string_equal(json_string_value(json_object_get(config, field)), name);
+}
+
+// What `vlm generate` prints about the run's checkpoint; more: further flags.
+static char *generated(const char *more, int status) {
+    Arguments a = {0};
+    char *line = mem_printf("generate --checkpoint %s --prompt hi --greedy --max_new_tokens 4 --threads 1 %s",
+                            in_run("cached", "step_1"), more);
+    add_words(&a, line);
+    free(line);
+    run(a, status);
+    return read_text(in_folder("stdout.txt"));
+}
+
+// Backbones and tokenizer by their names on the Hub: the checkpoint keeps the names, as nanoVLM does, answers
+// and goes on with the cache, and without it when it is told where a tokenizer lies.
+static void test_starts_from_the_cache(void **state) {
+    (void)state;
+    char *vision = golden_path("backbones/siglip_full"), *language = golden_path("backbones/llama_tied"),
+         *tokenizer = golden_path("model/tokenizer"), *own = mem_printf("--lm_tokenizer %s", tokenizer);
+    put_into_cache("org--vit", vision, "config.json");
+    put_into_cache("org--vit", vision, "model.safetensors");
+    put_into_cache("org--llm", language, "config.json");
+    put_into_cache("org--llm", language, "model.safetensors");
+    put_into_cache("org--llm", tokenizer, "tokenizer.json");
+    put_into_cache("org--llm", tokenizer, "tokenizer_config.json");
+    setenv("HF_HOME", in_folder("home"), 1);
+    run(backbone_arguments("cached",
+                           "--vit_model_type org/vit --lm_model_type org/llm --lm_tokenizer org/llm"),
+        EXIT_DONE);
+    expect_said("100 rows from the file, 478 new ones drawn");
+    json_t *config = saved_config("cached");
+    expect_name(config, "vit_model_type", "org/vit");
+    expect_name(config, "lm_model_type", "org/llm");
+    expect_name(config, "lm_tokenizer", "org/llm");
+    json_decref(config);
+    char *there = generated("", EXIT_DONE),
+         *on = mem_printf("--resume_from_vlm_checkpoint true --max_training_steps "
+                          "3 --vlm_checkpoint_path %s",
+                          in_run("cached", "step_1"));
+    run(backbone_arguments("cached_on", on), EXIT_DONE);
+    setenv("HF_HOME", in_folder("empty"), 1); // another machine
+    free(generated("", EXIT_FAILED));
+    expect_said("--lm_tokenizer: org/llm: no such file or folder, and not in the Hub cache");
+    char *elsewhere = generated(own, EXIT_DONE);
+    assert_string_equal(elsewhere, there);
+    run(backbone_arguments("cached_away", on), EXIT_DONE);
+    unsetenv("HF_HOME");
+    free(vision), free(language), free(tokenizer), free(own), free(there), free(on), free(elsewhere);
+}
+
 static void test_backbones_that_do_not_fit(void **state) {
     (void)state;
     static const TensorCase one[] = {{"model.embed_tokens.weight", 2, {100, 32}}, {NULL, 0, {0}}};
@@ -487,14 +557,10 @@ static int make_data(void **state) {
     return 0;
 }
 
-static int remove_entry(const char *path, const struct stat *info, int type, struct FTW *where) {
-    (void)info, (void)type, (void)where;
-    return remove(path);
-}
-
 static int remove_data(void **state) {
     (void)state;
-    return nftw(folder, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
+    remove_folder_tree(folder);
+    return 0;
 }
 
 int main(int argc, char **argv) {
@@ -508,6 +574,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_wrong_flags),
         cmocka_unit_test(test_says_what_is_left_out),
         cmocka_unit_test(test_starts_from_backbones),
+        cmocka_unit_test(test_starts_from_the_cache),
         cmocka_unit_test(test_backbones_that_do_not_fit),
         cmocka_unit_test(test_continue_line),
         cmocka_unit_test(test_pace),

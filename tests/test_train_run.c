@@ -6,6 +6,7 @@
 #include "base/memory.h"
 #include "model/checkpoint.h"
 #include "ops/cpu/cpu.h"
+#include "support/folders.h"
 #include "support/train_case.h"
 #include "train/anomaly.h"
 #include "train/run.h"
@@ -14,7 +15,6 @@
 #include "train/stop.h"
 #include "train/suspects.h"
 
-#include <ftw.h>
 #include <math.h>
 #include <signal.h>
 #include <stdio.h>
@@ -89,16 +89,11 @@ static bool run(Fixture *f) {
     return run_with_rules(f, NULL);
 }
 
-static int remove_entry(const char *path, const struct stat *info, int type, struct FTW *where) {
-    (void)info, (void)type, (void)where;
-    return remove(path);
-}
-
 static void fixture_close(Fixture *f) {
     run_result_free(&f->result);
     train_case_close(&f->c);
     backend_destroy(f->be);
-    nftw(f->folder, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
+    remove_folder_tree(f->folder);
 }
 
 // A file of the run's folder; valid until the next call.
@@ -721,7 +716,7 @@ static const Fixture *vanishing;
 static void remove_folder(size_t given) {
     if (given != 25) return;
     for (int i = 0; i < 1000 && !has_checkpoint(vanishing, 10); i++) usleep(10000);
-    assert_int_equal(nftw(vanishing->folder, remove_entry, 16, FTW_DEPTH | FTW_PHYS), 0);
+    remove_folder_tree(vanishing->folder);
 }
 
 // What comes after it is there again: log, config.json and checkpoints.

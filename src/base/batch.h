@@ -1,10 +1,19 @@
 // A batch of training data on the host: what data/ hands to train/, and train/ to model/. It stands in base/
 // so that neither room has to include the other.
 #pragma once
-#include <stddef.h>
-#include <stdint.h>
+#include "base/digest.h"
+
+#include <stdbool.h>
 
 #define IGNORE_INDEX (-100) // label of a position without a target (PyTorch's default)
+
+// What a cache knows of a batch's tiles (data/tile_cache.h). Entries that are not known may be written over.
+typedef struct TileFeatures {
+    size_t tile_bytes;
+    Digest *keys;         // [n_tiles]: of their pixels
+    bool *known;          // [n_tiles]
+    unsigned char *bytes; // [n_tiles, tile_bytes]: what the projector reads, as the device has it
+} TileFeatures;
 
 typedef struct Batch {
     size_t B, T;             // sequences and positions
@@ -17,4 +26,5 @@ typedef struct Batch {
     size_t n_images;         // pictures (not tiles), for the statistics
     size_t n_samples;        // samples packed into the batch
     const size_t *rows;      // [n_samples]: the rows of the data set they come from; NULL: not known
+    const TileFeatures *features; // NULL: no cache, every tile is encoded
 } Batch;

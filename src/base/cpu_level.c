@@ -10,7 +10,8 @@ static bool supported(CpuLevel level) {
     if (level == CPU_AVX2) return __builtin_cpu_supports("x86-64-v3");
     if (level == CPU_AVX512) return __builtin_cpu_supports("x86-64-v4");
     if (level == CPU_AVX512_BF16)
-        return __builtin_cpu_supports("x86-64-v4") && __builtin_cpu_supports("avx512bf16");
+        return __builtin_cpu_supports("x86-64-v4") && __builtin_cpu_supports("avx512bf16") &&
+               __builtin_cpu_supports("avx512vnni");
 #endif
     return level == CPU_GENERIC;
 }

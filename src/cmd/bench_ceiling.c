@@ -58,6 +58,16 @@ double ceiling_products(const Backend *be, Dtype dtype, const GemmSize *sizes, s
     return best;
 }
 
+double ceiling_of_model(const Backend *be, Dtype dtype, const VLMConfig *c, ModelRows rows, double seconds) {
+    const GemmSize sizes[] = {
+        {rows.positions, c->lm_inter_dim, c->lm_hidden_dim},
+        {rows.positions, c->lm_hidden_dim, c->lm_inter_dim},
+        {rows.patches, c->vit_inter_dim, c->vit_hidden_dim},
+        {rows.patches, c->vit_hidden_dim, c->vit_inter_dim},
+    };
+    return ceiling_products(be, dtype, sizes, rows.patches ? 4 : 2, seconds);
+}
+
 double ceiling_memory(const Backend *be, double seconds) {
     const size_t n = TRIAD_VALUES;
     float *a = mem_zeroed(n, sizeof *a), *b = (float *)small_values(n, false),

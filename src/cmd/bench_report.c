@@ -7,65 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-// ---- operators ----
-
-// A row as it is printed.
-typedef struct Line {
-    double wall, cpu, share; // seconds a step, and of the whole time
-    double rate, bound;      // GFLOP/s or GB/s
-    const char *unit;
-} Line;
-
-static Line line_of(const ProfileRow *row, size_t steps, double seconds, double gflops, double gbs,
-                    const Backend *be) {
-    const double counted = bench_seconds((BenchTime){row->cpu, row->wall}, be), n = (double)steps;
-    const bool memory = row->kind == WORK_MEMORY;
-    return (Line){
-        .wall = row->wall / n,
-        .cpu = row->cpu / n,
-        .share = bench_rate(counted, seconds),
-        .rate = bench_rate((memory ? row->bytes : row->flops) * 1e-9, counted),
-        .bound = memory ? gbs : gflops,
-        .unit = memory ? "GB/s" : "GFLOP/s",
-    };
-}
-
-void profile_print(Profile *p, size_t steps, double seconds, double gflops, double gbs, const Backend *be) {
-    profile_sort(p);
-    printf("%-24s %6s %10s %10s %6s %16s %8s\n", "operator", "calls", "wall ms", "cpu ms", "share", "rate",
-           "of bound");
-    for (size_t i = 0; i < p->count; i++) {
-        const ProfileRow *row = &p->rows[i];
-        const Line l = line_of(row, steps, seconds, gflops, gbs, be);
-        printf("%-24s %6zu %10.3f %10.3f %5.1f%% %8.1f %-7s %7.0f%%\n", row->name, row->calls / steps,
-               1e3 * l.wall, 1e3 * l.cpu, 100 * l.share, l.rate, l.unit, 100 * bench_rate(l.rate, l.bound));
-    }
-    const ProfileRow all = profile_total(p);
-    const double rest = seconds - bench_seconds((BenchTime){all.cpu, all.wall}, be);
-    printf("%-24s %6s %10.3f %10s %5.1f%%\n", "outside of operators", "", 1e3 * rest / (double)steps, "",
-           100 * bench_rate(rest, seconds));
-}
-
-static json_t *operators_json(StepReport *r) {
-    json_t *list = json_array();
-    profile_sort(&r->profile);
-    for (size_t i = 0; i < r->profile.count; i++) {
-        const ProfileRow *row = &r->profile.rows[i];
-        const Line l = line_of(row, r->n_profiled, bench_seconds(r->profiled, r->be), r->ceiling_gflops,
-                               r->ceiling_gbs, r->be);
-        const double n = (double)r->n_profiled;
-        json_array_append_new(list, json_pack("{s:s, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:s, s:f, s:f}",
-                                              "name", row->name, "calls",
-                                              (json_int_t)(row->calls / r->n_profiled), "wall", l.wall, "cpu",
-                                              l.cpu, "share", l.share, "gflop", row->flops * 1e-9 / n,
-                                              "gbyte", row->bytes * 1e-9 / n, "rate", l.rate, "unit", l.unit,
-                                              "bound", l.bound, "bound_share", bench_rate(l.rate, l.bound)));
-    }
-    return list;
-}
-
-// ---- the step ----
-
 typedef struct Summary {
     double least, median, first, least_cpu, update, counted;
 } Summary;
@@ -94,6 +35,14 @@ static Summary summarise(const StepReport *r) {
     return s;
 }
 
+static ProfileScale scale_of(const StepReport *r) {
+    return (ProfileScale){.steps = r->n_profiled,
+                          .seconds = bench_seconds(r->profiled, r->be),
+                          .gflops = r->ceiling_gflops,
+                          .gbs = r->ceiling_gbs,
+                          .by_wall = cpu_threads(r->be) > 1};
+}
+
 static void print_json(StepReport *r, const Summary *s) {
     const double rate = bench_rate(r->flops * 1e-9, s->counted);
     json_t *o =
@@ -109,7 +58,7 @@ static void print_json(StepReport *r, const Summary *s) {
         bench_rate((double)r->tokens, s->least), "gflop", r->flops * 1e-9, "gflops", rate, "ceiling_gflops",
         r->ceiling_gflops, "ceiling_share", bench_rate(rate, r->ceiling_gflops), "memory_gbs", r->ceiling_gbs,
         "peak_rss_mb", (json_int_t)r->peak_rss_mb, "planned_rss_mb", (json_int_t)r->planned_rss_mb,
-        "operators", operators_json(r));
+        "operators", profile_json(&r->profile, scale_of(r)));
     json_object_update(o, more);
     json_decref(more);
     bench_print_json(o);
@@ -137,6 +86,5 @@ void step_report_print(StepReport *r, bool json) {
            r->planned_rss_mb, r->ceiling_gbs);
     if (r->n_profiled == 0) return;
     printf("\n");
-    profile_print(&r->profile, r->n_profiled, bench_seconds(r->profiled, r->be), r->ceiling_gflops,
-                  r->ceiling_gbs, r->be);
+    profile_print(&r->profile, scale_of(r));
 }

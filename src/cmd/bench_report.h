@@ -1,8 +1,7 @@
 // What `vlm bench step` says: the step's times, its share of what the machine gives, and the operators.
 #pragma once
 #include "base/batch.h"
-#include "cmd/bench.h"
-#include "tensor/profile.h"
+#include "cmd/profile_table.h"
 
 typedef struct StepTime {
     BenchTime step, update; // update: clipping, AdamW and the gradients' zeroing
@@ -27,7 +26,3 @@ typedef struct StepReport {
 } StepReport;
 
 void step_report_print(StepReport *r, bool json);
-
-// The profile's rows, most time first, as a table on stdout: time a step, share of `seconds` (of the steps'
-// whole duration), rate and its share of what bounds it.
-void profile_print(Profile *p, size_t steps, double seconds, double gflops, double gbs, const Backend *be);

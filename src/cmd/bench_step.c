@@ -139,6 +139,7 @@ static bool open_model(Bench *b, Error *err) {
     trainer_plan(&plan, &b->config);
     if (!backend_cpu_create(&b->be, f->threads, err)) return false;
     plan.dtype = vlm_dtype(f->dtype, b->be);
+    vlm_explain_dtype(f->dtype, b->be);
     b->config.train.batch_size = f->batch;
     const HostMemory host = {
         .program = mem_resident(),
@@ -212,18 +213,10 @@ static bool run_steps(Bench *b, StepReport *r, Error *err) {
     return ok;
 }
 
-// Sizes of the step's own large products: the feed-forward layers, forward.
 static void measure_ceilings(const Bench *b, StepReport *r) {
-    const VLMConfig *c = &b->config.vlm;
     const double seconds = b->flags->ceiling.value;
-    const GemmSize sizes[] = {
-        {b->batch.B * b->batch.T, c->lm_inter_dim, c->lm_hidden_dim},
-        {b->batch.B * b->batch.T, c->lm_hidden_dim, c->lm_inter_dim},
-        {b->batch.n_tiles * vlm_config_patches(c), c->vit_inter_dim, c->vit_hidden_dim},
-        {b->batch.n_tiles * vlm_config_patches(c), c->vit_hidden_dim, c->vit_inter_dim},
-    };
-    r->ceiling_gflops =
-        ceiling_products(b->be, b->model.plan.dtype, sizes, b->batch.n_tiles ? 4 : 2, seconds);
+    const ModelRows rows = {b->batch.B * b->batch.T, b->batch.n_tiles * vlm_config_patches(&b->config.vlm)};
+    r->ceiling_gflops = ceiling_of_model(b->be, b->model.plan.dtype, &b->config.vlm, rows, seconds);
     r->ceiling_gbs = ceiling_memory(b->be, seconds);
 }
 

@@ -1,4 +1,5 @@
 #include "cmd/data_setup.h"
+#include "cmd/backbones.h"
 #include "data/loader.h"
 
 #include <string.h>
@@ -11,7 +12,7 @@ bool data_setup_open(DataSetup *s, FieldSet own, int argc, char **argv, bool *us
     const VLMConfig *vlm = &s->config.vlm;
     const TrainConfig *train = &s->config.train;
     *usage = false;
-    return tokenizer_load(&s->tokenizer, vlm->lm_tokenizer, &vlm->vlm_extra_tokens, err) &&
+    return tokenizer_open(&s->tokenizer, vlm->lm_tokenizer, &vlm->vlm_extra_tokens, err) &&
            sample_rules_init(&s->rules, &s->config, s->tokenizer, err) &&
            dataset_open(&s->data, train->train_dataset_path, &train->train_dataset_name, err);
 }

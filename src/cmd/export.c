@@ -52,6 +52,9 @@ static ExportPart part_of(const char *name) {
 
 static bool load_params(Params *p, Backend *be, const Session *s, Error *err) {
     char *path;
+    if (s->decoder_alone)
+        return error_set(err, "--checkpoint: %s is a decoder alone; whole checkpoints can be exported",
+                         s->path);
     if (!checkpoint_find_weights(&path, s->path, err)) return false;
     params_plan(p, be, &s->config, (const bool[GROUP_TRAINED]){false});
     const bool ok = params_allocate(p, err) && params_load(p, be, path, err);

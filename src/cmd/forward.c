@@ -61,17 +61,6 @@ static FieldSet config_set(ForwardRun *r) {
 
 // ---- the model ----
 
-static bool is_decoder_alone(const char *path) {
-    if (!file_is_folder(path)) return true;
-    char *file = path_join(path, "config.json");
-    json_t *config = json_load_file(file, 0, NULL);
-    const bool alone =
-        json_object_get(config, "model_type") != NULL; // transformers names one, nanoVLM does not
-    json_decref(config);
-    free(file);
-    return alone;
-}
-
 // The tower in front of a decoder alone: as small as there is, for no picture goes through it.
 static void configure_no_tower(VLMConfig *c) {
     c->vit_hidden_dim = c->vit_inter_dim = c->vit_n_heads = c->vit_n_blocks = 1;

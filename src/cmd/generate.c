@@ -70,7 +70,7 @@ static const FieldTable generate_table = {"Generation", generate_fields,
 
 GenerateOptions generate_options(const GenerateFlags *f, const Session *s, uint64_t seed_offset) {
     static int32_t end_of_turn[1];
-    end_of_turn[0] = tokenizer_token_id(s->tokenizer, "<|im_end|>");
+    end_of_turn[0] = tokenizer_token_id(s->tokenizer, s->chat.format->stop);
     return (GenerateOptions){.max_new_tokens = f->max_new_tokens,
                              .greedy = f->greedy,
                              .top_k = f->top_k > 0 ? (size_t)f->top_k : 0,
@@ -224,10 +224,8 @@ static bool run(const GenerateFlags *f, Error *err) {
     bool ok = session_open(&s, path ? path : f->checkpoint, f->lm_tokenizer, err);
     free(path);
     if (!ok) return false;
-    if (s.no_chat.text[0] && f->plain) s.chat.tokenizer = s.tokenizer;
     if (s.no_chat.text[0] && !f->plain)
-        ok =
-            error_set(err, "%s, or use --plain: no template, the prompt's text is continued", s.no_chat.text);
+        ok = error_set(err, "%s; use --plain: no template, the prompt's text is continued", s.no_chat.text);
     else
         ok = (f->interactive ? generate_chat : f->batch ? generate_batch : generate_once)(&s, f, err);
     session_close(&s);

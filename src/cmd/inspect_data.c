@@ -91,7 +91,8 @@ static json_t *special_tokens(const Tokenizer *t) {
 static json_t *template_json(const Tokenizer *t) {
     ChatTemplate chat;
     if (!tokenizer_chat_template(t)) return json_string("none");
-    return json_string(chat_template_init(&chat, t, NULL, NULL) ? "ChatML" : "not recognised");
+    if (!chat_template_init_alone(&chat, t, NULL)) return json_string("not recognised");
+    return json_sprintf("%s%s", chat.format->name, chat.by_mark ? ", by its tokens" : "");
 }
 
 bool inspect_tokenizer(json_t *about, const char *path, Error *err) {

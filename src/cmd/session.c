@@ -1,5 +1,6 @@
 #include "cmd/session.h"
 #include "base/file.h"
+#include "base/log.h"
 #include "cmd/backbones.h"
 #include "format/gguf.h"
 #include "hub/hub.h"
@@ -35,9 +36,7 @@ static bool folder_has_gguf(const char *path) {
     return found;
 }
 
-// A file is a decoder alone; a folder is one when its config.json is transformers', which names a model_type,
-// or when a GGUF file in it stands for the config.json.
-static bool is_decoder_alone(const char *path) {
+bool is_decoder_alone(const char *path) {
     if (!file_is_folder(path)) return true;
     char *file = path_join(path, "config.json"), *text = NULL;
     size_t size;
@@ -59,6 +58,12 @@ static bool is_decoder_alone(const char *path) {
 static bool configure_decoder(Session *s, Error *err) {
     const Backbone *b = &s->backbone;
     const json_t *vocab = json_object_get(b->config, "vocab_size");
+    if (json_is_object(json_object_get(b->config, "text_config")))
+        return error_set(
+            err,
+            "%s: not a decoder but a whole model of transformers; of SmolVLM and Idefics3 folders "
+            "`vlm import --model %s --out DIR` makes a checkpoint",
+            s->path, s->path);
     if (!json_is_integer(vocab) || json_integer_value(vocab) < 1)
         return error_set(err, "%s: vocab_size is missing or no positive number", s->path);
     s->config.lm_vocab_size = s->config.lm_base_vocab_size = (size_t)json_integer_value(vocab);
@@ -86,8 +91,13 @@ static bool open_decoder(Session *s, const char *lm_tokenizer, Error *err) {
     if (!configure_decoder(s, err) || !tokenizer_open(&s->tokenizer, s->config.lm_tokenizer, NULL, err) ||
         !check_vocabulary(s, err))
         return false;
-    if (!chat_template_init(&s->chat, s->tokenizer, NULL, &s->no_chat))
+    if (!chat_template_init_alone(&s->chat, s->tokenizer, &s->no_chat))
         error_prefix(&s->no_chat, "%s", s->config.lm_tokenizer);
+    if (s->chat.by_mark)
+        log_warning(
+            "%s: the chat template is not known to the letter; it contains %s, so chats are written as "
+            "%s, without a default system message, dates or tools that may stand in it",
+            s->config.lm_tokenizer, s->chat.format->mark, s->chat.format->name);
     return true;
 }
 

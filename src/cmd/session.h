@@ -18,6 +18,10 @@ typedef struct Session {
     Vlm model;
 } Session;
 
+// Whether a path that exists is a decoder alone: a file is; a folder is when its config.json is
+// transformers', which names a model_type, or when a GGUF file in it stands for the config.json.
+bool is_decoder_alone(const char *path);
+
 // Opens configuration and tokenizer. checkpoint: a folder, a file, or a name in the local Hub cache.
 // lm_tokenizer: instead of the checkpoint's own when not NULL.
 bool session_open(Session *s, const char *checkpoint, const char *lm_tokenizer, Error *err);

@@ -8,6 +8,8 @@
 #include "cmd/cmd.h"
 #include "cmd/continue_line.h"
 #include "cmd/train_plan.h"
+#include "cmd/train_profile.h"
+#include "cmd/train_threads.h"
 #include "hub/hub.h"
 #include "model/checkpoint.h"
 #include "base/cpu_level.h"
@@ -33,10 +35,13 @@ typedef struct Job {
     char *resume_from;   // checkpoint with the trainer's state; NULL: none
     bool resume_is_exact, goes_on;
     Tokenizer *tokenizer;
+    TileCache *cache; // with cache_vision
     Loader *training, *validation;
     Backend *be;
+    Dtype dtype;
     Vlm model;
     Comm *comm; // NULL: one process
+    RunProfile profile;
     Trainer trainer;
     HostMemory host;
 } Job;
@@ -47,6 +52,7 @@ static void job_close(Job *j) {
     backend_destroy(j->be);
     loader_close(j->validation);
     loader_close(j->training);
+    tile_cache_free(j->cache);
     tokenizer_free(j->tokenizer);
     backbones_close(&j->backbones);
     free(j->resume_from);
@@ -217,6 +223,23 @@ static bool open_loaders(Job *j, Error *err) {
     return loader_open_rank(&j->validation, &j->config, j->tokenizer, LOADER_VALIDATION, ranks, err);
 }
 
+// Both loaders know what it knows; the run opens it once it has the weights.
+static bool open_cache(Job *j, Error *err) {
+    const Config *c = &j->config;
+    if (!c->options.cache_vision || c->options.dry_run) return true;
+    const size_t bytes = modality_projector_tile_bytes(&c->vlm, j->dtype);
+    return tile_cache_create(&j->cache, c->options.cache_vision, bytes, err) &&
+           loader_use_cache(j->training, j->cache, err) &&
+           (!j->validation || loader_use_cache(j->validation, j->cache, err));
+}
+
+// Kept features go with weights that stay as they are.
+static bool check_cache(const Job *j, Error *err) {
+    if (!j->config.options.cache_vision || !vlm_trains_vision(&j->model)) return true;
+    return error_set(err, "cache_vision keeps what a frozen vision encoder gives, but it is trained: set "
+                          "lr_vision_backbone 0, or leave cache_vision out");
+}
+
 // The same as `vlm memory` says, with the batches that the data gives on average.
 static bool log_memory(Job *j, Error *err) {
     const double mib = 1048576.0;
@@ -296,8 +319,12 @@ static bool compare_data(Job *j, Error *err) {
 // First of all, so that weights which do not fit are named before data is read.
 static bool open_backend(Job *j, Error *err) {
     const Config *c = &j->config;
-    return backend_cpu_create(&j->be, c->options.threads, err) &&
-           backbones_check(&j->backbones, j->be, c, err);
+    size_t threads;
+    if (!train_threads(&threads, &c->options, j->comm, err) || !backend_cpu_create(&j->be, threads, err))
+        return false;
+    j->dtype = vlm_dtype(c->options.dtype, j->be);
+    vlm_explain_dtype(c->options.dtype, j->be);
+    return backbones_check(&j->backbones, j->be, c, err);
 }
 
 static bool open_model(Job *j, Error *err) {
@@ -308,7 +335,7 @@ static bool open_model(Job *j, Error *err) {
         !trainer_create(&j->trainer, &j->model, &c->train,
                         optimizer_form(&c->options, comm_rank(j->comm), comm_world_size(j->comm)), err))
         return false;
-    if (!first_weights(j, err) || !first_adapters(j, err) ||
+    if (!check_cache(j, err) || !first_weights(j, err) || !first_adapters(j, err) ||
         !trainer_join(&j->trainer, j->comm, GRADIENT_BUCKET_BYTES, err))
         return false;
     j->host = memory_of_host(c, j->host.program, comm_rank(j->comm), comm_world_size(j->comm), j->training,
@@ -328,6 +355,15 @@ static void report_ranks(const Job *j, double updates) {
              "%.4f s; %.4f s of a processor",
              (double)c.bytes / 1048576 / updates, c.seconds / updates, c.waited / updates,
              c.processor / updates);
+}
+
+static void report_cache(const Job *j) {
+    if (!j->cache) return;
+    const TileCacheCounts c = tile_cache_counts(j->cache);
+    log_info("cache_vision: %llu tiles were there, %llu were not; %llu kept (%.1f MiB), %llu damaged",
+             (unsigned long long)c.known, (unsigned long long)c.unknown, (unsigned long long)c.kept,
+             (double)c.kept * (double)tile_cache_tile_bytes(j->cache) / 1048576,
+             (unsigned long long)c.damaged);
 }
 
 static void report_memory(const Job *j) {
@@ -352,6 +388,7 @@ static void report(const Job *j, const RunResult *r, int argc, char **argv) {
         log_info("average time: %.2f s an epoch, %.3f s an update, %.4f s a sample",
                  r->seconds / (double)r->epochs, r->seconds / (double)updates, r->seconds / samples);
     report_ranks(j, (double)updates);
+    report_cache(j);
     report_memory(j);
     if (r->best_checkpoint) log_info("best: %s, validation loss %.4f", r->best_checkpoint, r->best_val_loss);
     if (r->last_checkpoint) log_info("last: %s", r->last_checkpoint);
@@ -359,6 +396,15 @@ static void report(const Job *j, const RunResult *r, int argc, char **argv) {
     char *line = continue_line(r->last_checkpoint, argc, argv);
     log_info("to go on from there, bit for bit:\n  %s", line);
     free(line);
+}
+
+static void report_profile(Job *j, const char *run) {
+    if (!j->config.options.profile || !comm_is_first(j->comm)) return;
+    Error err;
+    char *folder = path_join(j->config.vlm.vlm_checkpoint_path, run);
+    if (!train_profile_report(&j->profile, &j->config, &j->model, j->comm, folder, &err))
+        log_error("%s", err.text);
+    free(folder);
 }
 
 static int exit_status(const RunResult *r) {
@@ -386,6 +432,8 @@ static int train(Job *j, int argc, char **argv, Error *err) {
                           j->resume_is_exact,
                           j->goes_on,
                           loader_rules(j->training),
+                          j->cache,
+                          j->config.options.profile ? &j->profile : NULL,
                           j->comm};
     RunResult result;
     log_info("run %s: %zu updates of %zu x %zu x %zu sequences (ranks, accumulation, batch)", name,
@@ -394,6 +442,7 @@ static int train(Job *j, int argc, char **argv, Error *err) {
     stop_gently();
     const bool ok = train_run(&plan, &result, err);
     report(j, &result, argc, argv);
+    report_profile(j, name);
     const int status = exit_status(&result);
     if (ok && status == EXIT_FAILED) error_set(err, "the last checkpoint could not be saved");
     run_result_free(&result);
@@ -419,7 +468,7 @@ int cmd_train(int argc, char **argv) {
         stop_on_signals();
         bool ok = open_ranks(&job, &err) && compare_settings(&job, &err) && open_backend(&job, &err) &&
                   open_tokenizer(&job, &err) && open_loaders(&job, &err) && compare_data(&job, &err) &&
-                  open_model(&job, &err);
+                  open_cache(&job, &err) && open_model(&job, &err);
         status = !ok                          ? EXIT_FAILED
                  : job.config.options.dry_run ? print_plan(&job, &err)
                                               : train(&job, argc, argv, &err);

@@ -20,7 +20,7 @@ static const double mib = 1048576.0;
 typedef struct Timing {
     size_t batches;
     double waited, computed, update; // seconds; the first two of all batches
-    double tokens, targets;
+    double tokens, targets, tiles;
     bool is_epoch; // the batches are all of the epoch
 } Timing;
 
@@ -29,6 +29,7 @@ static void count(Timing *t, const Batch *b) {
         t->tokens += b->attention_mask ? b->attention_mask[i] : 1;
         t->targets += b->labels[i] != IGNORE_INDEX;
     }
+    t->tiles += (double)b->n_tiles;
 }
 
 static bool time_batches(Timing *t, Trainer *trainer, Loader *training, Error *err) {
@@ -82,7 +83,18 @@ static bool count_epoch(double *updates, bool *exact, const Config *c, const Tim
     return true;
 }
 
-static bool print_epoch(const Config *c, const Timing *t, Loader *training, Comm *comm, Error *err) {
+// What cache_vision will keep of an epoch, equal pictures counted as often as they come.
+static void print_cache(const Config *c, const Timing *t, Dtype dtype, double updates) {
+    if (!c->options.cache_vision) return;
+    const double tile = (double)tile_cache_entry_bytes(modality_projector_tile_bytes(&c->vlm, dtype)),
+                 tiles =
+                     updates * (double)c->train.gradient_accumulation_steps * t->tiles / (double)t->batches;
+    printf("cache_vision             %12.3f MiB a tile; %.0f tiles of an epoch or so take %.1f MiB\n",
+           tile / mib, tiles, tiles * tile / mib);
+}
+
+static bool print_epoch(const Config *c, const Timing *t, Dtype dtype, Loader *training, Comm *comm,
+                        Error *err) {
     double updates;
     bool exact;
     char length[32];
@@ -91,6 +103,7 @@ static bool print_epoch(const Config *c, const Timing *t, Loader *training, Comm
     printf("an epoch                 %12.0f updates%s from %llu rows, %s; %.2f epochs in all\n", updates,
            exact ? "" : " or so", (unsigned long long)loader_rows(training), length,
            updates > 0 ? (double)c->train.max_training_steps / updates : 0);
+    print_cache(c, t, dtype, updates);
     return true;
 }
 
@@ -187,6 +200,6 @@ bool train_plan_print(const Config *c, Trainer *t, const HostMemory *host, Loade
            c->train.gradient_accumulation_steps, c->train.batch_size, c->vlm.lm_max_length);
     if (!print_memory(c, t, host, err)) return false;
     print_time(c, &timing);
-    if (!print_epoch(c, &timing, training, comm, err)) return false;
+    if (!print_epoch(c, &timing, t->model->plan.dtype, training, comm, err)) return false;
     return print_disk(c, t, err);
 }

@@ -69,6 +69,7 @@ typedef struct TrainOptions {
     char *recompute;        // none | norms | attention | block
     char *run_name;         // NULL: made as nanoVLM does
     size_t log_interval;    // update steps between plain progress lines
+    char *cache_vision;     // folder for features of tiles while the vision encoder is frozen; NULL: none
     size_t max_tiles;       // tiles a batch may hold; 0: as many as its tokens allow
     Number max_minutes;     // stop (and save) after this many minutes; 0: no limit
     Number comm_timeout;    // minutes without a word from another rank that are an error
@@ -79,6 +80,7 @@ typedef struct TrainOptions {
     size_t max_skipped_steps; // in a row
     Number skip_spikes;       // z-score; 0: never
     bool detect_anomaly;
+    bool profile;
     size_t dump_batch;   // pages of skipped batches a run writes at most
     int dump_batch_step; // the update whose batches are written as pages; below 0: none
     bool dry_run;

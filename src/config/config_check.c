@@ -147,6 +147,8 @@ bool train_config_check(const Config *c, Error *err) {
          "lr_mp, lr_vision_backbone and lr_language_backbone are all 0: nothing would be trained");
     RULE(t->max_grad_norm.value > 0, "max_grad_norm is %g: every gradient would become 0; set it above 0",
          t->max_grad_norm.value);
+    RULE(!(c->options.profile && c->options.detect_anomaly),
+         "profile and detect_anomaly cannot both watch the operators: leave one out");
     RULE(*t->train_dataset_path, "train_dataset_path is empty: name a data set");
     RULE(t->train_dataset_name.count > 0,
          "train_dataset_name is empty: name a configuration, such as default");

@@ -48,6 +48,9 @@ static void free_slot(BatchSlot *s, size_t batch_size) {
     free(s->batch.labels);
     free(s->batch.starts);
     free(s->batch.images);
+    free(s->features.keys);
+    free(s->features.known);
+    free(s->features.bytes);
     vec_free(&s->samples);
     vec_free(&s->first_tile);
     vec_free(&s->rows);
@@ -155,6 +158,35 @@ bool loader_open_rank(Loader **out, const Config *config, const Tokenizer *token
     }
     *out = l;
     return true;
+}
+
+static bool alloc_features(BatchSlot *s, size_t max_tiles, size_t tile_bytes, Error *err) {
+    void *bytes = NULL;
+    if (posix_memalign(&bytes, 64, max_tiles * tile_bytes) != 0)
+        return error_set(
+            err,
+            "no memory for the %zu bytes that cache_vision keeps of a batch; lower batch_size or max_tiles",
+            max_tiles * tile_bytes);
+    s->features = (TileFeatures){.tile_bytes = tile_bytes,
+                                 .keys = mem_zeroed(max_tiles, sizeof *s->features.keys),
+                                 .known = mem_zeroed(max_tiles, sizeof *s->features.known),
+                                 .bytes = bytes};
+    s->batch.features = &s->features;
+    return true;
+}
+
+bool loader_use_cache(Loader *l, TileCache *cache, Error *err) {
+    bool ok = true;
+    pthread_mutex_lock(&l->lock);
+    CHECK(l->given == 0 && !l->lent && !l->cache, "%llu batches are given out", (unsigned long long)l->given);
+    loader_pause(l);
+    loader_clear(l); // what is prepared knows of no cache
+    l->cache = cache;
+    for (size_t i = 0; ok && i < l->n_slots; i++)
+        ok = alloc_features(&l->slots[i], l->max_tiles, tile_cache_tile_bytes(cache), err);
+    loader_resume(l);
+    pthread_mutex_unlock(&l->lock);
+    return ok;
 }
 
 void loader_close(Loader *l) {

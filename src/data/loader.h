@@ -4,6 +4,7 @@
 #include "base/batch.h"
 #include "config/config.h"
 #include "data/sample.h"
+#include "data/tile_cache.h"
 #include "text/chat.h"
 
 typedef struct Loader Loader;
@@ -44,6 +45,8 @@ static inline bool loader_open(Loader **l, const Config *config, const Tokenizer
                                LoaderSplit split, Error *err) {
     return loader_open_rank(l, config, tokenizer, split, (LoaderRanks){.world_size = 1}, err);
 }
+// Before the first batch: batches come with what the cache, which is borrowed, knows of their tiles.
+bool loader_use_cache(Loader *l, TileCache *cache, Error *err);
 void loader_close(Loader *l); // also in the middle of an epoch; NULL is fine
 // The next batch of this epoch, borrowed until the next call; *batch is NULL when the epoch is over. An
 // incomplete last batch is dropped, as nanoVLM does. A training epoch without any batch is an error. A rank
@@ -75,7 +78,9 @@ typedef struct LoaderMemory {
     size_t rows;    // open windows of the data set
     size_t samples; // that wait to be packed, with their pictures
     size_t batches; // prepared ahead, and the one given out
-    size_t tiles;   // no bytes: of a batch on average
+    // no bytes:
+    size_t tiles; // of a batch on average
+    size_t slots; // batches there is room for
 } LoaderMemory;
 // Waits for the first samples, or builds them, if the loader has no threads.
 LoaderMemory loader_memory(Loader *l);

@@ -31,12 +31,12 @@ LoaderMemory loader_memory(Loader *l) {
     pthread_mutex_lock(&l->lock);
     const BuiltSamples built = look(l);
     pthread_mutex_unlock(&l->lock);
-    LoaderMemory m = {.rows = row_stream_bytes(l->rows), .tiles = l->max_tiles};
+    LoaderMemory m = {.rows = row_stream_bytes(l->rows), .tiles = l->max_tiles, .slots = l->n_slots};
     if (built.n > 0) {
         const size_t rows = row_stream_rows(l->rows), tokens = built.tokens / built.n + 1,
                      bytes = built.bytes / built.n;
-        size_t samples = loader_ring_size(c) + c->options.num_workers +
-                         packer_most_waiting(l->packer, tokens, bytes);
+        size_t samples =
+            loader_ring_size(c) + c->options.num_workers + packer_most_waiting(l->packer, tokens, bytes);
         if (samples > rows) samples = rows;
         m.samples = samples * bytes;
         const size_t tiles = c->train.batch_size * c->vlm.lm_max_length * built.tiles / (tokens * built.n);

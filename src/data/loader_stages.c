@@ -296,14 +296,25 @@ static uint64_t fillable(Loader *l) {
     return l->formed;
 }
 
+// Asks the cache for n tiles of the batch, from number `first` on.
+static void look_up(TileCache *cache, BatchSlot *slot, size_t first, size_t n, size_t values) {
+    TileFeatures *f = &slot->features;
+    for (size_t i = first; cache && i < first + n; i++) {
+        const float *tile = slot->batch.images + i * values;
+        f->keys[i] = digest_of((Digest){{0}}, tile, values * sizeof *tile);
+        f->known[i] = tile_cache_read(cache, f->keys[i], f->bytes + i * f->tile_bytes);
+    }
+}
+
 static void work_on_fill(Loader *l, uint64_t batch) {
     BatchSlot *slot = slot_of(l, batch);
-    const size_t i = slot->next++, P = l->config->vlm.vit_img_size;
+    const size_t i = slot->next++, P = l->config->vlm.vit_img_size, values = 3 * P * P;
     Sample *s = slot->samples.items[i];
-    float *tiles = slot->batch.images + slot->first_tile.items[i] * 3 * P * P;
+    const size_t first = slot->first_tile.items[i];
     Error err;
     pthread_mutex_unlock(&l->lock);
-    bool ok = sample_tiles(tiles, s, &l->rules, &err);
+    bool ok = sample_tiles(slot->batch.images + first * values, s, &l->rules, &err);
+    if (ok) look_up(l->cache, slot, first, s->n_tiles, values);
     drop_sample(s);
     pthread_mutex_lock(&l->lock);
     slot->samples.items[i] = NULL;

@@ -42,8 +42,9 @@ typedef struct BuiltSamples {
 
 typedef struct BatchSlot {
     Batch batch;
-    size_t filled_tiles; // room of the pictures that is memory and not only addresses
-    Sequence *sequences; // [batch_size], while packs come in
+    TileFeatures features; // with a cache
+    size_t filled_tiles;   // room of the pictures that is memory and not only addresses
+    Sequence *sequences;   // [batch_size], while packs come in
     size_t n_sequences;
     VEC(Sample *) samples;        // in the order of their tiles
     VEC(size_t) first_tile, rows; // rows: of the data set
@@ -64,6 +65,7 @@ struct Loader {
     SampleRules rules;
     int32_t pad_id;
     size_t max_tiles; // of a batch
+    TileCache *cache; // NULL: none
     uint64_t epoch;
     Dataset *data;
     RowStream *rows;

@@ -18,6 +18,7 @@ static bool add_picture(Prompt *p, ImageGrid *grid, const VLMConfig *c, const To
 static void encode(Int32Vec *ids, const ChatTemplate *chat, const CharVec *content, const PromptForm *form) {
     ChatMessage messages[2] = {{"user", content->items, content->count}};
     if (form->plain) {
+        if (chat->first_plain_id >= 0) vec_push(ids, chat->first_plain_id);
         tokenizer_encode(chat->tokenizer, content->items, content->count, ids);
     } else if (form->follows) {
         chat_encode_turn(chat, messages, ids);

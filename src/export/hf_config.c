@@ -221,12 +221,17 @@ char *export_hf_chat_template(const ExportSource *s) {
         free(text);
         json_decref(system);
     }
-    put(&out, "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' }}"
-              "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
-              "{% for part in message['content'] %}{% if part['type'] == 'image' %}{{ '");
-    put(&out, s->part == EXPORT_ALL ? image : "");
-    put(&out, "' }}{% elif part['type'] == 'text' %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}"
-              "{{ '<|im_end|>\\n' }}{% endfor %}"
+    put(&out, "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' }}");
+    if (s->part == EXPORT_ALL) {
+        put(&out, "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
+                  "{% for part in message['content'] %}{% if part['type'] == 'image' %}{{ '");
+        put(&out, image);
+        put(&out,
+            "' }}{% elif part['type'] == 'text' %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}");
+    } else { // a decoder's messages are texts
+        put(&out, "{{ message['content'] }}");
+    }
+    put(&out, "{{ '<|im_end|>\\n' }}{% endfor %}"
               "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}");
     vec_push(&out, '\0');
     return out.items;

@@ -16,8 +16,17 @@ void modality_projector_plan(ModalityProjector *m, Arena *a, Arena *scratch, siz
     m->dpatches = arena_take(scratch, act, SHAPE(I, L * S * S, c->vit_hidden_dim));
 }
 
-void modality_projector_forward(ModalityProjector *m, Tensor x) {
-    pixel_shuffle_forward(m->be, m->shuffled, x, m->config->mp_pixel_shuffle_factor);
+size_t modality_projector_tile_bytes(const VLMConfig *c, Dtype act) {
+    const size_t S = c->mp_pixel_shuffle_factor;
+    return c->mp_image_token_length * S * S * c->vit_hidden_dim * dtype_size(act);
+}
+
+void modality_projector_shuffle(ModalityProjector *m, size_t first, Tensor x) {
+    pixel_shuffle_forward(m->be, tensor_slice(m->shuffled, first, x.shape[0]), x,
+                          m->config->mp_pixel_shuffle_factor);
+}
+
+void modality_projector_forward(ModalityProjector *m) {
     linear_forward(m->be, m->out, m->shuffled, m->params->projector->product, TENSOR_NONE);
 }
 

@@ -18,8 +18,12 @@ void modality_projector_init(ModalityProjector *m, Backend *be, const VLMConfig 
 // gradients: room for what flows back to the vision encoder, in scratch as the encoder's
 // (vision_encoder_plan).
 void modality_projector_plan(ModalityProjector *m, Arena *arena, Arena *scratch, size_t I, bool gradients);
-// x [I, N, C] to m->out.
-void modality_projector_forward(ModalityProjector *m, Tensor x);
+// Bytes of one tile of m->shuffled, when it is of this dtype.
+size_t modality_projector_tile_bytes(const VLMConfig *config, Dtype act);
+// x [n, N, C] of the tiles from number `first` on into m->shuffled.
+void modality_projector_shuffle(ModalityProjector *m, size_t first, Tensor x);
+// m->shuffled to m->out.
+void modality_projector_forward(ModalityProjector *m);
 // dout like out: accumulates the projector's gradient if it is trained; with to_vision also fills
 // m->dpatches.
 void modality_projector_backward(ModalityProjector *m, Tensor dout, bool to_vision);

@@ -232,6 +232,13 @@ void param_refresh(const Param *p, Backend *be) {
     if (param_has_copy(p)) copy(be, p->product, p->w);
 }
 
+// As the matrix it is multiplied as: the kernel of the patches has four sizes.
+void param_arrange(Param *p, Backend *be) {
+    if (p->w.dtype != DTYPE_Q8_0) return;
+    arrange_weights(be, tensor_reshape(p->w, SHAPE(p->shape[0], p->fan_in)));
+    p->w.dtype = p->product.dtype = DTYPE_Q8_TILES;
+}
+
 void params_plan(Params *p, Backend *be, const VLMConfig *c, const bool trained[GROUP_TRAINED]) {
     params_plan_form(p, be, c, &(ParamsForm){0}, trained);
 }

@@ -144,6 +144,8 @@ void param_initialise(Params *p, size_t i, Backend *be, const VLMConfig *config,
 bool param_has_copy(const Param *p);
 // Makes the copy anew. Initialising and loading do it themselves, and adamw writes it along with w.
 void param_refresh(const Param *p, Backend *be);
+// Of a parameter kept in Q8_0 whose values are all there: puts it into the order of products (Q8_TILES).
+void param_arrange(Param *p, Backend *be);
 
 void params_zero_gradients(Params *p, Backend *be);
 

@@ -1,4 +1,5 @@
 #include "model/params_source.h"
+#include "base/check.h"
 #include "base/half.h"
 #include "base/log.h"
 #include "base/memory.h"
@@ -127,6 +128,7 @@ static bool read_piece(const Reading *r, const Piece *p, Error *err) {
 static void pack(float *values, Dtype dtype, size_t n) {
     float block[32];
     char *out = (char *)values;
+    CHECK(dtype != DTYPE_Q8_TILES, "loaded a second time");
     if (dtype == DTYPE_BF16)
         for (size_t i = 0; i < n; i++) {
             const uint16_t half = bf16_from_f32(values[i]);
@@ -247,6 +249,8 @@ bool sources_load(const ParamSources *s, Error *err) {
                  rows->param->shape[0] - rows->first);
     }
     if (s->positions && !interpolate_positions(s, err)) return false;
+    for (size_t i = 0; i < s->copies.count; i++)
+        param_arrange(&s->params->items[s->copies.items[i].param - s->params->items], s->be);
     for (size_t i = 0; i < s->params->count; i++) param_refresh(&s->params->items[i], s->be);
     return true;
 }

@@ -17,14 +17,17 @@ static size_t chunk_rows(const VLMConfig *c, Dtype act, size_t n_targets) {
 }
 
 Dtype vlm_dtype(const char *choice, const Backend *be) {
-    const bool asked = !strcmp(choice, "bf16");
-    if (!strcmp(choice, "f32") || be->bf16) return strcmp(choice, "f32") ? DTYPE_BF16 : DTYPE_F32;
-    if (asked)
+    if (!strcmp(choice, "auto")) return be->bf16 ? DTYPE_BF16 : DTYPE_F32;
+    return strcmp(choice, "f32") ? DTYPE_BF16 : DTYPE_F32;
+}
+
+void vlm_explain_dtype(const char *choice, const Backend *be) {
+    if (be->bf16 || !strcmp(choice, "f32")) return;
+    if (!strcmp(choice, "bf16"))
         log_info("dtype bf16: %s has no products of BF16, so they go by way of F32 and are slower than those",
                  be->detail);
     else
         log_info("dtype f32, because %s has no products of BF16", be->detail);
-    return asked ? DTYPE_BF16 : DTYPE_F32;
 }
 
 Recompute recompute_from(const char *choice) {
@@ -36,18 +39,29 @@ Recompute recompute_from(const char *choice) {
 }
 
 static bool trains_vision(const VlmPlan *plan) {
-    return plan->trained[GROUP_VISION] || plan->trained[GROUP_LORA_VISION];
+    return plan->training && (plan->trained[GROUP_VISION] || plan->trained[GROUP_LORA_VISION]);
+}
+
+bool vlm_trains_vision(const Vlm *m) {
+    return trains_vision(&m->plan);
+}
+
+// While the vision encoder is frozen, what it makes of a tile must not depend on the tiles beside it, or an
+// epoch that reads features would not have the bits of one that makes them.
+static size_t tiles_at_once(const Vlm *m, size_t n_encoded) {
+    const bool frozen = m->plan.training && !trains_vision(&m->plan);
+    return frozen && n_encoded > 1 && (m->plan.tile_features || !m->be->rows_alone) ? 1 : n_encoded;
 }
 
 // Of pictures, from the tiles to vectors among the embeddings.
-static void plan_pictures(Vlm *m, size_t I) {
+static void plan_pictures(Vlm *m, size_t I, size_t n_encoded) {
     const VLMConfig *c = m->config;
-    const bool to_vision = m->plan.training && trains_vision(&m->plan);
+    const bool to_vision = trains_vision(&m->plan);
     Arena *a = &m->activations, *scratch = &m->scratch;
     if (to_vision || (m->plan.training && m->plan.trained[GROUP_MP]))
         m->dvectors =
             arena_take(scratch, m->params.act, SHAPE(I * c->mp_image_token_length, c->lm_hidden_dim));
-    vision_encoder_plan(&m->vision, a, scratch, I, to_vision);
+    vision_encoder_plan(&m->vision, a, scratch, tiles_at_once(m, n_encoded), to_vision);
     modality_projector_plan(&m->projector, a, scratch, I, to_vision);
 }
 
@@ -62,10 +76,11 @@ static void plan_text(Vlm *m, size_t B, size_t T, size_t n_targets, bool documen
 
 // Everything one batch of the given shape needs, in a fixed order. Pictures and text are at work by turns –
 // forward pictures, text, backward text, pictures –, so their scratch is the same memory.
-static void plan_activations(Vlm *m, size_t B, size_t T, size_t I, size_t n_targets, bool documents) {
+static void plan_activations(Vlm *m, size_t B, size_t T, size_t I, size_t n_encoded, size_t n_targets,
+                             bool documents) {
     Arena *a = &m->activations, *scratch = &m->scratch;
     a->used = scratch->used = 0;
-    m->B = B, m->T = T, m->I = I, m->n_targets = n_targets;
+    m->B = B, m->T = T, m->I = I, m->n_encoded = n_encoded, m->n_targets = n_targets;
     m->input_ids = arena_take(a, DTYPE_I32, SHAPE(B * T));
     m->mask = arena_take(a, DTYPE_I32, SHAPE(B, T));
     m->image_rows = arena_take(a, DTYPE_I32, SHAPE(I * m->config->mp_image_token_length));
@@ -73,7 +88,7 @@ static void plan_activations(Vlm *m, size_t B, size_t T, size_t I, size_t n_targ
     m->targets = arena_take(a, DTYPE_I32, SHAPE(n_targets));
     m->losses = arena_take(a, DTYPE_F32, SHAPE(n_targets));
     m->loss = arena_take(a, DTYPE_F32, SHAPE(1));
-    plan_pictures(m, I);
+    plan_pictures(m, I, n_encoded);
     const size_t pictures = scratch->used;
     scratch->used = 0;
     plan_text(m, B, T, n_targets, documents);
@@ -81,7 +96,7 @@ static void plan_activations(Vlm *m, size_t B, size_t T, size_t I, size_t n_targ
     // The vision encoder's backward begins when the decoder's blocks are needed no more: in their place.
     const size_t end = a->used;
     a->used = m->decoder.blocks_at;
-    if (m->plan.training && trains_vision(&m->plan)) vision_encoder_plan_gradients(&m->vision, a, I);
+    if (trains_vision(&m->plan)) vision_encoder_plan_gradients(&m->vision, a, I);
     if (a->used < end) a->used = end;
 }
 
@@ -116,8 +131,8 @@ static bool measure(Vlm *m, Backend *be, const VLMConfig *config, const VlmPlan 
     language_model_init(&m->decoder, be, config, &m->params,
                         plan->documents ? max_rows(plan) : plan->max_positions);
     m->vision.recompute = m->decoder.recompute = plan->recompute;
-    plan_activations(m, plan->max_batch, plan->max_positions, plan->max_tiles, max_targets(plan),
-                     plan->documents);
+    plan_activations(m, plan->max_batch, plan->max_positions, plan->max_tiles, plan->max_tiles,
+                     max_targets(plan), plan->documents);
     return true;
 }
 
@@ -204,6 +219,65 @@ static bool find_targets(int32_t *rows, int32_t *targets, size_t *n, const Vlm *
     return true;
 }
 
+// ---- tiles whose features came with the batch ----
+
+static size_t count_unknown(const TileFeatures *f, size_t n_tiles) {
+    size_t n = 0;
+    for (size_t i = 0; i < n_tiles; i++) n += !(f && f->known[i]);
+    return n;
+}
+
+static void upload_features(Vlm *m) {
+    const TileFeatures *f = m->features;
+    for (size_t i = 0; f && i < m->I; i++)
+        if (f->known[i])
+            tensor_upload(m->be, STREAM_COMPUTE, tensor_slice(m->projector.shuffled, i, 1),
+                          f->bytes + i * f->tile_bytes);
+}
+
+// Neighbouring tiles.
+typedef struct TileRun {
+    size_t first, n;
+} TileRun;
+
+// The first tiles behind `run` that are not known, at most `most` of them; there are as many somewhere.
+static TileRun next_unknown(const TileFeatures *f, TileRun run, size_t most) {
+    run = (TileRun){run.first + run.n, 1};
+    while (f && f->known[run.first]) run.first++;
+    while (run.n < most && !(f && f->known[run.first + run.n])) run.n++;
+    return run;
+}
+
+static void encode_tiles(Vlm *m) {
+    const size_t values = 3 * m->config->vit_img_size * m->config->vit_img_size, at_once = m->vision.I;
+    TileRun in = {0}, out = {0};
+    for (size_t done = 0; done < m->n_encoded; done += at_once) {
+        for (size_t i = 0; i < at_once; i += in.n) {
+            in = next_unknown(m->features, in, at_once - i);
+            tensor_upload(m->be, STREAM_COMPUTE, tensor_slice(m->vision.images, i, in.n),
+                          m->pixels + in.first * values);
+        }
+        vision_encoder_forward(&m->vision, m->vision.images);
+        for (size_t i = 0; i < at_once; i += out.n) {
+            out = next_unknown(m->features, out, at_once - i);
+            modality_projector_shuffle(&m->projector, out.first, tensor_slice(m->vision.out, i, out.n));
+        }
+    }
+}
+
+static void check_features(const Vlm *m, const TileFeatures *f) {
+    const size_t bytes = modality_projector_tile_bytes(m->config, m->params.act);
+    CHECK(!f || (m->plan.tile_features && !vlm_trains_vision(m)), "features of tiles were not planned");
+    CHECK(!f || f->tile_bytes == bytes, "features of %zu bytes a tile instead of %zu", f->tile_bytes, bytes);
+}
+
+void vlm_tile_features(const Vlm *m, size_t tile, void *bytes) {
+    tensor_download(m->be, STREAM_COMPUTE, bytes, tensor_slice(m->projector.shuffled, tile, 1));
+    backend_sync(m->be);
+}
+
+// ---- a batch ----
+
 bool vlm_set_batch(Vlm *m, const Batch *b, Error *err) {
     const VlmPlan *plan = &m->plan;
     if (b->B * b->T > max_rows(plan) || b->T > plan->max_positions || b->n_tiles > plan->max_tiles)
@@ -219,13 +293,16 @@ bool vlm_set_batch(Vlm *m, const Batch *b, Error *err) {
     if (n_targets > max_targets(plan))
         return error_set(err, "a batch with %zu targets exceeds the plan of %zu", n_targets,
                          max_targets(plan));
+    check_features(m, b->features);
+    m->features = b->features;
+    m->pixels = b->images;
     const bool documents = plan->documents && b->starts;
-    plan_activations(m, b->B, b->T, b->n_tiles, n_targets, documents);
+    plan_activations(m, b->B, b->T, b->n_tiles, count_unknown(b->features, b->n_tiles), n_targets, documents);
     m->has_mask = b->attention_mask != NULL;
     tensor_upload(m->be, STREAM_COMPUTE, m->input_ids, b->input_ids);
     if (m->has_mask) tensor_upload(m->be, STREAM_COMPUTE, m->mask, b->attention_mask);
     if (documents) language_model_set_starts(&m->decoder, b->starts);
-    tensor_upload(m->be, STREAM_COMPUTE, m->vision.images, b->images);
+    upload_features(m);
     tensor_upload(m->be, STREAM_COMPUTE, m->image_rows, image_rows);
     tensor_upload(m->be, STREAM_COMPUTE, m->target_rows, target_rows);
     tensor_upload(m->be, STREAM_COMPUTE, m->targets, targets);
@@ -236,8 +313,8 @@ void vlm_embed(Vlm *m) {
     Tensor x = language_model_input(&m->decoder);
     embedding_forward(m->be, x, m->params.decoder.embedding->w, m->input_ids);
     if (m->I == 0) return;
-    vision_encoder_forward(&m->vision, m->vision.images);
-    modality_projector_forward(&m->projector, m->vision.out);
+    encode_tiles(m);
+    modality_projector_forward(&m->projector);
     Tensor vectors =
         tensor_reshape(m->projector.out, SHAPE(tensor_rows(m->projector.out), tensor_cols(m->projector.out)));
     scatter_rows(m->be, x, vectors, m->image_rows);

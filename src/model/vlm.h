@@ -16,12 +16,14 @@ typedef struct VlmPlan {
     bool documents; // a sample attends to itself only, its positions from 0, in batches that have starts
     Dtype dtype;    // of the products and of what lies between operators: F32, or BF16 for mixed precision
     Recompute recompute;
+    bool tile_features; // batches may bring features of tiles, if the vision encoder is not trained
     Adaptation adaptation;
     size_t max_targets; // positions of a batch that are trained on; 0: all may be
 } VlmPlan;
 
-// What `--dtype auto|bf16|f32` means on this backend; says so where it isn't what one would expect.
+// What `--dtype auto|bf16|f32` means on this backend; explain logs it where it isn't what one would expect.
 Dtype vlm_dtype(const char *choice, const Backend *be);
+void vlm_explain_dtype(const char *choice, const Backend *be);
 
 typedef struct Vlm {
     Backend *be;
@@ -35,6 +37,9 @@ typedef struct Vlm {
     LanguageModel decoder;
     // of the batch in work
     size_t B, T, I, n_targets;
+    size_t n_encoded;             // of the I tiles; the others' features came with the batch
+    const TileFeatures *features; // the batch's, or NULL
+    const float *pixels;          // its tiles', until vlm_embed
     bool has_mask;
     Tensor input_ids, mask;      // [B*T], [B, T] I32
     Tensor image_rows;           // [I*L] I32: rows of the decoder's input that pictures fill
@@ -66,6 +71,12 @@ bool vlm_measure(VlmMemory *memory, Backend *be, const VLMConfig *config, const 
 // activations and uploads. batch->labels, attention_mask and starts may be NULL (no targets; no
 // padding; a sequence is one sample).
 bool vlm_set_batch(Vlm *m, const Batch *batch, Error *err);
+// Whether the vision encoder changes. If not, batches may bring features of tiles, which are then not
+// encoded.
+bool vlm_trains_vision(const Vlm *m);
+// Of a tile of the batch in work, to be brought back by a later batch with the same tile: the same bits.
+// `bytes` holds modality_projector_tile_bytes.
+void vlm_tile_features(const Vlm *m, size_t tile, void *bytes);
 // Token embeddings with the pictures' vectors written over the image tokens, into the decoder's input.
 void vlm_embed(Vlm *m);
 // vlm_set_batch, vlm_embed, decoder and the mean cross-entropy over the batch's targets, left in m->loss (NaN

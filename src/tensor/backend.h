@@ -45,8 +45,10 @@ typedef struct BackendDevice {
 struct Backend {
     const char *name; // "cpu", "cuda", …
     char detail[128]; // what was chosen at start, for `vlm version` and logs: "AVX2, 2 threads, oneDNN 2.6.3"
-    bool bf16;        // has products of BF16; without, BF16 tensors work too, but slowly
-    size_t alignment; // of every tensor in this backend's memory, in bytes; a power of two
+    char arithmetic[128]; // the part of it that decides the last bits of a forward: "AVX-512, oneDNN 2.6.3"
+    bool rows_alone;      // a row of a linear layer's output has the same bits whatever rows are beside it
+    bool bf16;            // has products of BF16; without, BF16 tensors work too, but slowly
+    size_t alignment;     // of every tensor in this backend's memory, in bytes; a power of two
     const BackendOps *ops;
     const BackendDevice *device;
     void (*op_enter)(Backend *be, const OpCall *call); // NULL: nobody watches

@@ -61,7 +61,7 @@ static bool has_shape(Tensor t, int ndim, const size_t *shape) {
 // A matrix of weights, which may be packed: its rows are whole blocks then.
 #define CHECK_WEIGHT(t)                                                                                      \
     REQUIRE(has_memory(t) && tensor_is_contiguous(t) &&                                                      \
-                ((t).dtype == DTYPE_F32 || (t).dtype == DTYPE_BF16 || (t).dtype == DTYPE_Q8_0) &&            \
+                ((t).dtype == DTYPE_F32 || (t).dtype == DTYPE_BF16 || (t).dtype == DTYPE_Q8_TILES) &&        \
                 tensor_cols(t) % dtype_block((t).dtype) == 0,                                                \
             #t " is %s", describe(t).text)
 #define IS_FLOAT(t) ((t).dtype == DTYPE_F32 || (t).dtype == DTYPE_BF16)
@@ -135,6 +135,14 @@ void zero_rows(Backend *be, Tensor y, Tensor rows) {
 }
 
 // ---- linear ----
+
+Tensor arrange_weights(Backend *be, Tensor w) {
+    CHECK_PLAIN(w, DTYPE_Q8_0);
+    CHECK(tensor_cols(w) % dtype_block(w.dtype) == 0, "w is %s", describe(w).text);
+    if (tensor_count(w)) RUN(arrange_weights, 1, (w));
+    w.dtype = DTYPE_Q8_TILES;
+    return w;
+}
 
 void linear_forward(Backend *be, Tensor y, Tensor x, Tensor w, Tensor b) {
     CHECK_STRIDED_FLOAT(y), CHECK_STRIDED_FLOAT(x), CHECK_WEIGHT(w), CHECK_PRODUCT(y, x);

@@ -40,6 +40,9 @@ void zero_rows(Backend *be, Tensor y, Tensor rows);
 // to BF16 on the way, so that no copy of it need be kept. y [M, O] strided, x [M, C] strided, w [O, C], b
 // (opt) [O]; assigned.
 void linear_forward(Backend *be, Tensor y, Tensor x, Tensor w, Tensor b);
+// Packed w in Q8_0 is taken in the order of products only: this puts w [O, C] into it where it stands and
+// returns it, in Q8_TILES. Its products round x to 24 or 16 bits of the largest of 32 values.
+Tensor arrange_weights(Backend *be, Tensor w);
 // dx [M, C] strided = dy w (+ dx when accumulate); dy [M, O] strided.
 void linear_backward_input(Backend *be, Tensor dx, Tensor dy, Tensor w, bool accumulate);
 // dw [O, C] += dyᵀ x, db (opt) [O] += Σ_m dy; accumulated.
@@ -103,7 +106,7 @@ void attention_backward(Backend *be, Tensor dq, Tensor dk, Tensor dv, Tensor del
                         bool causal);
 
 // ---- embeddings ----
-// y [M, C] = table[ids], table [V, C] F32, BF16 or Q8_0, ids [M] I32; assigned.
+// y [M, C] = table[ids], table [V, C] F32, BF16 or Q8_TILES, ids [M] I32; assigned.
 void embedding_forward(Backend *be, Tensor y, Tensor table, Tensor ids);
 // dtable[ids[m]] += dy[m]; accumulated, in a fixed order.
 void embedding_backward(Backend *be, Tensor dtable, Tensor dy, Tensor ids);

@@ -11,6 +11,7 @@
     OP(gather_rows, Tensor y, Tensor x, Tensor rows)                                                         \
     OP(scatter_rows, Tensor y, Tensor x, Tensor rows)                                                        \
     OP(zero_rows, Tensor y, Tensor rows)                                                                     \
+    OP(arrange_weights, Tensor w)                                                                            \
     OP(linear_forward, Tensor y, Tensor x, Tensor w, Tensor b)                                               \
     OP(linear_backward_input, Tensor dx, Tensor dy, Tensor w, bool accumulate)                               \
     OP(linear_backward_weight, Tensor dw, Tensor db, Tensor dy, Tensor x)                                    \

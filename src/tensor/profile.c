@@ -150,12 +150,16 @@ void profile_begin(Profile *p, Backend *be) {
     CHECK(!be->op_enter && !be->op_leave, "%s is watched already", be->name);
     *p = (Profile){.be = be};
     be->hook_state = p;
-    be->op_enter = enter;
-    be->op_leave = leave;
+    profile_watch(p, true);
+}
+
+void profile_watch(Profile *p, bool watch) {
+    p->be->op_enter = watch ? enter : NULL;
+    p->be->op_leave = watch ? leave : NULL;
 }
 
 void profile_end(Profile *p) {
-    p->be->op_enter = p->be->op_leave = NULL;
+    profile_watch(p, false);
     p->be->hook_state = NULL;
     free(p->starts);
     p->starts = NULL;

@@ -29,6 +29,7 @@ typedef struct Profile {
 
 // Begins to watch; nobody else may. The profile must outlive the watching.
 void profile_begin(Profile *p, Backend *be);
+void profile_watch(Profile *p, bool watch); // between the two: looks away, or again
 void profile_end(Profile *p);               // stops watching; the rows stay
 ProfileRow profile_total(const Profile *p); // all rows in one, name "all"
 void profile_sort(Profile *p);              // the row with the most time first

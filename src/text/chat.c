@@ -2,26 +2,27 @@
 
 #include "base/batch.h"
 #include "text/chat_template.h"
+#include "text/unicode.h"
 
 #include <stdio.h>
-
-#define IM_START "<|im_start|>"
-#define IM_END   "<|im_end|>"
 
 static void append_text(CharVec *out, const char *text) {
     vec_extend(out, text, strlen(text));
 }
 
-static void append_header(CharVec *out, const char *role) {
-    append_text(out, IM_START);
+static void append_header(CharVec *out, const ChatFormat *f, const char *role) {
+    append_text(out, f->before_role);
     append_text(out, role);
-    append_text(out, "\n");
+    append_text(out, f->before_text);
 }
 
-static void append_message(CharVec *out, const ChatMessage *m) {
-    append_header(out, m->role);
-    vec_extend(out, m->content, m->size);
-    append_text(out, IM_END "\n");
+static void append_message(CharVec *out, const ChatFormat *f, const ChatMessage *m) {
+    const char *text = m->content;
+    size_t size = m->size;
+    append_header(out, f, m->role);
+    if (f->trims) utf8_trim(&text, &size);
+    vec_extend(out, text, size);
+    append_text(out, f->after);
 }
 
 static bool parse_template(ChatTemplate *c, const char *from, const char *text, Error *err) {
@@ -45,7 +46,7 @@ static bool parse_template(ChatTemplate *c, const char *from, const char *text, 
 }
 
 bool chat_template_init(ChatTemplate *c, const Tokenizer *tokenizer, const char *template_text, Error *err) {
-    *c = (ChatTemplate){.tokenizer = tokenizer};
+    *c = (ChatTemplate){.tokenizer = tokenizer, .format = &chat_ml, .first_id = -1, .first_plain_id = -1};
     const bool own = !template_text || !*template_text;
     if (own) template_text = tokenizer_chat_template(tokenizer);
     if (!template_text)
@@ -56,15 +57,34 @@ bool chat_template_init(ChatTemplate *c, const Tokenizer *tokenizer, const char 
         return false;
     CharVec text = {0};
     Int32Vec ids = {0};
-    append_header(&text, "assistant");
+    append_header(&text, c->format, "assistant");
     tokenizer_encode(tokenizer, text.items, text.count, &ids);
     c->prefix_len = ids.count + tokenizer_tokens_around(tokenizer);
     vec_clear(&ids);
     tokenizer_encode(tokenizer, c->system, c->system_size, &ids);
     c->system_tokens = ids.count;
-    c->cuts_messages = tokenizer_cuts_before(tokenizer, IM_START, '\n');
+    c->cuts_messages = tokenizer_cuts_before(tokenizer, c->format->before_role, '\n');
     vec_free(&text);
     vec_free(&ids);
+    return true;
+}
+
+bool chat_template_init_alone(ChatTemplate *c, const Tokenizer *tokenizer, Error *err) {
+    const bool known = chat_template_init(c, tokenizer, NULL, NULL);
+    c->first_plain_id = tokenizer_first_id(tokenizer);
+    if (known) return true;
+    const char *text = tokenizer_chat_template(tokenizer);
+    if (!text) return error_set(err, "has no chat template");
+    const ChatFormat *format = chat_format_find(text);
+    if (!format)
+        return error_set(err, "the chat template \"%.200s%s\" is in no format that is known: %s", text,
+                         strlen(text) > 200 ? "…" : "", chat_format_list());
+    if (tokenizer_token_id(tokenizer, format->stop) < 0)
+        return error_set(err, "the chat template is in the format %s, but the tokenizer has no token %s",
+                         format->name, format->stop);
+    c->format = format;
+    c->by_mark = true;
+    c->first_id = tokenizer_first_id(tokenizer);
     return true;
 }
 
@@ -76,7 +96,7 @@ static void encode_messages(const ChatTemplate *c, const ChatMessage *messages, 
     CharVec text = {0};
     vec_extend(&text, c->system, c->system_size);
     for (size_t i = 0; i < n; i++) {
-        append_message(&text, &messages[i]);
+        append_message(&text, c->format, &messages[i]);
         if (!c->cuts_messages) continue;
         tokenizer_encode(c->tokenizer, text.items, text.count, ids);
         ends[i] = ids->count - first;
@@ -95,7 +115,7 @@ static void find_ends(const ChatTemplate *c, const ChatMessage *messages, size_t
     for (size_t i = 0; i < n; i++) {
         vec_clear(&text);
         vec_clear(&alone);
-        append_message(&text, &messages[i]);
+        append_message(&text, c->format, &messages[i]);
         tokenizer_encode(c->tokenizer, text.items, text.count, &alone);
         ends[i] = at += alone.count;
     }
@@ -125,18 +145,19 @@ void chat_encode_training(const ChatTemplate *c, const ChatMessage *messages, si
 
 void chat_encode_turn(const ChatTemplate *c, const ChatMessage *message, Int32Vec *ids) {
     CharVec text = {0};
-    append_text(&text, IM_END "\n");
-    append_message(&text, message);
-    append_header(&text, "assistant");
+    append_text(&text, c->format->after);
+    append_message(&text, c->format, message);
+    append_header(&text, c->format, "assistant");
     tokenizer_encode(c->tokenizer, text.items, text.count, ids);
     vec_free(&text);
 }
 
 void chat_encode_prompt(const ChatTemplate *c, const ChatMessage *messages, size_t n, Int32Vec *ids) {
     CharVec text = {0};
+    if (c->first_id >= 0) vec_push(ids, c->first_id);
     if (n == 0 || strcmp(messages[0].role, "system")) vec_extend(&text, c->system, c->system_size);
-    for (size_t i = 0; i < n; i++) append_message(&text, &messages[i]);
-    append_header(&text, "assistant");
+    for (size_t i = 0; i < n; i++) append_message(&text, c->format, &messages[i]);
+    append_header(&text, c->format, "assistant");
     tokenizer_encode(c->tokenizer, text.items, text.count, ids);
     vec_free(&text);
 }

@@ -33,6 +33,9 @@ const char *tokenizer_chat_template(const Tokenizer *t) {
 size_t tokenizer_tokens_around(const Tokenizer *t) {
     return t->n_tokens_around;
 }
+int32_t tokenizer_first_id(const Tokenizer *t) {
+    return t->first_id;
+}
 bool tokenizer_cuts_before(const Tokenizer *t, const char *token, char before) {
     return added_tokens_cut_before(&t->added[0], token, before);
 }

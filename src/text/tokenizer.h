@@ -18,6 +18,8 @@ int32_t tokenizer_eos_id(const Tokenizer *t); // <|im_end|> by tokenizer_config.
 const char *tokenizer_chat_template(const Tokenizer *t);
 // How many tokens its post-processor would put around a single text (Llama 3: <|begin_of_text|>).
 size_t tokenizer_tokens_around(const Tokenizer *t);
+// The token that its post-processor puts in front of a text (Llama 3: <|begin_of_text|>); -1: none.
+int32_t tokenizer_first_id(const Tokenizer *t);
 // Whether a text is always cut between this character and the token behind it, so that both sides can be
 // encoded alone.
 bool tokenizer_cuts_before(const Tokenizer *t, const char *token, char before);

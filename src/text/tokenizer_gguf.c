@@ -175,28 +175,30 @@ static bool load_merges(Tokenizer *t, const Gguf *g, bool ignore_merges, Error *
     return ok;
 }
 
-static bool find_eos(Tokenizer *t, const Gguf *g, Error *err) {
-    uint64_t id;
-    if (!gguf_get_u64(g, KEY("eos_token_id"), &id, err)) return false;
-    if (id >= tokenizer_vocab_size(t))
-        return error_set(err, "%s: field " KEY("eos_token_id") " is %llu, expected one of the %zu tokens",
-                         gguf_path(g), (unsigned long long)id, tokenizer_vocab_size(t));
-    t->eos_id = (int32_t)id;
+static bool get_token(int32_t *id, const Tokenizer *t, const Gguf *g, const char *key, Error *err) {
+    uint64_t value;
+    if (!gguf_get_u64(g, key, &value, err)) return false;
+    if (value >= tokenizer_vocab_size(t))
+        return error_set(err, "%s: field %s is %llu, expected one of the %zu tokens", gguf_path(g), key,
+                         (unsigned long long)value, tokenizer_vocab_size(t));
+    *id = (int32_t)value;
     return true;
 }
 
-// Both are optional; what llama.cpp would put around a text counts as what a post-processor does.
-static void load_extras(Tokenizer *t, const Gguf *g, const PreName *pre) {
+// All are optional; what llama.cpp would put around a text counts as what a post-processor does.
+static bool load_extras(Tokenizer *t, const Gguf *g, const PreName *pre, Error *err) {
     static const char *const keys[] = {KEY("add_bos_token"), KEY("add_eos_token")};
     GgufString template;
     const GgufValue *v = gguf_find_value(g, "tokenizer.chat_template");
+    bool add[2] = {pre->ignore_merges, false}; // Llama 3's has one in front
     if (v && gguf_value_string(v, &template)) t->chat_template = mem_strndup(template.text, template.size);
     for (size_t i = 0; i < 2; i++) {
-        bool add = i == 0 && pre->ignore_merges; // Llama 3's
         v = gguf_find_value(g, keys[i]);
-        if (v) gguf_value_bool(v, &add);
-        t->n_tokens_around += add;
+        if (v) gguf_value_bool(v, &add[i]);
+        t->n_tokens_around += add[i];
     }
+    if (!add[0] || !gguf_find_value(g, KEY("bos_token_id"))) return true;
+    return get_token(&t->first_id, t, g, KEY("bos_token_id"), err);
 }
 
 bool tokenizer_load_gguf(Tokenizer *t, const char *path, Error *err) {
@@ -211,8 +213,8 @@ bool tokenizer_load_gguf(Tokenizer *t, const char *path, Error *err) {
                                                  "supported",
                        path, model.size < 64 ? (int)model.size : 64, model.text);
     ok = ok && load_pre(t, g, &pre, err) && load_tokens(t, g, err) &&
-         load_merges(t, g, pre->ignore_merges, err) && find_eos(t, g, err);
-    if (ok) load_extras(t, g, pre);
+         load_merges(t, g, pre->ignore_merges, err) &&
+         get_token(&t->eos_id, t, g, KEY("eos_token_id"), err) && load_extras(t, g, pre, err);
     gguf_close(g);
     return ok;
 }

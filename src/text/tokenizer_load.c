@@ -149,9 +149,20 @@ static bool load_added_tokens(Tokenizer *t, const json_t *root, Error *err) {
     return true;
 }
 
-// Counts the tokens that a post-processor puts around a single text. nanoVLM's calls leave them out but for
+// A special token of a post-processor's template, which stands in front of the text or behind it.
+static bool add_around(Tokenizer *t, const json_t *ids, bool in_front, Error *err) {
+    t->n_tokens_around += json_array_size(ids);
+    if (!in_front || t->first_id >= 0 || json_array_size(ids) == 0) return true;
+    const json_int_t id = json_integer_value(json_array_get(ids, 0));
+    if (!json_is_integer(json_array_get(ids, 0)) || id < 0 || (size_t)id >= tokenizer_vocab_size(t))
+        return error_set(err, "a special token's id is none of the %zu tokens", tokenizer_vocab_size(t));
+    t->first_id = (int32_t)id;
+    return true;
+}
+
+// Looks up the tokens that a post-processor puts around a single text. nanoVLM's calls leave them out but for
 // one, which only counts them (chat.h, prefix_len).
-static bool count_around(size_t *n, const json_t *json, Error *err) {
+static bool load_around(Tokenizer *t, const json_t *json, Error *err) {
     const char *type = json_string_value(json_object_get(json, "type"));
     if (!type || strcmp(type, "ByteLevel") == 0) return true;
     if (strcmp(type, "Sequence") == 0) {
@@ -160,7 +171,7 @@ static bool count_around(size_t *n, const json_t *json, Error *err) {
             const json_t *inner = json_array_get(list, i);
             if (strcmp(describe(inner), "Sequence") == 0)
                 return error_set(err, "a Sequence inside a Sequence is not supported");
-            if (!count_around(n, inner, err)) return false;
+            if (!load_around(t, inner, err)) return false;
         }
         return true;
     }
@@ -168,10 +179,13 @@ static bool count_around(size_t *n, const json_t *json, Error *err) {
         return error_set(
             err, "type \"%s\" is not supported, expected ByteLevel, TemplateProcessing or a Sequence", type);
     const json_t *single = json_object_get(json, "single"), *tokens = json_object_get(json, "special_tokens");
+    bool in_front = true;
     for (size_t i = 0; i < json_array_size(single); i++) {
         const json_t *special = json_object_get(json_array_get(single, i), "SpecialToken");
         const char *name = json_string_value(json_object_get(special, "id"));
-        if (name) *n += json_array_size(json_object_get(json_object_get(tokens, name), "ids"));
+        in_front = in_front && special;
+        if (name && !add_around(t, json_object_get(json_object_get(tokens, name), "ids"), in_front, err))
+            return false;
     }
     return true;
 }
@@ -184,7 +198,7 @@ static bool load_parts(Tokenizer *t, const json_t *root, Error *err) {
     return normalizer_load(&t->normalizer, json_object_get(root, "normalizer"), err) &&
            pretokenizer_load(&t->pretokenizer, pretokenizer, err) && load_vocab(t, model, err) &&
            load_bpe(t, model, err) && load_added_tokens(t, root, err) &&
-           (count_around(&t->n_tokens_around, json_object_get(root, "post_processor"), err) ||
+           (load_around(t, json_object_get(root, "post_processor"), err) ||
             error_prefix(err, "field post_processor"));
 }
 
@@ -211,6 +225,7 @@ bool tokenizer_load(Tokenizer **t, const char *path, const TokenMap *extra_token
     char *file = in_folder ? path_join(path, "tokenizer.json") : mem_strdup(path);
     json_t *root = NULL;
     *t = mem_zeroed(1, sizeof **t);
+    (*t)->first_id = -1;
     const bool gguf = gguf_is_file(file);
     bool ok = gguf ? tokenizer_load_gguf(*t, file, err)
                    : tokenizer_read_json(&root, file, err) &&

@@ -23,6 +23,7 @@ struct Tokenizer {
     int32_t eos_id;
     char *chat_template;    // owned; NULL: none
     size_t n_tokens_around; // by the post-processor
+    int32_t first_id;       // the first of them, if it stands in front; -1: none does
     bool clean_up_spaces;   // when decoding
 };
 

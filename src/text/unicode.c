@@ -48,6 +48,23 @@ Utf8Char utf8_decode(const char *text, size_t size) {
     return (Utf8Char){code_point, 1u + lead->following};
 }
 
+static bool is_white(uint32_t c) {
+    return char_classes(c) & CHAR_SPACE || (c >= 0x1C && c <= 0x1F);
+}
+
+void utf8_trim(const char **text, size_t *size) {
+    size_t begin = *size, end = 0;
+    for (size_t at = 0, n; at < *size; at += n) {
+        const Utf8Char c = utf8_decode(*text + at, *size - at);
+        n = c.size;
+        if (c.code_point != UTF8_INVALID && is_white(c.code_point)) continue;
+        if (at < begin) begin = at;
+        end = at + n;
+    }
+    *text += begin < end ? begin : 0;
+    *size = begin < end ? end - begin : 0;
+}
+
 size_t utf8_valid_prefix(const char *text, size_t size) {
     size_t at = 0;
     while (at < size) {

@@ -40,6 +40,8 @@ static inline Utf8Char utf8_decode_valid(const char *text) {
     if (b[0] < 0xF0) return (Utf8Char){(b[0] & 0x0Fu) << 12 | two, 3};
     return (Utf8Char){(b[0] & 0x07u) << 18 | two << 6 | (b[3] & 0x3Fu), 4};
 }
+void utf8_trim(const char **text,
+               size_t *size); // off go white space at its start and end (Python, str.strip)
 size_t utf8_valid_prefix(const char *text, size_t size); // bytes before the first invalid part
 void utf8_append(CharVec *out, uint32_t code_point);
 // Appends text with U+FFFD in place of each maximal invalid part.

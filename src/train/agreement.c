@@ -10,11 +10,27 @@ static const char what[] = "comparing settings";
 // ---- facts ----
 
 // Each rank may have its own.
-static const char *const own_fields[] = {
-    "vlm_checkpoint_path", "lm_tokenizer",     "vit_model_type", "lm_model_type", "train_dataset_path",
-    "val_dataset_path",    "device",           "threads",        "num_workers",   "prefetch_factor",
-    "log_interval",        "detect_anomaly",   "log_wandb",      "wandb_entity",  "hf_repo_name",
-    "max_minutes",         "keep_checkpoints", "dump_batch",     "lora_adapter"};
+static const char *const own_fields[] = {"vlm_checkpoint_path",
+                                         "lm_tokenizer",
+                                         "vit_model_type",
+                                         "lm_model_type",
+                                         "train_dataset_path",
+                                         "val_dataset_path",
+                                         "device",
+                                         "threads",
+                                         "num_workers",
+                                         "prefetch_factor",
+                                         "log_interval",
+                                         "detect_anomaly",
+                                         "log_wandb",
+                                         "wandb_entity",
+                                         "hf_repo_name",
+                                         "max_minutes",
+                                         "keep_checkpoints",
+                                         "dump_batch",
+                                         "lora_adapter",
+                                         "cache_vision",
+                                         "profile"};
 
 json_t *agreement_of_config(const Config *config, const char *version) {
     FieldSet sets[3];

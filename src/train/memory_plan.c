@@ -5,6 +5,12 @@
 // 8 MiB in BF16, whose primitives share one buffer, 7 to 17 in F32.
 enum { LIBRARY_BF16 = 6 << 20, LIBRARY_F32 = 11 << 20 };
 
+// What batches bring of their tiles with cache_vision.
+static size_t feature_bytes(const VLMConfig *c, Dtype dtype, const HostMemory *host) {
+    const LoaderMemory *t = &host->training, *v = &host->validation;
+    return (t->slots * t->tiles + v->slots * v->tiles) * modality_projector_tile_bytes(c, dtype);
+}
+
 bool memory_plan(MemoryPlan *m, Backend *be, const VLMConfig *config, const VlmPlan *plan,
                  const HostMemory *host, Error *err) {
     VlmMemory model;
@@ -22,6 +28,7 @@ bool memory_plan(MemoryPlan *m, Backend *be, const VLMConfig *config, const VlmP
     m->rows = host->training.rows + host->validation.rows;
     m->samples = host->training.samples + host->validation.samples;
     m->batches = host->training.batches + host->validation.batches;
+    if (plan->tile_features) m->batches += feature_bytes(config, plan->dtype, host);
     m->checkpoint = host->checkpoint_copy ? m->parameters + all_moments : 0;
     m->library = plan->dtype == DTYPE_BF16 && be->bf16 ? LIBRARY_BF16 : LIBRARY_F32;
     return true;
@@ -41,6 +48,7 @@ VlmPlan memory_model_plan(const Config *c, const Backend *be) {
         .documents = train_options_documents(&c->options),
         .dtype = vlm_dtype(c->options.dtype, be),
         .recompute = recompute_from(c->options.recompute),
+        .tile_features = c->options.cache_vision != NULL,
     };
     trainer_plan(&plan, c);
     return plan;

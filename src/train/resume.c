@@ -118,6 +118,8 @@ static const char *const free_fields[] = {
     "device",
     "threads",
     "num_workers",
+    "profile",
+    "cache_vision",
     "prefetch_factor",
     "val_dataset_path",
     "init",

@@ -131,6 +131,7 @@ static bool validate(Run *r, double *loss, Error *err) {
         if (!source->next(source->state, &batch, err)) return false;
         if (!batch) break;
         if (!trainer_evaluate(r->trainer, batch, &value, err)) return false;
+        vision_cache_keep(r->plan->cache, r->trainer->model, batch);
         read++;
         if (r->trainer->model->n_targets > 0) sum += value, n++;
     }
@@ -176,6 +177,7 @@ static bool save(Run *r, bool is_best, Error *err) {
     char name[32];
     snprintf(name, sizeof name, "step_%llu", (unsigned long long)current_step(r));
     char *path = path_join(r->folder, name);
+    const double started = clock_seconds();
     collect(r, true);
     if (!update_state(r, err) || !gather_moments(r, err)) {
         free(path);
@@ -187,14 +189,19 @@ static bool save(Run *r, bool is_best, Error *err) {
     r->saved_best = is_best;
     if (is_first(r)) saver_begin(&r->saver, path, &state, &r->place);
     collect(r, false);
+    run_profile_add(r->plan->profile, PART_SAVING, started);
     free(path);
     return true;
 }
 
 // *is_best: the validation loss is the lowest of the run.
 static bool validate_and_log(Run *r, bool *is_best, Error *err) {
+    const double started = clock_seconds();
     double loss = NAN;
+    run_profile_watch(r->plan->profile, false);
     if (r->plan->validation.next && !validate(r, &loss, err)) return false;
+    run_profile_watch(r->plan->profile, true);
+    run_profile_add(r->plan->profile, PART_VALIDATION, started);
     if (isnan(loss)) return true;
     run_log_number(&r->log, "val_loss", loss);
     log_info("step %llu: validation loss %.4f", (unsigned long long)current_step(r), loss);
@@ -369,6 +376,9 @@ static bool micro_batch(Run *r, const Batch *batch, double waited, Error *err) {
     float loss;
     if (!trainer_micro_step(r->trainer, batch, &loss, err)) return false;
     const double computed = clock_seconds();
+    run_profile_batch(r->plan->profile, batch, waited, start);
+    vision_cache_keep(r->plan->cache, r->trainer->model, batch);
+    run_profile_add(r->plan->profile, PART_KEEPING, computed);
     r->state.epoch.micro_batches++;
     suspects_add(&r->suspects, batch, r->trainer->accumulated == 1);
     if (r->plan->config->options.dump_batch_step == (int64_t)r->trainer->updates)
@@ -376,7 +386,9 @@ static bool micro_batch(Run *r, const Batch *batch, double waited, Error *err) {
     take_loss(r, batch, loss);
     const bool is_update = r->trainer->accumulated == r->config->gradient_accumulation_steps;
     if (is_update && !agree(r, &loss, err)) return false;
+    const double updating = clock_seconds();
     if (is_update) update(r);
+    if (is_update) run_profile_add(r->plan->profile, PART_UPDATE, updating);
     const double end = clock_seconds();
     Statistics *statistics = &r->state.statistics;
     r->state.epoch.tokens += tokens;
@@ -527,6 +539,7 @@ static bool begin(Run *r, Error *err) {
                   comm_rank(r->plan->comm), comm_world_size(r->plan->comm));
     if (is_first(r) && !saver_open(&r->saver, r->trainer, config, err)) return false;
     if (r->plan->resume_from && !load(r, err)) return false;
+    if (r->plan->cache) vision_cache_open(r->plan->cache, r->trainer->model);
     r->log = (RunLog){.file = -1};
     if (!is_first(r)) return true;
     return r->plan->goes_on ? run_log_reopen(&r->log, r->folder, config, r->state.log_size, err)
@@ -539,6 +552,7 @@ bool train_run(const RunPlan *plan, RunResult *result, Error *err) {
     Run r = {.plan = plan, .config = &config->train, .trainer = plan->trainer, .result = result};
     if (config->options.detect_anomaly) anomaly_attach(&r.anomaly, plan->trainer->model->be);
     bool ok = begin(&r, err);
+    run_profile_begin(plan->profile, plan->trainer->model->be);
     if (ok) {
         ok = train_epochs(&r, err);
         progress_end();
@@ -551,10 +565,13 @@ bool train_run(const RunPlan *plan, RunResult *result, Error *err) {
             Error save_err = {""};
             if (!save(&r, false, &save_err) && ok) ok = error_set(err, "%s", save_err.text);
         }
+        const double written = clock_seconds();
         collect(&r, true);
+        run_profile_add(plan->profile, PART_SAVING, written);
         if (!ok && can_rescue(&r)) rescue(&r);
         run_log_close(&r.log);
     }
+    run_profile_end(plan->profile);
     result->seconds = r.seconds_before + clock_seconds() - r.started;
     anomaly_detach(&r.anomaly);
     saver_close(&r.saver);

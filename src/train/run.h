@@ -3,6 +3,8 @@
 #pragma once
 #include "data/sample.h"
 #include "train/batch_source.h"
+#include "train/run_profile.h"
+#include "train/vision_cache.h"
 #include "train/trainer.h"
 
 typedef struct RunPlan {
@@ -14,6 +16,8 @@ typedef struct RunPlan {
     bool resume_is_exact;    // as resume_compare says
     bool goes_on; // the run's log may be there already; what the checkpoint does not know is cut off
     const SampleRules *rules; // for pages of batches (dump_batch); NULL: none are written
+    TileCache *cache;         // which the batches' sources use; opened once the weights are there; NULL: none
+    RunProfile *profile;      // filled in; NULL: none
     Comm *comm;               // with the other ranks, which the trainer has joined; NULL: one process
 } RunPlan;
 

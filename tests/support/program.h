@@ -1,6 +1,7 @@
 // The program as a user meets it, run by a test: the binary of the same build folder, or $VLM_BINARY. A test
 // that uses it says "// RUNS: vlm".
 #pragma once
+#include <stddef.h>
 
 typedef struct ProgramResult {
     int status;      // exit status; -1 when killed
@@ -16,6 +17,9 @@ int program_run_into(char *const words[], const char *out, const char *err);
 _Noreturn void program_exec(char *const words[]);
 // Runs it and fails the test unless it ends with this status and its output holds these texts.
 void program_expect(const char *line, int status, const char *out, const char *err);
+
+// How often a test kills the program: at least $VLM_KILLS times, or `usual`.
+size_t program_kills(size_t usual);
 
 char *program_path(void);                  // of the binary; caller frees
 char *program_temporary(const char *name); // a path of this process's own; caller frees

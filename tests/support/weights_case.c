@@ -63,12 +63,6 @@ void write_text(const char *folder, const char *name, const char *text) {
     free(path);
 }
 
-void remove_folder_tree(const char *folder) {
-    char *command = mem_printf("rm -rf '%s'", folder);
-    assert_int_equal(system(command), 0);
-    free(command);
-}
-
 // ---- shards ----
 
 static bool copy_entry(void *context, size_t i, void *dst) {

@@ -1,5 +1,6 @@
 // Small files of weights, written for a test.
 #pragma once
+#include "support/folders.h"
 #include "base/error.h"
 #include "tensor/dtype.h"
 
@@ -16,7 +17,6 @@ float case_value(size_t t, size_t i);
 // Writes the tensors as safetensors of F32, BF16, F16 or F64; fails the test when it cannot.
 void write_tensors(const char *path, const TensorCase *tensors, Dtype dtype);
 void write_text(const char *folder, const char *name, const char *text);
-void remove_folder_tree(const char *folder);
 // The checkpoint in `from` as two shards with an index: revision 1 of the model in a Hub cache; model:
 // ORG--NAME.
 void shard_into_cache(const char *cache, const char *model, const char *from);

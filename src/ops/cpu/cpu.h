@@ -3,7 +3,7 @@
 #pragma once
 #include "tensor/backend.h"
 
-// threads 0: one per physical core. VLM_CPU_LEVEL=generic|avx2|avx512|avx512bf16 forces a lower level than
+// threads 0: as base/cores.h says. VLM_CPU_LEVEL=generic|avx2|avx512|avx512bf16 forces a lower level than
 // the machine has; a level it lacks is an error. backend_destroy frees it.
 bool backend_cpu_create(Backend **be, size_t threads, Error *err);
 int cpu_threads(const Backend *be); // the number of threads its kernels use

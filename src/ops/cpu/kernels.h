@@ -17,6 +17,8 @@ BACKEND_OPS(OP_DECLARE)
 
 // matvec.c: linear_forward for few rows of x or packed w; false where neither is so and nothing was done.
 bool KERNEL(linear_by_rows)(Backend *be, Tensor y, Tensor x, Tensor w, Tensor b);
+// q8.c: linear_forward for w in Q8_TILES.
+void KERNEL(linear_by_tiles)(Backend *be, Tensor y, Tensor x, Tensor w, Tensor b);
 
 // Below this much work (values touched, roughly) waking the other threads costs more than it saves.
 #define PARALLEL_WORK 16384

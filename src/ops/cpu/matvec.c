@@ -1,10 +1,9 @@
 // y = x wᵀ + b for a few rows of x and for packed w. Few rows (a token a sequence) are bound by reading w, so
 // they are dot products that read each value of w once, in whatever format it is kept; many rows are a matrix
-// product with a block of w unpacked, or of BF16.
+// product with a block of w unpacked, or of BF16. Blocks of 8 bits are q8.c's.
 #include "ops/cpu/packed.h"
 #include "ops/cpu/tile.h"
 
-#include <math.h>
 #include <string.h>
 
 // Sums that run beside one another, because an addition takes longer than a load. They follow one row: rows
@@ -14,9 +13,6 @@ enum { SUMS = 4 };
 typedef uint16_t HalfLanes __attribute__((vector_size(LANES * 2), aligned(2), may_alias));
 typedef uint32_t WordLanes __attribute__((vector_size(LANES * 4)));
 typedef int32_t IntLanes __attribute__((vector_size(LANES * 4)));
-#ifndef __AVX2__
-typedef int8_t ByteLanes __attribute__((vector_size(LANES), aligned(1), may_alias));
-#endif
 
 ALWAYS_INLINE Lanes lanes_bf16(const uint16_t *p) {
     return (Lanes)(__builtin_convertvector(*(const HalfLanes *)p, WordLanes) << 16);
@@ -69,81 +65,8 @@ ALWAYS_INLINE float itself(float x) {
 DOT(dot_f32, float, lanes_f32, itself)
 DOT(dot_bf16, uint16_t, lanes_bf16, f32_from_bf16)
 
-// A row of x as the products with Q8_0 take it: blocks of 32 whole numbers of 16 bits with a scale each,
-// where there are instructions that multiply those, else as it is. That rounds x to 2⁻¹⁶ of its block's
-// largest value (llama.cpp, to 8 bits: 2⁻⁸).
-typedef struct Q8Factor {
-    const float *x;
-    const int16_t *whole; // [n]
-    const float *scales;  // [n / Q8_VALUES]
-} Q8Factor;
-
-static void round_block(int16_t *whole, float *scale, const float *x) {
-    float largest = 0, zero = 0;
-    for (size_t i = 0; i < Q8_VALUES; i++) {
-        largest = fabsf(x[i]) > largest ? fabsf(x[i]) : largest;
-        zero += 0 * x[i];
-    }
-    const bool finite = zero == 0; // else NaN goes on through the scale
-    const float up = finite && largest > 0 ? 32767 / largest : 0;
-    for (size_t i = 0; i < Q8_VALUES; i++) {
-        const float scaled = finite ? x[i] * up : 0;
-        whole[i] = (int16_t)(scaled + (scaled < 0 ? -0.5f : 0.5f));
-    }
-    *scale = finite ? largest / 32767 : NAN;
-}
-
-#if defined(__AVX512F__)
-ALWAYS_INLINE Lanes block_q8_0(const Q8Factor *f, size_t k, const char *block) {
-    const __m512i w = _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)(block + 2)));
-    const __m512i products = _mm512_madd_epi16(w, _mm512_loadu_si512(f->whole + k));
-    return (Lanes)_mm512_cvtepi32_ps(products) * (q8_scale(block) * f->scales[k / Q8_VALUES]);
-}
-#elif defined(__AVX2__)
-ALWAYS_INLINE __m256i half_block(const int16_t *x, const char *w) {
-    const __m256i wide = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)w));
-    return _mm256_madd_epi16(wide, _mm256_loadu_si256((const __m256i *)x));
-}
-ALWAYS_INLINE Lanes block_q8_0(const Q8Factor *f, size_t k, const char *block) {
-    const __m256i products =
-        _mm256_add_epi32(half_block(f->whole + k, block + 2), half_block(f->whole + k + 16, block + 18));
-    return (Lanes)_mm256_cvtepi32_ps(products) * (q8_scale(block) * f->scales[k / Q8_VALUES]);
-}
-#else
-ALWAYS_INLINE Lanes block_q8_0(const Q8Factor *f, size_t k, const char *block) {
-    Lanes part = {0};
-    for (size_t j = 0; j < Q8_VALUES; j += LANES) {
-        const IntLanes whole = __builtin_convertvector(*(const ByteLanes *)(block + 2 + j), IntLanes);
-        part += *(const Lanes *)(f->x + k + j) * __builtin_convertvector(whole, Lanes);
-    }
-    return part * q8_scale(block);
-}
-#endif
-
-static inline float dot_q8_0(const Q8Factor *f, const char *block, size_t n) {
-    Lanes sum[SUMS] = {0};
-    size_t k = 0;
-    for (; k + SUMS * Q8_VALUES <= n; k += SUMS * Q8_VALUES)
-        for (size_t i = 0; i < SUMS; i++, block += Q8_BYTES)
-            sum[i] += block_q8_0(f, k + i * Q8_VALUES, block);
-    for (; k < n; k += Q8_VALUES, block += Q8_BYTES) sum[0] += block_q8_0(f, k, block);
-    return sum_of_sums(sum);
-}
-
 // Beyond this many rows of x a matrix product is faster.
 enum { FEW_ROWS = 8 };
-
-// Prepares the rows of x in scratch.
-static void make_factors(Backend *be, Q8Factor f[FEW_ROWS], Matrix x) {
-    const size_t blocks = x.cols / Q8_VALUES;
-    int16_t *whole = cpu_scratch(be, x.rows * (x.cols * sizeof *whole + blocks * sizeof(float)));
-    float *scales = (float *)(whole + x.rows * x.cols);
-    for (size_t m = 0; m < x.rows; m++, whole += x.cols, scales += blocks) {
-        f[m] = (Q8Factor){row(x, m), whole, scales};
-        for (size_t i = 0; i < blocks; i++)
-            round_block(whole + i * Q8_VALUES, &scales[i], row(x, m) + i * Q8_VALUES);
-    }
-}
 
 // ---- rows of x ----
 
@@ -158,11 +81,7 @@ static void make_factors(Backend *be, Q8Factor f[FEW_ROWS], Matrix x) {
 static void few_rows(Backend *be, Matrix y, Matrix x, Tensor w, const float *bias) {
     const size_t stride = dtype_bytes(w.dtype, x.cols), n = x.cols;
     const int threads = threads_for(be, y.cols * n);
-    Q8Factor f[FEW_ROWS];
-    if (w.dtype == DTYPE_Q8_0) {
-        make_factors(be, f, x);
-        FEW_ROWS_LOOP(dot_q8_0(&f[m], w_row, n))
-    } else if (w.dtype == DTYPE_BF16) {
+    if (w.dtype == DTYPE_BF16) {
         FEW_ROWS_LOOP(dot_bf16(row(x, m), w_row, n))
     } else {
         FEW_ROWS_LOOP(dot_f32(row(x, m), w_row, n))
@@ -228,7 +147,9 @@ bool KERNEL(linear_by_rows)(Backend *be, Tensor y, Tensor x, Tensor w, Tensor b)
     const float *bias = tensor_exists(b) ? floats(b) : NULL;
     if (x.dtype != DTYPE_F32) return false; // products of BF16 have a way of their own
     const bool few = tensor_rows(x) <= FEW_ROWS;
-    if (few)
+    if (w.dtype == DTYPE_Q8_TILES && (few || LANES == 16)) // with AVX-512 whole numbers are faster than F32
+        KERNEL(linear_by_tiles)(be, y, x, w, b);
+    else if (few)
         few_rows(be, matrix(y), matrix(x), w, bias);
     else if (w.dtype == DTYPE_BF16 && be->bf16)
         rounded_rows(be, matrix(y), matrix(x), w, bias);

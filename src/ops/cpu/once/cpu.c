@@ -1,6 +1,7 @@
 // The CPU backend: its memory, its threads, and the kernels of the level of instructions.
 #include "ops/cpu/cpu.h"
 #include "base/check.h"
+#include "base/cores.h"
 #include "base/cpu_level.h"
 #include "base/memory.h"
 #include "ops/cpu/gemm.h"
@@ -117,40 +118,19 @@ static const struct Level {
 #endif
 };
 
-// The lowest-numbered hardware thread of cpu's core, which stands for the core; cpu itself where Linux
-// doesn't say.
-static int core_of(int cpu) {
-    char path[96];
-    int first = cpu;
-    snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/topology/thread_siblings_list", cpu);
-    FILE *f = fopen(path, "r");
-    if (!f) return cpu;
-    if (fscanf(f, "%d", &first) != 1) first = cpu;
-    fclose(f);
-    return first;
-}
-
-// Physical cores among the processors this process may run on.
-static size_t physical_cores(void) {
-    cpu_set_t allowed, cores;
-    CPU_ZERO(&cores);
-    if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) return 1;
-    for (int cpu = 0; cpu < CPU_SETSIZE; cpu++)
-        if (CPU_ISSET(cpu, &allowed)) CPU_SET(core_of(cpu), &cores);
-    return (size_t)CPU_COUNT(&cores);
-}
-
 bool backend_cpu_create(Backend **be, size_t threads, Error *err) {
     CpuLevel level;
     *be = NULL;
     if (!cpu_level_choose(&level, err)) return false;
     if (threads > CPU_SETSIZE) return error_set(err, "%zu threads; at most %d will do", threads, CPU_SETSIZE);
-    if (threads == 0) threads = physical_cores();
+    if (threads == 0) threads = cores_threads(cores_here());
+    const bool rows_alone = level >= CPU_AVX512; // below, oneDNN has ways of its own for few rows a thread
     gemm_limit_level(cpu_level_names[level]);
     CpuState *state = mem_zeroed(1, sizeof *state);
     *state = (CpuState){.threads = (int)threads, .level = cpu_level_names[level]};
     *be = mem_zeroed(1, sizeof **be);
     **be = (Backend){.name = "cpu",
+                     .rows_alone = rows_alone,
                      .bf16 = level == CPU_AVX512_BF16,
                      .alignment = 64,
                      .ops = levels[level].ops,
@@ -160,5 +140,9 @@ bool backend_cpu_create(Backend **be, size_t threads, Error *err) {
     gemm_describe(library, sizeof library);
     snprintf((*be)->detail, sizeof(*be)->detail, "%s, %zu thread%s, %s", levels[level].title, threads,
              threads == 1 ? "" : "s", library);
+    if (rows_alone)
+        snprintf((*be)->arithmetic, sizeof(*be)->arithmetic, "%s, %s", levels[level].title, library);
+    else
+        memcpy((*be)->arithmetic, (*be)->detail, sizeof(*be)->arithmetic);
     return true;
 }

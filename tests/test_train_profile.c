@@ -1,0 +1,142 @@
+// LINK: train
+// RUNS: vlm
+// `vlm train --profile`: the parts of the run add up to the whole, the operators to forward, backward and
+// update, and the numbers of the run are those without it.
+#include "support/data_case.h"
+#include "support/program.h"
+
+#include <math.h>
+
+static char *folder, *tokenizer;
+
+static char *train_line(const char *run, const char *more) { // caller frees
+    return mem_printf(
+        "train --preset tiny --vit_n_blocks 1 --lm_n_blocks 1 --lm_max_length 128 "
+        "--max_sample_length 128 --val_size 30 --batch_size 2 --gradient_accumulation_steps 2 "
+        "--eval_interval 2 --threads 1 --max_training_steps 6 --train_dataset_path %s/data/train "
+        "--vlm_checkpoint_path %s/runs --lm_tokenizer %s --run_name %s %s",
+        folder, folder, tokenizer, run, more);
+}
+
+static char *in_run(const char *run, const char *name) { // caller frees
+    return mem_printf("%s/runs/%s/%s", folder, run, name);
+}
+
+static ProgramResult train(const char *run, const char *more, int status) {
+    char *line = train_line(run, more);
+    ProgramResult r = program_run(line);
+    if (r.status != status) fail_msg("vlm %s: status %d\n%s", line, r.status, r.err);
+    free(line);
+    return r;
+}
+
+static double number(const json_t *object, const char *key) {
+    const json_t *value = json_object_get(object, key);
+    if (!json_is_number(value)) fail_msg("no number %s", key);
+    return json_number_value(value);
+}
+
+static double losses(const char *run) { // their sum, to be compared to the bit
+    char *path = in_run(run, "log.jsonl"), *text = program_read_text(path), *rest = text;
+    double sum = 0;
+    for (char *line = strtok_r(rest, "\n", &rest); line; line = strtok_r(rest, "\n", &rest)) {
+        json_t *object = json_loads(line, 0, NULL);
+        if (json_object_get(object, "batch_loss")) sum += number(object, "batch_loss");
+        if (json_object_get(object, "val_loss")) sum += number(object, "val_loss");
+        json_decref(object);
+    }
+    free(text);
+    free(path);
+    return sum;
+}
+
+static void check_parts(const json_t *profile) {
+    static const char *const parts[] = {"waiting for data", "forward and backward", "update", "validation",
+                                        "checkpoints"};
+    const json_t *seconds = json_object_get(profile, "seconds");
+    double sum = number(seconds, "the rest") + number(seconds, "keeping features");
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+        assert_true(number(seconds, parts[i]) > 0);
+        sum += number(seconds, parts[i]);
+    }
+    assert_true(fabs(sum / number(seconds, "all") - 1) < 1e-9);
+    assert_true(number(seconds, "the rest") >= 0);
+}
+
+// Twelve batches; what validation computes is not among them.
+static void check_operators(const json_t *profile) {
+    const json_t *seconds = json_object_get(profile, "seconds"), *row;
+    double sum = 0, calls = 0;
+    size_t i;
+    json_array_foreach(json_object_get(profile, "operators"), i, row) {
+        sum += number(row, "wall") * 12;
+        assert_true(number(row, "bound") > 0);
+        if (!strcmp(json_string_value(json_object_get(row, "name")), "cross_entropy"))
+            calls = number(row, "calls");
+    }
+    const double whole = number(seconds, "forward and backward") + number(seconds, "update");
+    assert_true(calls == 1 && sum > 0.3 * whole && sum <= whole * (1 + 1e-9));
+}
+
+static void tells_where_the_time_went(void **state) {
+    (void)state;
+    ProgramResult r = train("profiled", "--profile", 0);
+    static const char *const said[] = {"waiting for data",     "checkpoints", "linear_forward", "adamw",
+                                       "outside of operators", "12 batches"};
+    for (size_t i = 0; i < sizeof said / sizeof *said; i++)
+        if (!strstr(r.out, said[i])) fail_msg("no %s in: %s", said[i], r.out);
+    assert_non_null(strstr(r.err, "threads: 1 for operators (as given; "));
+    program_result_free(&r);
+    char *path = in_run("profiled", "profile.json");
+    json_t *profile = json_load_file(path, 0, NULL);
+    assert_non_null(profile);
+    assert_true(number(profile, "batches") == 12 && number(profile, "updates") == 6);
+    check_parts(profile);
+    check_operators(profile);
+    json_decref(profile);
+    free(path);
+}
+
+static void changes_nothing_and_is_off_by_default(void **state) {
+    (void)state;
+    ProgramResult r = train("plain", "", 0);
+    char *path = in_run("plain", "profile.json");
+    assert_true(losses("plain") == losses("profiled") && losses("plain") > 0);
+    assert_string_equal(r.out, "");
+    assert_false(file_exists(path));
+    program_result_free(&r);
+    free(path);
+}
+
+static void two_watchers_are_refused(void **state) {
+    (void)state;
+    ProgramResult r = train("both", "--profile --detect_anomaly", 2);
+    assert_non_null(strstr(r.err, "profile and detect_anomaly cannot both watch"));
+    program_result_free(&r);
+}
+
+static int set_up(void **state) {
+    (void)state;
+    folder = make_folder();
+    tokenizer = golden_path("model/tokenizer");
+    char *line = mem_printf("synth --out %s/data --rows 150 --test_rows 0 --seed 3", folder);
+    program_expect(line, 0, "", "");
+    free(line);
+    return 0;
+}
+
+static int tear_down(void **state) {
+    (void)state;
+    remove_folder(folder);
+    free(tokenizer);
+    return 0;
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(tells_where_the_time_went),
+        cmocka_unit_test(changes_nothing_and_is_off_by_default),
+        cmocka_unit_test(two_watchers_are_refused),
+    };
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}
