@@ -257,6 +257,26 @@ static void test_signals_while_computing(void **state) {
     }
 }
 
+// The peak that the kernel counted, beside the plan for the largest of the run's batches: within 2% and what
+// the program itself takes more or less from one machine to another. Sanitizers have memory of their own.
+static void test_memory_as_planned(void **state) {
+    (void)state;
+    run(train_arguments("memory", "--batch_size 8 --lm_n_blocks 6 --val_size 0"), EXIT_DONE);
+    char *text = read_text(in_folder("stderr.txt"));
+    const char *at = strstr(text, " MiB resident at most; planned were ");
+    double peak = 0, planned = 0;
+    assert_non_null(at);
+    while (at > text && at[-1] != ' ') at--;
+    if (sscanf(at, "%lf MiB resident at most; planned were %lf", &peak, &planned) != 2) fail_msg("%s", text);
+#ifdef __SANITIZE_ADDRESS__
+    assert_true(peak > 0 && planned > 0);
+#else
+    const double program = 5;
+    if (fabs(planned - peak) > 0.02 * peak + program) fail_msg("%g MiB, planned %g", peak, planned);
+#endif
+    free(text);
+}
+
 // As many updates as the plan says make an epoch in the run.
 static void check_epoch(const char *plan) {
     const char *at = strstr(plan, "an epoch ");
@@ -283,6 +303,8 @@ static void test_dry_run(void **state) {
                                        "2 batches of 2 x 128 positions",
                                        "tokens of an update",
                                        "time of an update",
+                                       "MiB with",
+                                       "the most there can be",
                                        "a checkpoint",
                                        "epochs in all",
                                        "free in"};
@@ -570,6 +592,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_interrupted),
         cmocka_unit_test(test_second_signal_ends_at_once),
         cmocka_unit_test(test_signals_while_computing),
+        cmocka_unit_test(test_memory_as_planned),
         cmocka_unit_test(test_dry_run),
         cmocka_unit_test(test_wrong_flags),
         cmocka_unit_test(test_says_what_is_left_out),

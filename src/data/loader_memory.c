@@ -31,7 +31,10 @@ LoaderMemory loader_memory(Loader *l) {
     pthread_mutex_lock(&l->lock);
     const BuiltSamples built = look(l);
     pthread_mutex_unlock(&l->lock);
-    LoaderMemory m = {.rows = row_stream_bytes(l->rows), .tiles = l->max_tiles, .slots = l->n_slots};
+    // Texts lie in a file once where a dictionary helps, but in memory as often as they occur, with offsets:
+    // measured 1.4 to 1.5 times the bytes of the pages.
+    const size_t pages = row_stream_bytes(l->rows);
+    LoaderMemory m = {.rows = pages + pages * 9 / 20, .tiles = l->max_tiles, .slots = l->n_slots};
     if (built.n > 0) {
         const size_t rows = row_stream_rows(l->rows), tokens = built.tokens / built.n + 1,
                      bytes = built.bytes / built.n;

@@ -4,6 +4,11 @@
 // Measured as the difference between what runs took and all the rest, from 2 million parameters to 460: 5 to
 // 8 MiB in BF16, whose primitives share one buffer, 7 to 17 in F32.
 enum { LIBRARY_BF16 = 6 << 20, LIBRARY_F32 = 11 << 20 };
+// A run's batches have shapes of their own: up to 128 primitives of about 50 KB (ops/cpu/once/gemm_bf16.c).
+enum { PRIMITIVES_BF16 = 6 << 20 };
+// Measured in runs, by leaving things out: the code of Arrow and of the picture formats once it is used, and
+// what each thread that builds samples has on its stack and in the allocator.
+enum { LIBRARY_DATA = 11 << 20, LOADER_THREAD = 600 << 10 };
 
 // What batches bring of their tiles with cache_vision.
 static size_t feature_bytes(const VLMConfig *c, Dtype dtype, const HostMemory *host) {
@@ -31,6 +36,9 @@ bool memory_plan(MemoryPlan *m, Backend *be, const VLMConfig *config, const VlmP
     if (plan->tile_features) m->batches += feature_bytes(config, plan->dtype, host);
     m->checkpoint = host->checkpoint_copy ? m->parameters + all_moments : 0;
     m->library = plan->dtype == DTYPE_BF16 && be->bf16 ? LIBRARY_BF16 : LIBRARY_F32;
+    if (host->n_loaders == 0) return true;
+    m->library += LIBRARY_DATA + host->n_loaders * host->n_threads * LOADER_THREAD;
+    if (plan->dtype == DTYPE_BF16 && be->bf16) m->library += PRIMITIVES_BF16;
     return true;
 }
 
@@ -59,6 +67,8 @@ HostMemory memory_of_host(const Config *c, size_t program, size_t rank, size_t r
     HostMemory h = {.program = program,
                     .optimizer = optimizer_form(&c->options, rank, ranks),
                     .checkpoint_copy = rank == 0 && c->options.save_in_background};
+    h.n_loaders = (training != NULL) + (validation != NULL);
+    h.n_threads = c->options.num_workers;
     if (training) h.training = loader_memory(training);
     if (validation) h.validation = loader_memory(validation);
     return h;

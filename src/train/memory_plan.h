@@ -25,6 +25,7 @@ typedef struct HostMemory {
     OptimizerForm optimizer;
     bool checkpoint_copy;              // only rank 0 has one
     LoaderMemory training, validation; // zeros: none
+    size_t n_loaders, n_threads;       // threads of each
 } HostMemory;
 
 bool memory_plan(MemoryPlan *m, Backend *be, const VLMConfig *config, const VlmPlan *plan,
