@@ -1,102 +1,118 @@
-// GELU (tanh form) and SwiGLU, element by element.
+// GELU (tanh form) and SwiGLU, element by element. All tensors of a call have the same dtype.
 #include "ops/cpu/kernels.h"
-#include "ops/cpu/vecmath.h"
+#include "ops/cpu/lanes.h"
 
 // (1 + tanh u)/2 = σ(2u), so gelu(x) = x σ(z), z = 2 √(2/π) (x + 0.044715 x³).
 #define GELU_LINEAR 1.5957691216f
 #define GELU_CUBIC  0.0713548163f // GELU_LINEAR · 0.044715
+#define GELU_FAR    9.9f          // where z is 85: what lies farther out is 0 or x already
+#define SILU_FAR    86.0f
 
-// As target_floats for a result that nobody may want.
-static float *wanted_floats(Tensor t, size_t at, float *room) {
-    return tensor_exists(t) ? target_floats(t, at, room) : room;
+// The three results and the three operands of the operators here; what an operator has not is NULL.
+typedef struct Streams {
+    char *out[3];
+    const char *in[3];
+} Streams;
+
+// σ(z); `square` is x². One function, for the same bits in both directions.
+ALWAYS_INLINE Sigmoid gelu_sigmoid(Lanes x, Lanes square) {
+    return sigmoid_lanes(x * (GELU_LINEAR + GELU_CUBIC * square));
 }
 
-static void gelu_piece(float *y, const float *x, size_t n) {
-#pragma omp simd
-    for (size_t i = 0; i < n; i++) {
-        float v = x[i];
-        y[i] = v * sigmoid_f32(v * (GELU_LINEAR + GELU_CUBIC * v * v)).plus;
+ALWAYS_INLINE void gelu_values(Streams s, const Dtype dtype, size_t n) {
+    for (size_t i = 0; i < n; i += LANES) {
+        Lanes x = load_lanes(s.in[0], dtype, i), near = within(x, GELU_FAR);
+        store_lanes(s.out[0], dtype, i, x * gelu_sigmoid(near, near * near).plus);
     }
 }
 
-void KERNEL(gelu_forward)(Backend *be, Tensor y, Tensor x) {
-    size_t n = tensor_count(y);
-#pragma omp parallel for num_threads(threads_for(be, n))
-    for (size_t p = 0; p < pieces(n); p++) {
-        size_t at = p * PIECE, length = piece_length(n, p);
-        float room[2][PIECE], *out = target_floats(y, at, room[0]);
-        gelu_piece(out, load_floats(x, at, length, room[1]), length);
-        store_floats(y, at, length, out);
+ALWAYS_INLINE void gelu_backward_values(Streams s, const Dtype dtype, size_t n) {
+    for (size_t i = 0; i < n; i += LANES) {
+        Lanes dy = load_lanes(s.in[0], dtype, i), x = load_lanes(s.in[1], dtype, i);
+        Lanes near = within(x, GELU_FAR), square = near * near;
+        Sigmoid sigma = gelu_sigmoid(near, square);
+        Lanes y = x * sigma.plus, slope = GELU_LINEAR + 3 * GELU_CUBIC * square; // dz/dx
+        store_lanes(s.out[0], dtype, i, dy * (sigma.plus + y * sigma.minus * slope));
+        if (s.out[1]) store_lanes(s.out[1], dtype, i, y);
     }
 }
 
-static void gelu_backward_piece(float *dx, float *y, const float *dy, const float *x, size_t n) {
-#pragma omp simd
-    for (size_t i = 0; i < n; i++) {
-        float v = x[i];
-        Sigmoid s = sigmoid_f32(v * (GELU_LINEAR + GELU_CUBIC * v * v));
-        y[i] = v * s.plus;
-        float slope = GELU_LINEAR + 3 * GELU_CUBIC * v * v;      // dz/dx
-        dx[i] = dy[i] * (s.plus + v * s.plus * s.minus * slope); // in this order 0 meets no infinity
-    }
-}
-
-void KERNEL(gelu_backward)(Backend *be, Tensor dx, Tensor y, Tensor dy, Tensor x) {
-    size_t n = tensor_count(dx);
-#pragma omp parallel for num_threads(threads_for(be, n))
-    for (size_t p = 0; p < pieces(n); p++) {
-        size_t at = p * PIECE, length = piece_length(n, p);
-        float room[4][PIECE], *out = target_floats(dx, at, room[0]), *again = wanted_floats(y, at, room[3]);
-        gelu_backward_piece(out, again, load_floats(dy, at, length, room[1]),
-                            load_floats(x, at, length, room[2]), length);
-        store_floats(dx, at, length, out);
-        if (tensor_exists(y)) store_floats(y, at, length, again);
-    }
-}
-
-static void swiglu_piece(float *y, const float *gate, const float *up, size_t n) {
-#pragma omp simd
-    for (size_t i = 0; i < n; i++) y[i] = gate[i] * sigmoid_f32(gate[i]).plus * up[i];
-}
-
-void KERNEL(swiglu_forward)(Backend *be, Tensor y, Tensor gate, Tensor up) {
-    size_t n = tensor_count(y);
-#pragma omp parallel for num_threads(threads_for(be, n))
-    for (size_t p = 0; p < pieces(n); p++) {
-        size_t at = p * PIECE, length = piece_length(n, p);
-        float room[3][PIECE], *out = target_floats(y, at, room[0]);
-        swiglu_piece(out, load_floats(gate, at, length, room[1]), load_floats(up, at, length, room[2]),
-                     length);
-        store_floats(y, at, length, out);
+ALWAYS_INLINE void swiglu_values(Streams s, const Dtype dtype, size_t n) {
+    for (size_t i = 0; i < n; i += LANES) {
+        Lanes gate = load_lanes(s.in[0], dtype, i), up = load_lanes(s.in[1], dtype, i);
+        store_lanes(s.out[0], dtype, i, gate * sigmoid_lanes(within(gate, SILU_FAR)).plus * up);
     }
 }
 
 // d silu(g)/dg = σ(g) (1 + g (1 − σ(g)))
-static void swiglu_backward_piece(float *dgate, float *dup, float *y, const float *dy, const float *gate,
-                                  const float *up, size_t n) {
-#pragma omp simd
-    for (size_t i = 0; i < n; i++) {
-        float g = gate[i], d = dy[i], u = up[i];
-        Sigmoid s = sigmoid_f32(g);
-        dgate[i] = d * u * (s.plus + g * s.plus * s.minus);
-        dup[i] = d * g * s.plus;
-        y[i] = g * s.plus * u;
+ALWAYS_INLINE void swiglu_backward_values(Streams s, const Dtype dtype, size_t n) {
+    for (size_t i = 0; i < n; i += LANES) {
+        Lanes dy = load_lanes(s.in[0], dtype, i), gate = load_lanes(s.in[1], dtype, i),
+              up = load_lanes(s.in[2], dtype, i);
+        Sigmoid sigma = sigmoid_lanes(within(gate, SILU_FAR));
+        Lanes silu = gate * sigma.plus;
+        store_lanes(s.out[0], dtype, i, dy * up * (sigma.plus + silu * sigma.minus));
+        store_lanes(s.out[1], dtype, i, dy * silu);
+        if (s.out[2]) store_lanes(s.out[2], dtype, i, silu * up);
     }
 }
 
-void KERNEL(swiglu_backward)(Backend *be, Tensor dgate, Tensor dup, Tensor y, Tensor dy, Tensor gate,
-                             Tensor up) {
-    size_t n = tensor_count(dy);
+// n values of an operator, whole vectors; with the dtype known it becomes one loop for F32 and one for BF16.
+typedef void Piece(Streams s, Dtype dtype, size_t n);
+#define PIECE_OF(values)                                                                                     \
+    static void values##_piece(Streams s, Dtype dtype, size_t n) {                                           \
+        if (dtype == DTYPE_BF16)                                                                             \
+            values##_values(s, DTYPE_BF16, n);                                                               \
+        else                                                                                                 \
+            values##_values(s, DTYPE_F32, n);                                                                \
+    }
+PIECE_OF(gelu)
+PIECE_OF(gelu_backward)
+PIECE_OF(swiglu)
+PIECE_OF(swiglu_backward)
+
+// The streams from value `at` on.
+static Streams streams_at(Streams s, Dtype dtype, size_t at) {
+    for (size_t i = 0; i < 3; i++) {
+        s.out[i] = s.out[i] ? s.out[i] + at * bytes_of(dtype) : NULL;
+        s.in[i] = s.in[i] ? s.in[i] + at * bytes_of(dtype) : NULL;
+    }
+    return s;
+}
+
+// The last n values, fewer than a vector has.
+static void piece_of_rest(Piece *piece, Streams s, Dtype dtype, size_t n) {
+    char room[6][LANES * sizeof(float)] = {0};
+    for (size_t i = 0; i < 3; i++)
+        if (s.in[i]) memcpy(room[i], s.in[i], n * bytes_of(dtype));
+    piece((Streams){{room[3], room[4], s.out[2] ? room[5] : NULL}, {room[0], room[1], room[2]}}, dtype,
+          LANES);
+    for (size_t i = 0; i < 3; i++)
+        if (s.out[i]) memcpy(s.out[i], room[3 + i], n * bytes_of(dtype));
+}
+
+static void for_pieces(Backend *be, Piece *piece, Tensor x, Streams s) {
+    size_t n = tensor_count(x);
 #pragma omp parallel for num_threads(threads_for(be, n))
     for (size_t p = 0; p < pieces(n); p++) {
-        size_t at = p * PIECE, length = piece_length(n, p);
-        float room[6][PIECE], *again = wanted_floats(y, at, room[5]);
-        float *out_gate = target_floats(dgate, at, room[0]), *out_up = target_floats(dup, at, room[1]);
-        swiglu_backward_piece(out_gate, out_up, again, load_floats(dy, at, length, room[2]),
-                              load_floats(gate, at, length, room[3]), load_floats(up, at, length, room[4]),
-                              length);
-        store_floats(dgate, at, length, out_gate);
-        store_floats(dup, at, length, out_up);
-        if (tensor_exists(y)) store_floats(y, at, length, again);
+        size_t length = piece_length(n, p), whole = length / LANES * LANES;
+        piece(streams_at(s, x.dtype, p * PIECE), x.dtype, whole);
+        if (whole < length)
+            piece_of_rest(piece, streams_at(s, x.dtype, p * PIECE + whole), x.dtype, length - whole);
     }
+}
+
+void KERNEL(gelu_forward)(Backend *be, Tensor y, Tensor x) {
+    for_pieces(be, gelu_piece, x, (Streams){{y.data}, {x.data}});
+}
+void KERNEL(gelu_backward)(Backend *be, Tensor dx, Tensor y, Tensor dy, Tensor x) {
+    for_pieces(be, gelu_backward_piece, x, (Streams){{dx.data, y.data}, {dy.data, x.data}});
+}
+void KERNEL(swiglu_forward)(Backend *be, Tensor y, Tensor gate, Tensor up) {
+    for_pieces(be, swiglu_piece, gate, (Streams){{y.data}, {gate.data, up.data}});
+}
+void KERNEL(swiglu_backward)(Backend *be, Tensor dgate, Tensor dup, Tensor y, Tensor dy, Tensor gate,
+                             Tensor up) {
+    for_pieces(be, swiglu_backward_piece, gate,
+               (Streams){{dgate.data, dup.data, y.data}, {dy.data, gate.data, up.data}});
 }

@@ -8,6 +8,10 @@
 #include "ops/cpu/gemm.h"
 #include "tensor/ops_table.h"
 
+#ifdef __AVX512BF16__
+#include <immintrin.h>
+#endif
+
 #define KERNEL_PASTE(name, level)  cpu_##name##_##level
 #define KERNEL_EXPAND(name, level) KERNEL_PASTE(name, level)
 #define KERNEL(name)               KERNEL_EXPAND(name, CPU_LEVEL)
@@ -67,6 +71,10 @@ static inline float *target_floats(Tensor t, size_t at, float *room) {
 static inline void store_floats(Tensor t, size_t at, size_t n, const float *from) {
     if (t.dtype == DTYPE_F32) return;
     uint16_t *out = (uint16_t *)t.data + at;
+#ifdef __AVX512BF16__
+    for (; n >= 16; n -= 16, out += 16, from += 16)
+        _mm256_storeu_si256((__m256i *)out, (__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(from)));
+#endif
 #pragma omp simd
     for (size_t i = 0; i < n; i++) out[i] = bf16_from_f32(from[i]);
 }

@@ -34,12 +34,3 @@ static inline float exp_f32(float x) {
     return p * float_from_bits((unsigned)(half + 127) << 23) *
            float_from_bits((unsigned)(whole - half + 127) << 23);
 }
-
-// σ(x) and σ(−x) = 1 − σ(x), both without cancellation or overflow.
-typedef struct Sigmoid {
-    float plus, minus;
-} Sigmoid;
-static inline Sigmoid sigmoid_f32(float x) {
-    float e = exp_f32(-fabsf(x)), s = 1.0f / (1.0f + e), t = e * s;
-    return (Sigmoid){x < 0 ? t : s, x < 0 ? s : t};
-}

@@ -1,0 +1,113 @@
+// A vector of the level's width through values in F32 or BF16: read, computed in F32, written, without a copy
+// in between. `dtype` is a constant where these are used, or each read and write asks for it again.
+#pragma once
+#include "base/half.h"
+#include "ops/cpu/tile.h"
+#include "tensor/dtype.h"
+
+#include <stdint.h>
+#include <string.h>
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
+
+typedef uint32_t LanesBits __attribute__((vector_size(LANES * sizeof(uint32_t)), may_alias));
+
+ALWAYS_INLINE Lanes lanes_of(float x) {
+    return x - (Lanes){0};
+}
+
+// Where a is NaN the result is b; so NaN passes through as b.
+ALWAYS_INLINE Lanes least(Lanes a, Lanes b) {
+#if defined(__AVX512F__)
+    return (Lanes)_mm512_min_ps((__m512)a, (__m512)b);
+#elif defined(__AVX__)
+    return (Lanes)_mm256_min_ps((__m256)a, (__m256)b);
+#elif defined(__SSE2__)
+    return (Lanes)_mm_min_ps((__m128)a, (__m128)b);
+#else
+    for (size_t i = 0; i < LANES; i++) b[i] = a[i] < b[i] ? a[i] : b[i];
+    return b;
+#endif
+}
+ALWAYS_INLINE Lanes within(Lanes x, float limit) {
+    return -least(lanes_of(limit), -least(lanes_of(limit), x));
+}
+
+// ---- values in memory ----
+
+ALWAYS_INLINE Lanes widened(const uint16_t *in) {
+#if defined(__AVX512F__)
+    return (Lanes)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)in)), 16);
+#elif defined(__AVX2__)
+    return (Lanes)_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)in)), 16);
+#elif defined(__SSE2__)
+    return (Lanes)_mm_unpacklo_epi16(_mm_setzero_si128(), _mm_loadl_epi64((const __m128i *)in));
+#else
+    Lanes x;
+    for (size_t i = 0; i < LANES; i++) x[i] = f32_from_bf16(in[i]);
+    return x;
+#endif
+}
+
+// As bf16_from_f32, in the upper half of each word.
+ALWAYS_INLINE LanesBits rounded_bits(Lanes x) {
+    const LanesBits bits = (LanesBits)x, nan = (LanesBits)((bits & 0x7fffffffu) > 0x7f800000u);
+    return ((bits + 0x7fffu + (bits >> 16 & 1u)) & ~nan) | ((bits | 0x400000u) & nan);
+}
+
+// To nearest even. The processor's own instruction takes a denormal number for 0.
+ALWAYS_INLINE void store_rounded(uint16_t *out, Lanes x) {
+#if defined(__AVX512BF16__)
+    _mm256_storeu_si256((__m256i *)out, (__m256i)_mm512_cvtneps_pbh((__m512)x));
+#elif defined(__AVX512F__)
+    _mm256_storeu_si256((__m256i *)out, _mm512_cvtepi32_epi16((__m512i)(rounded_bits(x) >> 16)));
+#elif defined(__AVX2__)
+    const __m256i words = (__m256i)(rounded_bits(x) >> 16);
+    _mm_storeu_si128((__m128i *)out,
+                     _mm_packus_epi32(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1)));
+#elif defined(__SSE2__)
+    const __m128i words = _mm_srai_epi32((__m128i)rounded_bits(x), 16); // signed, for a pack that saturates
+    _mm_storel_epi64((__m128i *)out, _mm_packs_epi32(words, words));
+#else
+    for (size_t i = 0; i < LANES; i++) out[i] = bf16_from_f32(x[i]);
+#endif
+}
+
+ALWAYS_INLINE size_t bytes_of(const Dtype dtype) {
+    return dtype == DTYPE_BF16 ? sizeof(uint16_t) : sizeof(float);
+}
+
+// Values i, i + 1, …
+ALWAYS_INLINE Lanes load_lanes(const char *data, const Dtype dtype, size_t i) {
+    const void *from = data + i * bytes_of(dtype);
+    return dtype == DTYPE_BF16 ? widened(from) : *(const Lanes *)from;
+}
+ALWAYS_INLINE void store_lanes(char *data, const Dtype dtype, size_t i, Lanes x) {
+    void *to = data + i * bytes_of(dtype);
+    if (dtype == DTYPE_BF16)
+        store_rounded(to, x);
+    else
+        *(Lanes *)to = x;
+}
+
+// ---- functions ----
+
+// σ(x) and σ(−x) = 1 − σ(x), both without cancellation.
+typedef struct Sigmoid {
+    Lanes plus, minus;
+} Sigmoid;
+
+// For |x| ≤ 86, so that no power of e is too small or too large for 2ⁿ to be a sum of exponents. As exp_f32
+// in vecmath.h otherwise. Of NaN the results may be anything.
+ALWAYS_INLINE Sigmoid sigmoid_lanes(Lanes x) {
+    const Lanes shifted = x * -1.44269504f + 12582912.0f, n = shifted - 12582912.0f;
+    const Lanes r = -x - n * 0x1.63p-1f - n * -2.12194440e-4f;
+    Lanes p = r * 0.0013814599f + 0.008368717f;
+    p = p * r + 0.04166839f;
+    p = p * r + 0.16666521f;
+    p = p * r + 0.49999994f;
+    p = (p * r + 1.0f) * r + 1.0f;
+    const Lanes e = (Lanes)((LanesBits)p + ((LanesBits)shifted << 23)), plus = 1.0f / (1.0f + e);
+    return (Sigmoid){plus, e * plus};
+}
