@@ -418,7 +418,6 @@ static bool finish_epoch(Run *r, Error *err) {
     run_log_number(&r->log, "epoch_loss", loss);
     run_log_number(&r->log, "epoch_duration", seconds);
     run_log_number(&r->log, "epoch_tokens_per_second", sums[1] / seconds);
-    run_log_number(&r->log, "peak_memory_mib", (double)mem_resident_peak() / 1048576);
     run_log_commit(&r->log, current_step(r));
     e->is_logged = true;
     log_info("epoch %llu: step %llu/%zu, mean loss %.4f, %.1f s, %.0f tokens/s",

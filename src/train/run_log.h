@@ -6,8 +6,7 @@
 //   lr_vision_backbone,
 //                   lr_language_backbone (groups that are trained), and when due val_loss and
 //                   training_stats/*
-//   end of an epoch a line of its own: epoch, epoch_loss, epoch_duration, epoch_tokens_per_second,
-//                   peak_memory_mib
+//   end of an epoch a line of its own: epoch, epoch_loss, epoch_duration, epoch_tokens_per_second
 // Numbers have nine significant digits; a value that is not finite is written as null. A line is complete
 // once written.
 #pragma once
