@@ -127,7 +127,10 @@ static int be_a_rank(const char *name, const char *folder) {
     if (!launch_read(&launch, &err)) return 2;
     open_case(&c, &be, scene, scene->accumulation, launch);
     bool ok = comm_open(&comm, 60, &err);
-    if (!ok) return 2;
+    if (!ok) {
+        ranks_report(folder, launch.rank, err.text);
+        _exit(2);
+    }
     if (scene->other_weights && launch.rank + 1 == launch.world_size) {
         float *x = tensor_values(be, c.model.params.projector->w);
         x[3] += 1;

@@ -6,16 +6,25 @@
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
+// Below the ports that connections get by themselves, of which one might take it before the rank that waits
+// there does.
 int free_port(void) {
-    struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t size = sizeof a;
-    const int file = socket(AF_INET, SOCK_STREAM, 0);
-    assert_true(file >= 0 && bind(file, (struct sockaddr *)&a, sizeof a) == 0);
-    assert_int_equal(getsockname(file, (struct sockaddr *)&a, &size), 0);
-    close(file);
-    return ntohs(a.sin_port);
+    enum { FIRST = 20000, PORTS = 10000 };
+    static unsigned seed;
+    if (seed == 0) seed = (unsigned)getpid() + (unsigned)time(NULL);
+    for (;;) {
+        const int port = FIRST + rand_r(&seed) % PORTS, file = socket(AF_INET, SOCK_STREAM, 0);
+        const struct sockaddr_in a = {.sin_family = AF_INET,
+                                      .sin_port = htons((uint16_t)port),
+                                      .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+        assert_true(file >= 0);
+        const bool is_free = bind(file, (const struct sockaddr *)&a, sizeof a) == 0;
+        close(file);
+        if (is_free) return port;
+    }
 }
 
 static void set_number(const char *name, size_t value) {
