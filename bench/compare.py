@@ -31,7 +31,7 @@ def arguments():
     p.add_argument("--steps", type=int, default=3, help="timed in each round")
     p.add_argument("--threads", type=int, default=0, help="0: each side's own choice")
     p.add_argument("--clock", choices=("wall", "cpu"), default="wall")
-    p.add_argument("--recompute", choices=("none", "norms", "attention", "block"), default="none", help="of vlm's side")
+    p.add_argument("--recompute", choices=("none", "norms", "attention", "block"), default="norms", help="of vlm's side")
     p.add_argument("--compile", action="store_true", help="torch.compile'd nanoVLM as well")
     p.add_argument("--json", help="file for all figures of all rounds")
     return p.parse_args()

@@ -1,15 +1,9 @@
-#include "train/run.h"
+#include "train/run_parts.h"
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "base/memory.h"
-#include "train/anomaly.h"
-#include "train/moment_shares.h"
-#include "train/pace.h"
-#include "train/resume.h"
-#include "train/saver.h"
 #include "train/stop.h"
-#include "train/suspects.h"
 #include "train/together.h"
 
 #include <math.h>
@@ -19,43 +13,12 @@
 
 enum { MAX_VALIDATION_BATCHES = 65 };
 
-typedef struct Run {
-    const RunPlan *plan;
-    const TrainConfig *config;
-    Trainer *trainer;
-    RunResult *result;
-    char *folder;
-    RunLog log;
-    RunState state; // epoch and statistics always; the rest is brought up to date for a checkpoint
-    Saver saver;
-    CharVec place;
-    Pace pace;
-    double started, epoch_started;
-    double seconds_before; // of this run, in the processes before this one
-    uint64_t saved;        // updates done at the last attempt to save
-    bool saved_best;       // the save under way is of the best validation loss
-    Anomaly anomaly;       // with detect_anomaly
-    float last_loss;       // the last one that was not finite
-    Suspects suspects;     // rows and pages of batches that were skipped
-    bool norm_is_bad;      // why the last update was skipped, and not a loss
-    bool broken;           // loss or gradient were not finite: the weights are not worth saving
-} Run;
-
-// Number of the last update in logs, checkpoints and the schedule.
-static uint64_t current_step(const Run *r) {
-    return r->trainer->updates - 1;
-}
-
 static bool is_due(uint64_t step, size_t interval) {
     return interval > 0 && step % interval == 0;
 }
 
 static double max_seconds(const Run *r) {
     return 60 * r->plan->config->options.max_minutes.value;
-}
-
-static bool is_first(const Run *r) {
-    return comm_is_first(r->plan->comm);
 }
 
 // Whether the run ends here, between two updates: on all ranks when it does on one.
@@ -77,35 +40,9 @@ static bool check_end(Run *r, bool *is_over, Error *err) {
     return true;
 }
 
-static void remember(char **slot, const char *path) {
-    free(*slot);
-    *slot = mem_strdup(path);
-}
-
-// Takes note of a save that came to its end; wait: and waits for it.
-static void collect(Run *r, bool wait) {
-    Error err;
-    char *path;
-    bool ok;
-    if (!saver_collect(&r->saver, wait, &path, &ok, &err)) return;
-    r->result->save_failed = !ok;
-    if (ok) {
-        remember(&r->result->last_checkpoint, path);
-        if (r->saved_best) {
-            remember(&r->result->best_checkpoint, path);
-            snprintf(r->state.best_checkpoint, sizeof r->state.best_checkpoint, "%s", strrchr(path, '/') + 1);
-        }
-        log_info("saved %s", path);
-    } else {
-        log_error("%s (%s stands; saving is tried again when it is due next)", err.text,
-                  r->result->last_checkpoint ? r->result->last_checkpoint : "no earlier checkpoint");
-    }
-    free(path);
-}
-
 // The error of a run that has gone astray; what its weights hold is not saved any more.
 static bool not_finite(Run *r, uint64_t step, const char *what, double value, Error *err) {
-    collect(r, true);
+    run_collect(r, true);
     const char *last = r->result->last_checkpoint;
     r->broken = true;
     return error_set(err,
@@ -114,7 +51,7 @@ static bool not_finite(Run *r, uint64_t step, const char *what, double value, Er
                      (unsigned long long)step, what, value, last ? last : "none");
 }
 
-// ---- validation and checkpoints ----
+// ---- validation ----
 
 // Mean of the batches' losses. *loss stays NaN when there was no batch with a target. A signal does not cut
 // it short: the run that goes on would lack the number.
@@ -126,8 +63,7 @@ static bool validate(Run *r, double *loss, Error *err) {
         const Batch *batch;
         float value;
         if (progress_is_terminal())
-            progress_update(0, "step %llu: validating, batch %zu", (unsigned long long)current_step(r),
-                            read + 1);
+            progress_update(0, "step %llu: validating, batch %zu", (unsigned long long)run_step(r), read + 1);
         if (!source->next(source->state, &batch, err)) return false;
         if (!batch) break;
         if (!trainer_evaluate(r->trainer, batch, &value, err)) return false;
@@ -135,63 +71,13 @@ static bool validate(Run *r, double *loss, Error *err) {
         read++;
         if (r->trainer->model->n_targets > 0) sum += value, n++;
     }
-    if (!isfinite(sum)) return not_finite(r, current_step(r), "validation loss", sum, err);
+    if (!isfinite(sum)) return not_finite(r, run_step(r), "validation loss", sum, err);
     if (read == 0)
         log_warning("no validation: val_size %zu gives no whole batch%s", r->config->val_size,
                     r->plan->config->options.val_dataset_path ? " of val_dataset_path" : "");
     *loss = n > 0 ? sum / (double)n : NAN;
     if (!together_mean(r->plan->comm, loss, "validation loss", err)) return false;
     return source->restart(source->state, 0, err);
-}
-
-// The numbers as they stand now, and the places in the data.
-static bool update_state(Run *r, Error *err) {
-    Comm *comm = r->plan->comm;
-    RunState *s = &r->state;
-    double means[2] = {s->epoch.loss_sum, s->epoch.tokens};
-    if (!comm_combine(comm, means, 2, COMM_MEAN, "the epoch so far", err) ||
-        !together_statistics(comm, &s->statistics, err))
-        return false;
-    s->epoch.loss_sum = means[0], s->epoch.tokens = means[1];
-    s->updates = r->trainer->updates;
-    memcpy(s->steps, r->trainer->optimizer.steps, sizeof s->steps);
-    s->world_size = comm_world_size(comm);
-    s->log_size = r->log.size;
-    s->epoch.seconds = clock_seconds() - r->epoch_started;
-    s->seconds = r->seconds_before + clock_seconds() - r->started;
-    s->best_val_loss = r->result->best_val_loss;
-    snprintf(s->run_name, sizeof s->run_name, "%s", r->plan->run_name);
-    vec_clear(&r->place);
-    if (!r->plan->training.save) return true;
-    r->plan->training.save(r->plan->training.state, &r->place);
-    return together_places(comm, &r->place, err);
-}
-
-static bool gather_moments(Run *r, Error *err) {
-    const Optimizer *o = &r->trainer->optimizer;
-    return !optimizer_is_shared(o) || moment_shares_gather(o, r->plan->comm, r->saver.m, r->saver.v, err);
-}
-
-// Begins to save the state after the last update; rank 0 does it for all.
-static bool save(Run *r, bool is_best, Error *err) {
-    char name[32];
-    snprintf(name, sizeof name, "step_%llu", (unsigned long long)current_step(r));
-    char *path = path_join(r->folder, name);
-    const double started = clock_seconds();
-    collect(r, true);
-    if (!update_state(r, err) || !gather_moments(r, err)) {
-        free(path);
-        return false;
-    }
-    RunState state = r->state; // r->state learns of a new best checkpoint once it stands
-    if (is_best) memcpy(state.best_checkpoint, name, sizeof name);
-    r->saved = r->trainer->updates;
-    r->saved_best = is_best;
-    if (is_first(r)) saver_begin(&r->saver, path, &state, &r->place);
-    collect(r, false);
-    run_profile_add(r->plan->profile, PART_SAVING, started);
-    free(path);
-    return true;
 }
 
 // *is_best: the validation loss is the lowest of the run.
@@ -204,7 +90,7 @@ static bool validate_and_log(Run *r, bool *is_best, Error *err) {
     run_profile_add(r->plan->profile, PART_VALIDATION, started);
     if (isnan(loss)) return true;
     run_log_number(&r->log, "val_loss", loss);
-    log_info("step %llu: validation loss %.4f", (unsigned long long)current_step(r), loss);
+    log_info("step %llu: validation loss %.4f", (unsigned long long)run_step(r), loss);
     *is_best = loss < r->result->best_val_loss;
     if (*is_best) r->result->best_val_loss = loss;
     return true;
@@ -213,7 +99,7 @@ static bool validate_and_log(Run *r, bool *is_best, Error *err) {
 // ---- one update ----
 
 static void show_progress(Run *r, double loss) {
-    if (!is_first(r)) return;
+    if (!run_is_first(r)) return;
     const uint64_t done = r->trainer->updates, all = r->config->max_training_steps;
     if (!progress_is_terminal() && done != all && !is_due(done - 1, r->plan->config->options.log_interval))
         return;
@@ -264,10 +150,10 @@ static void report_skip(Run *r, const Batch *batch) {
     char why[64], *rows = suspects_rows_text(r->suspects.rows.items, r->suspects.rows.count);
     snprintf(why, sizeof why, "norm of the gradient %g", (double)r->trainer->grad_norm);
     log_warning("step %llu: skipped, with batches up to number %llu of epoch %llu: %s%s%s%s%s",
-                (unsigned long long)current_step(r), (unsigned long long)s->epoch.micro_batches,
+                (unsigned long long)run_step(r), (unsigned long long)s->epoch.micro_batches,
                 (unsigned long long)s->epoch.number + 1, why, r->norm_is_bad ? "; made of " : "",
                 r->norm_is_bad ? rows : "", r->anomaly.text[0] ? "; " : "", r->anomaly.text);
-    if (r->norm_is_bad) show_batch_of(r, batch, current_step(r), why, false);
+    if (r->norm_is_bad) show_batch_of(r, batch, run_step(r), why, false);
     free(rows);
 }
 
@@ -286,8 +172,8 @@ static bool check_update(Run *r, const Batch *batch, Error *err) {
     report_skip(r, batch);
     r->anomaly.text[0] = '\0';
     if (s->skipped_in_a_row <= r->plan->config->options.max_skipped_steps) return true;
-    return isfinite(loss) ? not_finite(r, current_step(r), "norm of the gradient", t->grad_norm, err)
-                          : not_finite(r, current_step(r), "loss", loss, err);
+    return isfinite(loss) ? not_finite(r, run_step(r), "norm of the gradient", t->grad_norm, err)
+                          : not_finite(r, run_step(r), "loss", loss, err);
 }
 
 // Marks values that stand out, and takes them into the windows.
@@ -305,11 +191,11 @@ static void mark_spikes(Run *r, double loss) {
 static bool after_update(Run *r, const Batch *batch, double batch_loss, Error *err) {
     static const char *const lr_names[GROUP_TRAINED] = {"lr_mp", "lr_vision_backbone", "lr_language_backbone",
                                                         "lr_lora", "lr_lora"};
-    const uint64_t step = current_step(r);
+    const uint64_t step = run_step(r);
     const Trainer *t = r->trainer;
     if (!check_update(r, batch, err)) return false;
     r->state.epoch.updates++;
-    collect(r, false);
+    run_collect(r, false);
     pace_update(&r->pace);
     run_log_number(&r->log, "batch_loss", batch_loss);
     run_log_number(&r->log, "grad_norm", t->grad_norm);
@@ -323,7 +209,7 @@ static bool after_update(Run *r, const Batch *batch, double batch_loss, Error *e
     if (ok && is_log_due && !together_statistics(r->plan->comm, &r->state.statistics, err)) return false;
     if (is_log_due) statistics_log(&r->state.statistics, &r->log);
     run_log_commit(&r->log, step); // before saving: a checkpoint's step stands in the log
-    if (ok && is_save_due && !save(r, is_best, err)) return false;
+    if (ok && is_save_due && !run_save(r, is_best, err)) return false;
     show_progress(r, batch_loss);
     return ok;
 }
@@ -418,7 +304,7 @@ static bool finish_epoch(Run *r, Error *err) {
     run_log_number(&r->log, "epoch_loss", loss);
     run_log_number(&r->log, "epoch_duration", seconds);
     run_log_number(&r->log, "epoch_tokens_per_second", sums[1] / seconds);
-    run_log_commit(&r->log, current_step(r));
+    run_log_commit(&r->log, run_step(r));
     e->is_logged = true;
     log_info("epoch %llu: step %llu/%zu, mean loss %.4f, %.1f s, %.0f tokens/s",
              (unsigned long long)e->number + 1, (unsigned long long)r->trainer->updates,
@@ -465,68 +351,7 @@ static bool train_epochs(Run *r, Error *err) {
     }
 }
 
-// ---- when another rank has failed ----
-
-// A last checkpoint beside the others, which only its name finds: it lacks the places in the data, so the
-// epoch begins anew behind it, while the newest of the others goes on bit for bit.
-static void rescue(Run *r) {
-    const Trainer *t = r->trainer;
-    Error err;
-    bool ok;
-    char *path = mem_printf("%s/rescued_%llu", r->folder, (unsigned long long)current_step(r)), *saved;
-    RunState state = r->state;
-    state.updates = t->updates;
-    memcpy(state.steps, t->optimizer.steps, sizeof state.steps);
-    state.world_size = 0; // of no number of ranks
-    state.log_size = r->log.size;
-    state.best_val_loss = r->result->best_val_loss;
-    snprintf(state.run_name, sizeof state.run_name, "%s", r->plan->run_name);
-    vec_clear(&r->place);
-    saver_begin(&r->saver, path, &state, &r->place);
-    if (saver_collect(&r->saver, true, &saved, &ok, &err)) free(saved);
-    if (ok)
-        log_warning(
-            "another rank has failed; weights and moments of its last update are saved in %s: with "
-            "--resume_from_vlm_checkpoint true --vlm_checkpoint_path %s training goes on from there and "
-            "begins its epoch anew; %s goes on bit for bit",
-            path, path, r->result->last_checkpoint ? r->result->last_checkpoint : "no checkpoint");
-    else
-        log_error("%s", err.text);
-    free(path);
-}
-
-// Rank 0 has all it takes, unless moments are shared or an update was under way.
-static bool can_rescue(const Run *r) {
-    const Trainer *t = r->trainer;
-    return r->plan->comm && is_first(r) && !r->broken && !t->is_torn && r->saved != t->updates &&
-           !optimizer_is_shared(&t->optimizer);
-}
-
 // ---- a whole run ----
-
-static char *beside(const char *path, const char *name) { // in the same folder; caller frees
-    const char *slash = strrchr(path, '/');
-    return slash ? mem_printf("%.*s/%s", (int)(slash - path), path, name) : mem_strdup(name);
-}
-
-static bool load(Run *r, Error *err) {
-    const RunPlan *p = r->plan;
-    if (!resume_load(&r->state, r->trainer, &p->training, p->resume_from, p->resume_is_exact, err))
-        return false;
-    r->saved = r->trainer->updates;
-    r->seconds_before = r->state.seconds;
-    r->epoch_started -= r->state.epoch.seconds;
-    r->result->best_val_loss = r->state.best_val_loss;
-    r->result->last_checkpoint = mem_strdup(p->resume_from);
-    if (r->state.best_checkpoint[0])
-        r->result->best_checkpoint = beside(p->resume_from, r->state.best_checkpoint);
-    log_info("goes on from %s: update %llu of epoch %llu, %s", p->resume_from,
-             (unsigned long long)r->trainer->updates, (unsigned long long)r->state.epoch.number + 1,
-             !p->resume_is_exact                               ? "with changed settings"
-             : r->state.world_size == comm_world_size(p->comm) ? "bit for bit"
-                                                               : "with another number of ranks");
-    return true;
-}
 
 // Memory, the state to go on from, and the log behind it.
 static bool begin(Run *r, Error *err) {
@@ -536,11 +361,11 @@ static bool begin(Run *r, Error *err) {
     r->state.best_val_loss = INFINITY;
     suspects_open(&r->suspects, r->folder, r->plan->rules, config->options.dump_batch,
                   comm_rank(r->plan->comm), comm_world_size(r->plan->comm));
-    if (is_first(r) && !saver_open(&r->saver, r->trainer, config, err)) return false;
-    if (r->plan->resume_from && !load(r, err)) return false;
+    if (run_is_first(r) && !saver_open(&r->saver, r->trainer, config, err)) return false;
+    if (r->plan->resume_from && !run_load(r, err)) return false;
     if (r->plan->cache) vision_cache_open(r->plan->cache, r->trainer->model);
     r->log = (RunLog){.file = -1};
-    if (!is_first(r)) return true;
+    if (!run_is_first(r)) return true;
     return r->plan->goes_on ? run_log_reopen(&r->log, r->folder, config, r->state.log_size, err)
                             : run_log_open(&r->log, r->folder, config, err);
 }
@@ -556,18 +381,18 @@ bool train_run(const RunPlan *plan, RunResult *result, Error *err) {
         ok = train_epochs(&r, err);
         progress_end();
         if (!ok) result->end = RUN_FAILED;
-        collect(&r, true);
+        run_collect(&r, true);
         bool save_is_due = r.saved != r.trainer->updates || result->save_failed;
         ok = ok && comm_any(plan->comm, &save_is_due, "whether to save", err);
         const bool alone = !plan->comm; // ranks of which one has failed cannot put a checkpoint together
         if (save_is_due && !r.broken && (ok || alone)) {
             Error save_err = {""};
-            if (!save(&r, false, &save_err) && ok) ok = error_set(err, "%s", save_err.text);
+            if (!run_save(&r, false, &save_err) && ok) ok = error_set(err, "%s", save_err.text);
         }
         const double written = clock_seconds();
-        collect(&r, true);
+        run_collect(&r, true);
         run_profile_add(plan->profile, PART_SAVING, written);
-        if (!ok && can_rescue(&r)) rescue(&r);
+        if (!ok) run_rescue(&r);
         run_log_close(&r.log);
     }
     run_profile_end(plan->profile);
