@@ -135,19 +135,15 @@ static void attention_branch(LanguageModel *lm, const DecoderBlockParams *w, Dec
                              size_t block, Tensor mask, KVCache *cache) {
     Backend *be = lm->be;
     size_t H = lm->config->lm_n_heads, K = lm->config->lm_n_kv_heads;
-    linear_forward(be, b->q, b->norm1, w->q->product, TENSOR_NONE);
-    linear_forward(be, b->k, b->norm1, w->k->product, TENSOR_NONE);
-    linear_forward(be, b->v, b->norm1, w->v->product, TENSOR_NONE);
-    lora_forward(&lm->lora, b->q, b->norm1, w->q);
-    lora_forward(&lm->lora, b->k, b->norm1, w->k);
-    lora_forward(&lm->lora, b->v, b->norm1, w->v);
+    lora_forward(&lm->lora, b->q, b->norm1, w->q, NULL);
+    lora_forward(&lm->lora, b->k, b->norm1, w->k, NULL);
+    lora_forward(&lm->lora, b->v, b->norm1, w->v, NULL);
     rope_forward(be, by_head(lm, b->q, H), lm->cos, lm->sin);
     rope_forward(be, by_head(lm, b->k, K), lm->cos, lm->sin);
     Tensor k = cache ? append(lm, cache, cache->k[block], b->k) : by_sequence(lm, b->k, K);
     Tensor v = cache ? append(lm, cache, cache->v[block], b->v) : by_sequence(lm, b->v, K);
     attend(lm, b, k, v, mask);
-    linear_forward(be, b->branch, b->attn, w->out->product, TENSOR_NONE);
-    lora_forward(&lm->lora, b->branch, b->attn, w->out);
+    lora_forward(&lm->lora, b->branch, b->attn, w->out, NULL);
 }
 
 // All that backward reads of a block: up to silu(gate(norm2 x_mid)) · up(norm2 x_mid), x_mid = x +
@@ -161,10 +157,8 @@ static void block_inside(LanguageModel *lm, size_t block, Tensor mask, KVCache *
     attention_branch(lm, w, b, block, mask, cache);
     add(be, b->x_mid, b->x, b->branch);
     rms_norm_forward(be, b->norm2, b->norm2_rstd, b->x_mid, w->norm2->w, eps);
-    linear_forward(be, b->gate, b->norm2, w->gate->product, TENSOR_NONE);
-    linear_forward(be, b->up, b->norm2, w->up->product, TENSOR_NONE);
-    lora_forward(&lm->lora, b->gate, b->norm2, w->gate);
-    lora_forward(&lm->lora, b->up, b->norm2, w->up);
+    lora_forward(&lm->lora, b->gate, b->norm2, w->gate, NULL);
+    lora_forward(&lm->lora, b->up, b->norm2, w->up, NULL);
     swiglu_forward(be, b->swiglu, b->gate, b->up);
 }
 
@@ -173,8 +167,7 @@ static void block_forward(LanguageModel *lm, size_t block, Tensor x_out, Tensor 
     const DecoderBlockActs *b = &lm->blocks[block];
     block_inside(lm, block, mask, cache);
     const Param *down = lm->params->decoder.blocks[block].down;
-    linear_forward(lm->be, lm->branch, b->swiglu, down->product, TENSOR_NONE);
-    lora_forward(&lm->lora, lm->branch, b->swiglu, down);
+    lora_forward(&lm->lora, lm->branch, b->swiglu, down, NULL);
     add(lm->be, x_out, b->x_mid, lm->branch);
 }
 
@@ -246,23 +239,6 @@ void language_model_forward(LanguageModel *lm, Tensor mask, KVCache *cache) {
                      (float)lm->config->lm_rms_eps.value);
 }
 
-// The backward of y = x wᵀ with the adapter of w: dx, and then the gradients of what is trained of it.
-static void input_backward(LanguageModel *lm, Tensor dx, const Param *w, Tensor dy, bool accumulate) {
-    linear_backward_input(lm->be, dx, dy, w->product, accumulate);
-    lora_backward_input(&lm->lora, dx, dy, w);
-}
-
-static void weight_backward(LanguageModel *lm, const Param *w, Tensor dy, Tensor x) {
-    if (tensor_exists(w->d)) linear_backward_weight(lm->be, w->d, TENSOR_NONE, dy, x);
-    lora_backward_weight(&lm->lora, dy, x, w);
-}
-
-static void linear_backward(LanguageModel *lm, Tensor dx, const Param *w, Tensor dy, Tensor x,
-                            bool accumulate) {
-    input_backward(lm, dx, w, dy, accumulate);
-    weight_backward(lm, w, dy, x);
-}
-
 // The gradient of what a branch added to the residual stream is the stream's own, in the products' dtype.
 static Tensor branch_gradient(LanguageModel *lm) {
     if (lm->branch.dtype == lm->dx.dtype) return lm->dx;
@@ -280,23 +256,23 @@ static void block_backward(LanguageModel *lm, size_t block, Tensor mask) {
     // swiglu, which the weights' gradients read, is made again by its backward
     const Tensor dbranch = branch_gradient(lm),
                  again = recomputes_between(lm->recompute) ? b->swiglu : TENSOR_NONE;
-    input_backward(lm, lm->dswiglu, w->down, dbranch, false);
+    lora_backward_input(&lm->lora, lm->dswiglu, dbranch, w->down, false);
     swiglu_backward(be, lm->dgate, lm->dup, again, lm->dswiglu, b->gate, b->up);
-    weight_backward(lm, w->down, dbranch, b->swiglu);
-    linear_backward(lm, lm->dnorm, w->gate, lm->dgate, b->norm2, false);
-    linear_backward(lm, lm->dnorm, w->up, lm->dup, b->norm2, true);
+    lora_backward_weight(&lm->lora, dbranch, b->swiglu, w->down, NULL);
+    lora_backward(&lm->lora, lm->dnorm, lm->dgate, b->norm2, w->gate, NULL, false);
+    lora_backward(&lm->lora, lm->dnorm, lm->dup, b->norm2, w->up, NULL, true);
     rms_norm_backward(be, lm->dx, w->norm2->d, lm->dnorm, b->x_mid, w->norm2->w, b->norm2_rstd);
     // x_mid = x + out_proj(attention(norm1 x))
-    linear_backward(lm, lm->dattn, w->out, branch_gradient(lm), b->attn, false);
+    lora_backward(&lm->lora, lm->dattn, branch_gradient(lm), b->attn, w->out, NULL, false);
     attention_backward(be, by_sequence(lm, lm->dq, H), by_sequence(lm, lm->dk, K), by_sequence(lm, lm->dv, K),
                        lm->delta, by_sequence(lm, lm->dattn, H), by_sequence(lm, b->q, H),
                        by_sequence(lm, b->k, K), by_sequence(lm, b->v, K), by_sequence(lm, b->attn, H),
                        b->lse, mask, lm->starts, attention_scale(lm->config), true);
     rope_backward(be, by_head(lm, lm->dq, H), lm->cos, lm->sin);
     rope_backward(be, by_head(lm, lm->dk, K), lm->cos, lm->sin);
-    linear_backward(lm, lm->dnorm, w->q, lm->dq, b->norm1, false);
-    linear_backward(lm, lm->dnorm, w->k, lm->dk, b->norm1, true);
-    linear_backward(lm, lm->dnorm, w->v, lm->dv, b->norm1, true);
+    lora_backward(&lm->lora, lm->dnorm, lm->dq, b->norm1, w->q, NULL, false);
+    lora_backward(&lm->lora, lm->dnorm, lm->dk, b->norm1, w->k, NULL, true);
+    lora_backward(&lm->lora, lm->dnorm, lm->dv, b->norm1, w->v, NULL, true);
     rms_norm_backward(be, lm->dx, w->norm1->d, lm->dnorm, b->x, w->norm1->w, b->norm1_rstd);
 }
 

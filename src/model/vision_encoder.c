@@ -115,15 +115,12 @@ static void block_inside(VisionEncoder *v, const VisionBlockParams *w, const Vis
     const VLMConfig *c = v->config;
     float eps = (float)c->vit_ln_eps.value;
     layer_norm_forward(be, b->ln1, b->ln1_mean, b->ln1_rstd, b->x, w->ln1_w->w, w->ln1_b->w, eps);
-    linear_forward(be, b->qkv, b->ln1, w->qkv_w->product, w->qkv_b->w);
-    lora_forward(&v->lora, b->qkv, b->ln1, w->qkv_w);
+    lora_forward(&v->lora, b->qkv, b->ln1, w->qkv_w, w->qkv_b);
     attend(v, b);
-    linear_forward(be, b->branch, b->attn, w->out_w->product, w->out_b->w);
-    lora_forward(&v->lora, b->branch, b->attn, w->out_w);
+    lora_forward(&v->lora, b->branch, b->attn, w->out_w, w->out_b);
     add(be, b->x_mid, b->x, b->branch);
     layer_norm_forward(be, b->ln2, b->ln2_mean, b->ln2_rstd, b->x_mid, w->ln2_w->w, w->ln2_b->w, eps);
-    linear_forward(be, b->fc1, b->ln2, w->fc1_w->product, w->fc1_b->w);
-    lora_forward(&v->lora, b->fc1, b->ln2, w->fc1_w);
+    lora_forward(&v->lora, b->fc1, b->ln2, w->fc1_w, w->fc1_b);
     gelu_forward(be, b->gelu, b->fc1);
 }
 
@@ -131,8 +128,7 @@ static void block_inside(VisionEncoder *v, const VisionBlockParams *w, const Vis
 static void block_forward(VisionEncoder *v, const VisionBlockParams *w, const VisionBlockActs *b,
                           Tensor x_out) {
     block_inside(v, w, b);
-    linear_forward(v->be, v->branch, b->gelu, w->fc2_w->product, w->fc2_b->w);
-    lora_forward(&v->lora, v->branch, b->gelu, w->fc2_w);
+    lora_forward(&v->lora, v->branch, b->gelu, w->fc2_w, w->fc2_b);
     add(v->be, x_out, b->x_mid, v->branch);
 }
 
@@ -201,23 +197,6 @@ static Tensor branch_gradient(VisionEncoder *v) {
     return v->branch;
 }
 
-// The backward of y = x wᵀ + b with the adapter of w: dx, and then the gradients of what is trained of it.
-static void input_backward(VisionEncoder *v, Tensor dx, const Param *w, Tensor dy) {
-    linear_backward_input(v->be, dx, dy, w->product, false);
-    lora_backward_input(&v->lora, dx, dy, w);
-}
-
-static void weight_backward(VisionEncoder *v, const Param *w, const Param *b, Tensor dy, Tensor x) {
-    if (tensor_exists(w->d)) linear_backward_weight(v->be, w->d, b->d, dy, x);
-    lora_backward_weight(&v->lora, dy, x, w);
-}
-
-static void linear_backward(VisionEncoder *v, Tensor dx, const Param *w, const Param *b, Tensor dy,
-                            Tensor x) {
-    input_backward(v, dx, w, dy);
-    weight_backward(v, w, b, dy, x);
-}
-
 // v->dx holds d x_out on entry and d x on return; quoted lines are block_forward's.
 static void block_backward(VisionEncoder *v, const VisionBlockParams *w, const VisionBlockActs *b) {
     Backend *be = v->be;
@@ -225,21 +204,21 @@ static void block_backward(VisionEncoder *v, const VisionBlockParams *w, const V
     // x_out = x_mid + fc2(gelu(fc1(ln2(x_mid)))): dx reaches x_mid both directly and through the branch
     Tensor dbranch = branch_gradient(v);
     // gelu, which the weights' gradients read, is made again by its backward
-    input_backward(v, v->dinner, w->fc2_w, dbranch);
+    lora_backward_input(&v->lora, v->dinner, dbranch, w->fc2_w, false);
     gelu_backward(be, v->dinner, recomputes_between(v->recompute) ? b->gelu : TENSOR_NONE, v->dinner, b->fc1);
-    weight_backward(v, w->fc2_w, w->fc2_b, dbranch, b->gelu);
-    linear_backward(v, v->dnorm, w->fc1_w, w->fc1_b, v->dinner, b->ln2);
+    lora_backward_weight(&v->lora, dbranch, b->gelu, w->fc2_w, w->fc2_b);
+    lora_backward(&v->lora, v->dnorm, v->dinner, b->ln2, w->fc1_w, w->fc1_b, false);
     layer_norm_backward(be, v->dx, w->ln2_w->d, w->ln2_b->d, v->dnorm, b->x_mid, w->ln2_w->w, b->ln2_mean,
                         b->ln2_rstd);
     // x_mid = x + out_proj(attention(ln1(x)))
     dbranch = branch_gradient(v);
-    linear_backward(v, v->dattn, w->out_w, w->out_b, dbranch, b->attn);
+    lora_backward(&v->lora, v->dattn, dbranch, b->attn, w->out_w, w->out_b, false);
     attention_backward(be, qkv_part(v, v->dqkv, 0), qkv_part(v, v->dqkv, 1), qkv_part(v, v->dqkv, 2),
                        v->delta, tensor_split_last(v->dattn, c->vit_n_heads), qkv_part(v, b->qkv, 0),
                        qkv_part(v, b->qkv, 1), qkv_part(v, b->qkv, 2),
                        tensor_split_last(b->attn, c->vit_n_heads), b->lse, TENSOR_NONE, TENSOR_NONE,
                        attention_scale(c), false);
-    linear_backward(v, v->dnorm, w->qkv_w, w->qkv_b, v->dqkv, b->ln1);
+    lora_backward(&v->lora, v->dnorm, v->dqkv, b->ln1, w->qkv_w, w->qkv_b, false);
     layer_norm_backward(be, v->dx, w->ln1_w->d, w->ln1_b->d, v->dnorm, b->x, w->ln1_w->w, b->ln1_mean,
                         b->ln1_rstd);
 }

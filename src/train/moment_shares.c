@@ -5,10 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static bool is_trained(const Param *p) {
-    return tensor_exists(p->d);
-}
-
 static float *values_of(const Param *p) {
     CHECK(p->w.dtype == DTYPE_F32, "%s: weights are spread in F32", p->name);
     return (float *)(void *)p->w.data;
@@ -21,7 +17,7 @@ static bool find_parts(float **x, size_t *begins, const Optimizer *o, int group)
     size_t rank = 0;
     for (size_t i = 0; i < p->count; i++) {
         const Param *q = &p->items[i];
-        if (!is_trained(q) || (int)q->group != group) continue;
+        if (!q->trained || (int)q->group != group) continue;
         float *w = values_of(q);
         if (!first) first = w;
         end = w + tensor_count(q->w);
@@ -40,8 +36,7 @@ static bool find_parts(float **x, size_t *begins, const Optimizer *o, int group)
 static void refresh_copies(const Optimizer *o) {
     for (size_t i = 0; i < o->params->count; i++) {
         const Param *p = &o->params->items[i];
-        if (is_trained(p) && optimizer_slice(o, o->form.rank, i).n < tensor_count(p->w))
-            param_refresh(p, o->be);
+        if (p->trained && optimizer_slice(o, o->form.rank, i).n < tensor_count(p->w)) param_refresh(p, o->be);
     }
 }
 

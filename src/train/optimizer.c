@@ -6,17 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-// Planned gradients show in the shape, also while nothing is allocated yet.
-static bool is_trained(const Param *p) {
-    return p->d.ndim > 0;
-}
-
-static size_t values_of(const Param *p) {
-    size_t n = 1;
-    for (int d = 0; d < p->ndim; d++) n *= p->shape[d];
-    return n;
-}
-
 // ---- shares ----
 
 bool optimizer_is_shared(const Optimizer *o) {
@@ -48,7 +37,7 @@ static void set_offsets(Optimizer *o) {
     o->offsets = mem_zeroed(o->params->count + 1, sizeof *o->offsets);
     for (size_t i = 0; i < o->params->count; i++) {
         const Param *p = &o->params->items[i];
-        o->offsets[i + 1] = o->offsets[i] + (is_trained(p) ? values_of(p) : 0);
+        o->offsets[i + 1] = o->offsets[i] + (p->trained ? tensor_count(p->w) : 0);
     }
 }
 
@@ -68,7 +57,7 @@ static void take_all(Optimizer *o) {
     size_t n_trained = 0;
     for (size_t i = 0; i < o->params->count; i++) {
         const Param *p = &o->params->items[i];
-        if (!is_trained(p)) continue;
+        if (!p->trained) continue;
         n_trained++;
         const Slice s = optimizer_slice(o, o->form.rank, i);
         if (s.n == 0) continue;
@@ -140,7 +129,7 @@ void optimizer_clip(Optimizer *o, float max_norm) {
     size_t k = 0;
     for (size_t i = 0; i < o->params->count; i++) {
         const Param *p = &o->params->items[i];
-        if (is_trained(p)) sum_of_squares(o->be, tensor_slice(o->squares, k++, 1), p->d);
+        if (p->trained) sum_of_squares(o->be, tensor_slice(o->squares, k++, 1), p->d);
     }
     clip_factor(o->be, o->clip, o->squares, max_norm);
 }
@@ -178,6 +167,6 @@ void optimizer_update(Optimizer *o, const double lr[GROUP_TRAINED], const bool r
         if (received[g]) set_hyper(o, g, lr[g]);
     for (size_t i = 0; i < o->params->count; i++) {
         const Param *p = &o->params->items[i];
-        if (is_trained(p) && received[p->group]) update_slice(o, i, optimizer_slice(o, o->form.rank, i));
+        if (p->trained && received[p->group]) update_slice(o, i, optimizer_slice(o, o->form.rank, i));
     }
 }

@@ -15,21 +15,11 @@
 
 // ---- what is saved ----
 
-static bool is_trained(const Param *p) {
-    return p->d.ndim > 0;
-}
-
-static size_t values_of(const Param *p) {
-    size_t n = 1;
-    for (int d = 0; d < p->ndim; d++) n *= p->shape[d];
-    return n;
-}
-
 size_t saver_bytes(const Params *p, Dtype moments) {
     size_t n = 0;
     for (size_t i = 0; i < p->count; i++)
-        n += values_of(&p->items[i]) * sizeof(float) +
-             (is_trained(&p->items[i]) ? 2 * optimizer_moment_bytes(moments, values_of(&p->items[i])) : 0);
+        n += tensor_count(p->items[i].w) * sizeof(float) +
+             (p->items[i].trained ? 2 * optimizer_moment_bytes(moments, tensor_count(p->items[i].w)) : 0);
     return n;
 }
 
@@ -43,8 +33,8 @@ size_t saver_disk_bytes(const Params *p, Dtype moments) {
     size_t twice = 0;
     for (size_t i = 0; i < p->count; i++) {
         const Param *q = &p->items[i];
-        const bool is_saved_along = p->lora_rank > 0 && q == p->projector && is_trained(q);
-        if (is_adapted(q) || is_saved_along) twice += values_of(q);
+        const bool is_saved_along = p->lora_rank > 0 && q == p->projector && q->trained;
+        if (is_adapted(q) || is_saved_along) twice += tensor_count(q->w);
     }
     return saver_bytes(p, moments) + twice * sizeof(float);
 }
@@ -70,7 +60,7 @@ static void add_adapted(Saver *s, const Params *p) {
 static Tensor moment(const Optimizer *o, const Param *p, Tensor own) {
     void *data = optimizer_is_shared(o) ? NULL : own.data;
     return o->form.moments == DTYPE_U8
-               ? tensor_at(data, DTYPE_U8, SHAPE(moment_blocks(values_of(p)), MOMENT_ROW))
+               ? tensor_at(data, DTYPE_U8, SHAPE(moment_blocks(tensor_count(p->w)), MOMENT_ROW))
                : tensor_at(data, o->form.moments, p->ndim, p->shape);
 }
 
@@ -80,7 +70,7 @@ static void list_tensors(Saver *s) {
     s->tensors = mem_zeroed(4 * p->count, sizeof *s->tensors);
     for (size_t i = 0; i < p->count; i++) add_tensor(s, "", &p->items[i], p->items[i].w);
     for (size_t i = 0; i < p->count; i++) {
-        if (!is_trained(&p->items[i])) continue;
+        if (!p->items[i].trained) continue;
         add_tensor(s, "m.", &p->items[i], moment(o, &p->items[i], o->m[i]));
         add_tensor(s, "v.", &p->items[i], moment(o, &p->items[i], o->v[i]));
     }
@@ -98,7 +88,7 @@ static void list_moments(Saver *s) {
     s->m = mem_zeroed(p->count, sizeof *s->m);
     s->v = mem_zeroed(p->count, sizeof *s->v);
     for (size_t i = 0, at = p->count; i < p->count; i++) {
-        if (!is_trained(&p->items[i])) continue;
+        if (!p->items[i].trained) continue;
         s->m[i] = s->tensors[at++].copy;
         s->v[i] = s->tensors[at++].copy;
     }
