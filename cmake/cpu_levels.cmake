@@ -41,6 +41,8 @@ vlm_cpu_levels(ops_cpu LINK OpenMP::OpenMP_C SOURCES ${cpu_kernels})
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64") # dot products of BF16 and of bytes in one instruction
   vlm_cpu_level(ops_cpu avx512bf16 LINK OpenMP::OpenMP_C SOURCES ${cpu_kernels}
     FLAGS -march=x86-64-v4 -mavx512bf16 -mavx512vnni -mprefer-vector-width=512)
+  vlm_cpu_level(ops_cpu amx LINK OpenMP::OpenMP_C SOURCES ${cpu_kernels} # products of tiles of BF16
+    FLAGS -march=x86-64-v4 -mavx512bf16 -mavx512vnni -mamx-tile -mamx-bf16 -mprefer-vector-width=512)
 endif()
 
 # Resizing pictures: without contraction, so that every level rounds alike.

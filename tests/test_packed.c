@@ -52,7 +52,7 @@ static const Dtype dtypes[] = {DTYPE_F32, DTYPE_BF16, DTYPE_Q8_0};
 // bits of each block, or 24; with products of BF16 that of x to 8 bits.
 static double allowed(const Backend *be, size_t M, Dtype dtype, const float *x, const float *w, size_t C,
                       double size) {
-    const double units = strcmp(cpu_level_name(be), "avx512bf16") ? 2 * 32767.0 : 2 * 127 * 65536.0;
+    const double units = be->bf16 ? 2 * 127 * 65536.0 : 2 * 32767.0;
     double rounded = dtype == DTYPE_BF16 && M > 8 && be->bf16 ? size * 0x1p-8 : 0;
     for (size_t k = 0; dtype == DTYPE_Q8_0 && k < C; k += 32) {
         double largest = 0, sum = 0;

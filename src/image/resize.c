@@ -16,7 +16,7 @@
 
 const ImageKernels *image_kernels(Error *err) {
     static const ImageKernels *const tables[CPU_LEVELS] = {&image_kernels_generic, TABLE(avx2), TABLE(avx512),
-                                                           TABLE(avx512)};
+                                                           TABLE(avx512), TABLE(avx512)};
     CpuLevel level;
     return cpu_level_choose(&level, err) ? tables[level] : NULL;
 }

@@ -328,7 +328,7 @@ static bool level_works(const char *level) {
 }
 
 int run_at_each_level(char **argv, int (*run)(void)) {
-    static const char *const levels[] = {"generic", "avx2", "avx512", "avx512bf16"};
+    static const char *const levels[] = {"generic", "avx2", "avx512", "avx512bf16", "amx"};
     if (getenv("VLM_CPU_LEVEL")) {
         printf("---- level %s ----\n", getenv("VLM_CPU_LEVEL"));
         return run();

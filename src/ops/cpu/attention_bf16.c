@@ -2,6 +2,10 @@
 // weights and their gradients are rounded to BF16 for the products that follow (Dao et al. 2022). See
 // attention.h for the tiles and attention_backward.c for the formulas. Scores are kept times log2 e, so that
 // exponentials are powers of 2.
+//
+// A product's left factor is made of rows, its right one of columns, both in pairs of what is summed over.
+// What the passes add up (o; dk and dv) is kept [D, TILE], so that the weights are always a right factor, in
+// the layout in which they are computed.
 #include "ops/cpu/attention.h"
 
 #ifdef __AVX512BF16__
@@ -26,6 +30,10 @@ static size_t pair_stride(size_t D) {
 static size_t value_stride(size_t D) {
     return (D + 31) / 32 * 32;
 }
+// Pairs of TILE rows or fewer, as many as products may read.
+static size_t whole_pairs(size_t n) {
+    return whole_lanes(pair_count(n));
+}
 static const uint16_t *bf16_row(Head h, size_t i) {
     return (const uint16_t *)h.data + i * h.stride;
 }
@@ -36,7 +44,7 @@ static __mmask16 first_of_16(size_t n) {
     return (__mmask16)(n >= 16 ? 0xffff : (1u << n) - 1);
 }
 
-// ---- packing n rows of a head of size D, from row `first` on; what lies beyond them becomes 0 ----
+// ---- packing n rows of a head of size D, from row `first` on; pairs beyond them become 0 ----
 
 // out [row, pair_stride]: pairs of neighbouring values of a row.
 static void pack_rows(Pair *out, Head h, size_t first, size_t n, size_t D) {
@@ -46,71 +54,88 @@ static void pack_rows(Pair *out, Head h, size_t first, size_t n, size_t D) {
                                 _mm512_maskz_loadu_epi16(first_of_32(D - d), bf16_row(h, first + i) + d));
 }
 
-// out [pair, TILE]: the same with the rows side by side, up to the next whole vector of them; `rows` is room
-// for TILE · MAX_PAIRS pairs.
-static void pack_columns(Pair *out, Pair *rows, Head h, size_t first, size_t n, size_t D) {
-    size_t lanes = whole_lanes(n), stride = pair_stride(D);
-    pack_rows(rows, h, first, n, D);
-    memset(rows + n * stride, 0, (lanes - n) * stride * sizeof *rows);
-    for (size_t i = 0; i < lanes; i += 4)
-        for (size_t p = 0; p < pair_count(D); p += 4) {
-            __m128 r[4];
-            for (size_t k = 0; k < 4; k++) r[k] = _mm_load_ps((float *)(rows + (i + k) * stride + p));
-            _MM_TRANSPOSE4_PS(r[0], r[1], r[2], r[3]);
-            for (size_t k = 0; k < 4; k++) _mm_store_ps((float *)(out + (p + k) * TILE + i), r[k]);
-        }
-}
-
 // out [pair of rows, value_stride]: pairs of the same value of two neighbouring rows.
 static void pack_pairs(Pair *out, Head h, size_t first, size_t n, size_t D) {
     const __m512i low = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7,
                                          38, 6, 37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0),
                   high = _mm512_add_epi16(low, _mm512_set1_epi16(16));
-    for (size_t i = 0; i < n; i += 2, out += value_stride(D))
+    for (size_t i = 0; i < 2 * whole_pairs(n); i += 2, out += value_stride(D))
         for (size_t d = 0; d < D; d += 32) {
-            __mmask32 mask = first_of_32(D - d);
-            __m512i a = _mm512_maskz_loadu_epi16(mask, bf16_row(h, first + i) + d),
-                    b = _mm512_setzero_si512();
-            if (i + 1 < n) b = _mm512_maskz_loadu_epi16(mask, bf16_row(h, first + i + 1) + d);
+            __mmask32 first_row = i < n ? first_of_32(D - d) : 0, second = i + 1 < n ? first_row : 0;
+            __m512i a = _mm512_maskz_loadu_epi16(first_row, bf16_row(h, first + i) + d),
+                    b = _mm512_maskz_loadu_epi16(second, bf16_row(h, first + i + 1) + d);
             _mm512_storeu_si512(out + d, _mm512_permutex2var_epi16(a, low, b));
             _mm512_storeu_si512(out + d + LANES, _mm512_permutex2var_epi16(a, high, b));
         }
 }
 
-// Row i of a BF16 head = row · factor.
-static void store_bf16(Head h, size_t i, const float *row, float factor, size_t D) {
+// out[c · out_stride + r] = in[r · in_stride + c] for rows and columns that are multiples of 4.
+static void transpose_pairs(Pair *out, size_t out_stride, const Pair *in, size_t in_stride, size_t rows,
+                            size_t columns) {
+    for (size_t r = 0; r < rows; r += 4)
+        for (size_t c = 0; c < columns; c += 4) {
+            __m128 x[4];
+            for (size_t k = 0; k < 4; k++) x[k] = _mm_load_ps((const float *)(in + (r + k) * in_stride + c));
+            _MM_TRANSPOSE4_PS(x[0], x[1], x[2], x[3]);
+            for (size_t k = 0; k < 4; k++) _mm_store_ps((float *)(out + (c + k) * out_stride + r), x[k]);
+        }
+}
+
+// out [pair, TILE]: what pack_rows gives with the rows side by side, up to the next whole vector of them;
+// `rows` is room for TILE · MAX_PAIRS pairs.
+static void pack_columns(Pair *out, Pair *rows, Head h, size_t first, size_t n, size_t D) {
+    size_t lanes = whole_lanes(n), stride = pair_stride(D);
+    pack_rows(rows, h, first, n, D);
+    memset(rows + n * stride, 0, (lanes - n) * stride * sizeof *rows);
+    transpose_pairs(out, TILE, rows, stride, lanes, stride);
+}
+
+// out [D, TILE_PAIRS]: what pack_pairs gives with its pairs side by side; `pairs` is room for
+// TILE_PAIRS · ATTENTION_MAX_D pairs.
+static void pack_transposed(Pair *out, Pair *pairs, Head h, size_t first, size_t n, size_t D) {
+    pack_pairs(pairs, h, first, n, D);
+    transpose_pairs(out, TILE_PAIRS, pairs, value_stride(D), whole_pairs(n), whole_lanes(D));
+}
+
+// Row i of a BF16 head = row.
+static void store_bf16(Head h, size_t i, const float *row, size_t D) {
     uint16_t *out = (uint16_t *)h.data + i * h.stride;
-    for (size_t d = 0; d < D; d += LANES) {
-        __m512 x = _mm512_mul_ps(_mm512_loadu_ps(row + d), _mm512_set1_ps(factor));
-        _mm256_mask_storeu_epi16(out + d, first_of_16(D - d), (__m256i)_mm512_cvtneps_pbh(x));
-    }
+    for (size_t d = 0; d < D; d += LANES)
+        _mm256_mask_storeu_epi16(out + d, first_of_16(D - d),
+                                 (__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(row + d)));
+}
+
+// Rows [first, first + n) of a BF16 head = the columns of sums [D, TILE]; `rows` is room for them turned.
+static void store_columns(Head h, size_t first, size_t n, float *rows, const float *sums, size_t D) {
+    transpose_pairs((Pair *)rows, whole_lanes(D), (const Pair *)sums, TILE, whole_lanes(D), whole_lanes(n));
+    for (size_t i = 0; i < n; i++) store_bf16(h, first + i, rows + i * whole_lanes(D), D);
 }
 
 // ---- forward ----
 
 typedef struct ForwardTile {
-    Pair q[MAX_PAIRS * TILE] ALIGNED;             // [pair, query]
-    Pair k[TILE * MAX_PAIRS] ALIGNED;             // [key, pair]
-    Pair v[TILE_PAIRS * ATTENTION_MAX_D] ALIGNED; // [pair of keys, D]
-    float s[TILE * TILE] ALIGNED;                 // [key, query]
-    Pair p[TILE_PAIRS * TILE] ALIGNED;            // [pair of keys, query]
-    float o[TILE * ATTENTION_MAX_D] ALIGNED;      // [query, D in whole vectors], not yet divided by sum
-    float base[TILE] ALIGNED, sum[TILE] ALIGNED;  // weights are relative to 2^base
+    Pair q[MAX_PAIRS * TILE] ALIGNED;                // [pair, query]
+    Pair k[TILE * MAX_PAIRS] ALIGNED;                // [key, pair]
+    Pair v[ATTENTION_MAX_D * TILE_PAIRS] ALIGNED;    // [D, pair of keys]
+    Pair room[TILE_PAIRS * ATTENTION_MAX_D] ALIGNED; // for packing
+    float s[TILE * TILE] ALIGNED;                    // [key, query]
+    Pair p[TILE_PAIRS * TILE] ALIGNED;               // [pair of keys, query]
+    float o[ATTENTION_MAX_D * TILE] ALIGNED;         // [D, query], not yet divided by sum
+    float rows[TILE * ATTENTION_MAX_D] ALIGNED;      // [query, D]
+    float base[TILE] ALIGNED, sum[TILE] ALIGNED;     // weights are relative to 2^base
 } ForwardTile;
 
 // Raises the base of LANES queries to their largest score when that is more than 2⁸ above it (the weights
 // then still fit F32 easily), which makes it rare that what was summed has to be rescaled.
-static void raise_base(ForwardTile *t, size_t i, __m512 largest, size_t queries, size_t width) {
+static void raise_base(ForwardTile *t, size_t i, __m512 largest, size_t D) {
     __m512 base = _mm512_load_ps(t->base + i);
     if (!_mm512_cmp_ps_mask(largest, _mm512_add_ps(base, _mm512_set1_ps(8)), _CMP_GT_OQ)) return;
-    float old[LANES] ALIGNED;
     largest = _mm512_max_ps(largest, base);
     __m512 factor = exp2_lanes(_mm512_sub_ps(base, largest));
-    _mm512_store_ps(old, factor);
     _mm512_store_ps(t->base + i, largest);
     _mm512_store_ps(t->sum + i, _mm512_mul_ps(_mm512_load_ps(t->sum + i), factor));
-    for (size_t k = i; k < min_size(i + LANES, queries); k++)
-        for (size_t d = 0; d < width; d++) t->o[k * width + d] *= old[k - i];
+    for (float *o = t->o + i; o < t->o + D * TILE; o += TILE)
+        _mm512_store_ps(o, _mm512_mul_ps(_mm512_load_ps(o), factor));
 }
 
 // Scores of a block of keys and LANES queries from i on become weights.
@@ -123,7 +148,7 @@ static void weights_forward(ForwardTile *t, const ForwardTask *a, Block b, size_
         if (j + 1 < b.keys) largest = _mm512_max_ps(largest, _mm512_load_ps(s + (j + 1) * TILE));
     }
     largest = _mm512_mul_ps(_mm512_max_ps(largest, odd), factor);
-    raise_base(t, i, largest, a->queries, whole_lanes(a->D));
+    raise_base(t, i, largest, a->D);
     __m512 base = _mm512_load_ps(t->base + i), sum = _mm512_load_ps(t->sum + i);
     for (size_t j = 0; j < b.keys; j += 2) {
         __m512 p = exp2_lanes(_mm512_fmsub_ps(_mm512_load_ps(s + j * TILE), factor, base)),
@@ -133,37 +158,49 @@ static void weights_forward(ForwardTile *t, const ForwardTask *a, Block b, size_
         sum = _mm512_add_ps(sum, _mm512_add_ps(p, next));
         _mm512_store_si512(t->p + j / 2 * TILE + i, pairs_of(p, next));
     }
+    for (size_t pair = pair_count(b.keys); pair < whole_pairs(b.keys); pair++)
+        _mm512_store_si512(t->p + pair * TILE + i, _mm512_setzero_si512());
     _mm512_store_ps(t->sum + i, sum);
 }
 
 static void forward_block(ForwardTile *t, const ForwardTask *a, Block b) {
-    const size_t D = a->D, width = whole_lanes(D), lanes = whole_lanes(a->queries);
+    const size_t D = a->D, lanes = whole_lanes(a->queries);
     pack_rows(t->k, a->k, b.j0, b.keys, D);
-    pack_pairs(t->v, a->v, b.j0, b.keys, D);
-    pair_product(t->s + b.first, TILE, (PairFactor){t->k, pair_stride(D), 1}, t->q + b.first, TILE, b.keys,
-                 lanes - b.first, pair_count(D), false);
+    pack_transposed(t->v, t->room, a->v, b.j0, b.keys, D);
+    pair_product(t->s + b.first, TILE, t->k, pair_stride(D), t->q + b.first, TILE, b.keys, lanes - b.first,
+                 pair_count(D), false);
     hide_keys(t->s, a, b, lanes, -UNSEEN, -INFINITY);
     for (size_t i = b.first; i < lanes; i += LANES) weights_forward(t, a, b, i);
-    pair_product(t->o + b.first * width, width, (PairFactor){t->p + b.first, 1, TILE}, t->v, value_stride(D),
-                 a->queries - b.first, width, pair_count(b.keys), true);
+    pair_product(t->o + b.first, TILE, t->v, TILE_PAIRS, t->p + b.first, TILE, D, lanes - b.first,
+                 pair_count(b.keys), true);
+}
+
+// o = sums / their weights' sum, and lse.
+static void finish_forward(ForwardTile *t, const ForwardTask *a) {
+    const float unseen = -UNSEEN * (a->scale * LOG2_E);
+    for (size_t i = 0; i < whole_lanes(a->queries); i += LANES) {
+        const __m512 factor = _mm512_div_ps(_mm512_set1_ps(1), _mm512_load_ps(t->sum + i));
+        for (float *o = t->o + i; o < t->o + a->D * TILE; o += TILE)
+            _mm512_store_ps(o, _mm512_mul_ps(_mm512_load_ps(o), factor));
+    }
+    store_columns(a->o, a->i0, a->queries, t->rows, t->o, a->D);
+    for (size_t i = 0; a->lse && i < a->queries; i++)
+        a->lse[a->i0 + i] = t->base[i] > unseen ? t->base[i] * LN_2 + logf(t->sum[i]) : HIDDEN;
 }
 
 void KERNEL(attention_forward_bf16)(const ForwardTask *a) {
     ForwardTile t;
-    const size_t width = whole_lanes(a->D);
-    const float unseen = -UNSEEN * (a->scale * LOG2_E);
+    products_begin();
     pack_columns(t.q, t.k, a->q, a->i0, a->queries, a->D);
-    memset(t.o, 0, a->queries * width * sizeof(float));
+    memset(t.o, 0, a->D * TILE * sizeof(float));
     for (size_t i = 0; i < TILE; i++) t.base[i] = -INFINITY, t.sum[i] = 0;
     for (size_t j0 = 0; j0 < a->keys;) {
         Block b = block_at(a, j0);
         forward_block(&t, a, b);
         j0 += b.keys;
     }
-    for (size_t i = 0; i < a->queries; i++) {
-        store_bf16(a->o, a->i0 + i, t.o + i * width, 1.0f / t.sum[i], a->D);
-        if (a->lse) a->lse[a->i0 + i] = t.base[i] > unseen ? t.base[i] * LN_2 + logf(t.sum[i]) : HIDDEN;
-    }
+    finish_forward(&t, a);
+    products_end();
 }
 
 // ---- backward ----
@@ -172,11 +209,14 @@ typedef struct BackwardTile {
     Pair k_columns[MAX_PAIRS * TILE] ALIGNED, v_columns[MAX_PAIRS * TILE] ALIGNED; // [pair, key]
     Pair k_pairs[TILE_PAIRS * ATTENTION_MAX_D] ALIGNED;                            // [pair of keys, D]
     Pair q[TILE * MAX_PAIRS] ALIGNED, dout[TILE * MAX_PAIRS] ALIGNED;              // [query, pair]
-    Pair q_pairs[TILE_PAIRS * ATTENTION_MAX_D] ALIGNED, dout_pairs[TILE_PAIRS * ATTENTION_MAX_D] ALIGNED;
-    float s[TILE * TILE] ALIGNED, dp[TILE * TILE] ALIGNED;                  // [query, key]
-    Pair p[TILE_PAIRS * TILE] ALIGNED, ds_pairs[TILE_PAIRS * TILE] ALIGNED; // [pair of queries, key]
-    uint16_t ds[TILE * TILE] ALIGNED;                                       // [query, key], times scale
-    float dk[TILE * ATTENTION_MAX_D] ALIGNED, dv[TILE * ATTENTION_MAX_D] ALIGNED;
+    Pair q_turned[ATTENTION_MAX_D * TILE_PAIRS] ALIGNED,
+        dout_turned[ATTENTION_MAX_D * TILE_PAIRS] ALIGNED;                        // [D, pair of queries]
+    Pair room[TILE_PAIRS * ATTENTION_MAX_D] ALIGNED;                              // for packing
+    float s[TILE * TILE] ALIGNED, dp[TILE * TILE] ALIGNED;                        // [query, key]
+    Pair p[TILE_PAIRS * TILE] ALIGNED, ds_pairs[TILE_PAIRS * TILE] ALIGNED;       // [pair of queries, key]
+    uint16_t ds[TILE * TILE] ALIGNED;                                             // [query, key], times scale
+    float dk[ATTENTION_MAX_D * TILE] ALIGNED, dv[ATTENTION_MAX_D * TILE] ALIGNED; // [D, key]
+    float rows[TILE * ATTENTION_MAX_D] ALIGNED;                                   // [key, D]
     __mmask16 shown[TILE / LANES]; // the tile's keys that the mask does not hide
 } BackwardTile;
 
@@ -202,8 +242,8 @@ static Weights weights_of(const BackwardTile *t, const BackwardTask *a, Step s, 
 }
 
 static void weights_backward(BackwardTile *t, const BackwardTask *a, Step s) {
-    for (size_t i = 0; i < s.queries; i += 2)
-        for (size_t j = 0; j < whole_lanes(s.keys); j += LANES) {
+    for (size_t i = 0; i < 2 * whole_pairs(s.queries); i += 2)
+        for (size_t j = 0; j < 2 * whole_pairs(s.keys); j += LANES) {
             Weights x = weights_of(t, a, s, i, j), y = weights_of(t, a, s, i + 1, j);
             _mm512_store_si512(t->p + i / 2 * TILE + j, pairs_of(x.p, y.p));
             _mm512_store_si512(t->ds_pairs + i / 2 * TILE + j, pairs_of(x.ds, y.ds));
@@ -217,23 +257,19 @@ static void backward_step(BackwardTile *t, const BackwardTask *a, Step s) {
            passed = a->passed + s.i0 + s.queries;
     pack_rows(t->q, a->q, s.i0, s.queries, D);
     pack_rows(t->dout, a->dout, s.i0, s.queries, D);
-    pack_pairs(t->q_pairs, a->q, s.i0, s.queries, D);
-    pack_pairs(t->dout_pairs, a->dout, s.i0, s.queries, D);
-    pair_product(t->s, TILE, (PairFactor){t->q, pair_stride(D), 1}, t->k_columns, TILE, s.queries, keys,
-                 pair_count(D), false);
-    pair_product(t->dp, TILE, (PairFactor){t->dout, pair_stride(D), 1}, t->v_columns, TILE, s.queries, keys,
-                 pair_count(D), false);
+    pack_transposed(t->q_turned, t->room, a->q, s.i0, s.queries, D);
+    pack_transposed(t->dout_turned, t->room, a->dout, s.i0, s.queries, D);
+    pair_product(t->s, TILE, t->q, pair_stride(D), t->k_columns, TILE, s.queries, keys, pair_count(D), false);
+    pair_product(t->dp, TILE, t->dout, pair_stride(D), t->v_columns, TILE, s.queries, keys, pair_count(D),
+                 false);
     weights_backward(t, a, s);
-    pair_product(t->dv, width, (PairFactor){t->p, 1, TILE}, t->dout_pairs, value_stride(D), s.keys, width,
-                 pairs, true);
-    pair_product(t->dk, width, (PairFactor){t->ds_pairs, 1, TILE}, t->q_pairs, value_stride(D), s.keys, width,
-                 pairs, true);
+    pair_product(t->dv, TILE, t->dout_turned, TILE_PAIRS, t->p, TILE, D, keys, pairs, true);
+    pair_product(t->dk, TILE, t->q_turned, TILE_PAIRS, t->ds_pairs, TILE, D, keys, pairs, true);
     wait_for(a->before, passed);
-    pair_product(a->dq_sum + s.i0 * a->dq_sum_stride, a->dq_sum_stride,
-                 (PairFactor){(const Pair *)(const void *)t->ds, TILE_PAIRS, 1}, t->k_pairs, value_stride(D),
-                 s.queries, width, pair_count(s.keys), s.j0 > 0);
+    pair_product(a->dq_sum + s.i0 * a->dq_sum_stride, a->dq_sum_stride, (const Pair *)(const void *)t->ds,
+                 TILE_PAIRS, t->k_pairs, value_stride(D), s.queries, width, pair_count(s.keys), s.j0 > 0);
     for (size_t i = s.i0; s.last && i < s.i0 + s.queries; i++)
-        store_bf16(a->dq, i, a->dq_sum + i * a->dq_sum_stride, 1, D);
+        store_bf16(a->dq, i, a->dq_sum + i * a->dq_sum_stride, D);
     publish(a->own, passed);
 }
 
@@ -247,22 +283,22 @@ static void show_keys(BackwardTile *t, const int *mask, size_t j0, size_t keys) 
 
 void KERNEL(attention_backward_bf16)(BackwardTask a, size_t group, size_t apart, size_t j0, size_t keys) {
     BackwardTile t;
-    size_t D = a.D, width = whole_lanes(D);
+    size_t D = a.D;
+    products_begin();
     pack_columns(t.k_columns, t.q, a.k, j0, keys, D);
     pack_columns(t.v_columns, t.q, a.v, j0, keys, D);
     pack_pairs(t.k_pairs, a.k, j0, keys, D);
     show_keys(&t, a.mask, j0, keys);
-    memset(t.dk, 0, keys * width * sizeof(float));
-    memset(t.dv, 0, keys * width * sizeof(float));
+    memset(t.dk, 0, D * TILE * sizeof(float));
+    memset(t.dv, 0, D * TILE * sizeof(float));
     for (size_t h = 0; h < group; h++, next_query_head(&a, apart))
         for (size_t i0 = a.causal ? j0 : 0; i0 < a.T;) {
             Step s = step_at(&a, i0, j0, keys);
             backward_step(&t, &a, s);
             i0 += s.queries;
         }
-    for (size_t j = 0; j < keys; j++) {
-        store_bf16(a.dk, j0 + j, t.dk + j * width, 1, D);
-        store_bf16(a.dv, j0 + j, t.dv + j * width, 1, D);
-    }
+    store_columns(a.dk, j0, keys, t.rows, t.dk, D);
+    store_columns(a.dv, j0, keys, t.rows, t.dv, D);
+    products_end();
 }
 #endif

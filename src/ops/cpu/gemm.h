@@ -27,7 +27,7 @@ typedef struct GemmMatrix {
 void gemm_bf16(int threads, GemmSize size, GemmMatrix c, bool accumulate, GemmMatrix a, GemmMatrix b,
                const float *bias);
 
-// Keeps the library to the instructions of a level ("generic", "avx2", "avx512"). Works for a process's first
+// Keeps the library to the instructions of a level (as cpu_level_name gives it). Works for a process's first
 // call only.
 void gemm_limit_level(const char *level);
 void gemm_describe(char *text, size_t size); // "oneDNN 2.6.3"

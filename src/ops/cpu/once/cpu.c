@@ -103,7 +103,7 @@ static const BackendDevice device = {
 
 extern const BackendOps cpu_table_generic;
 #ifdef CPU_LEVELS_X86
-extern const BackendOps cpu_table_avx2, cpu_table_avx512, cpu_table_avx512bf16;
+extern const BackendOps cpu_table_avx2, cpu_table_avx512, cpu_table_avx512bf16, cpu_table_amx;
 #endif
 
 static const struct Level {
@@ -115,6 +115,7 @@ static const struct Level {
     [CPU_AVX2] = {"AVX2", &cpu_table_avx2},
     [CPU_AVX512] = {"AVX-512", &cpu_table_avx512},
     [CPU_AVX512_BF16] = {"AVX-512 BF16", &cpu_table_avx512bf16},
+    [CPU_AMX] = {"AMX", &cpu_table_amx},
 #endif
 };
 
@@ -131,7 +132,7 @@ bool backend_cpu_create(Backend **be, size_t threads, Error *err) {
     *be = mem_zeroed(1, sizeof **be);
     **be = (Backend){.name = "cpu",
                      .rows_alone = rows_alone,
-                     .bf16 = level == CPU_AVX512_BF16,
+                     .bf16 = level >= CPU_AVX512_BF16,
                      .alignment = 64,
                      .ops = levels[level].ops,
                      .device = &device,

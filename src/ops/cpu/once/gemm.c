@@ -20,6 +20,7 @@ void gemm(int threads, GemmSize size, float *c, size_t ldc, bool accumulate, con
 void gemm_limit_level(const char *level) {
     if (strcmp(level, "generic") == 0) dnnl_set_max_cpu_isa(dnnl_cpu_isa_sse41);
     if (strcmp(level, "avx2") == 0) dnnl_set_max_cpu_isa(dnnl_cpu_isa_avx2);
+    if (strcmp(level, "avx512bf16") == 0) dnnl_set_max_cpu_isa(dnnl_cpu_isa_avx512_core_bf16);
 }
 
 void gemm_describe(char *text, size_t size) {
