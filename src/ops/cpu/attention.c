@@ -40,7 +40,7 @@ static void forward_tile(const ForwardTask *a) {
     memset(t.o, 0, a->queries * D * sizeof(float));
     for (size_t i = 0; i < TILE; i++) t.max[i] = -INFINITY, t.sum[i] = 0;
     for (size_t j0 = 0; j0 < a->keys;) {
-        Block b = block_at(a, j0);
+        Block b = block_at(a, j0, DIAGONAL);
         Rows k = load_rows(t.copy[0], a->k, j0, b.keys, D), v = load_rows(t.copy[1], a->v, j0, b.keys, D);
         tile_product(t.s + b.first, TILE, (Factor){k.data, k.stride, 1}, t.q + b.first, TILE, b.keys,
                      width - b.first, D, false);
@@ -94,18 +94,48 @@ static void forward_row(const ForwardTask *a) {
 
 // The tile's queries against the keys of its sample. `a` describes the head; later: how many keys lie before
 // the first query of the sequence (a cache).
-static void forward_queries(ForwardTask a, Tile t, size_t later, bool causal) {
+static ForwardTask of_tile(ForwardTask a, Tile t, size_t later, bool causal) {
     a.i0 = t.first, a.queries = t.length;
     a.k = from_row(a.k, t.sample), a.v = from_row(a.v, t.sample);
     a.mask = a.mask ? a.mask + t.sample : NULL;
     a.reach = causal ? t.first - t.sample + later + 1 : a.keys;
     a.keys = min_size(a.reach + t.length - 1, a.keys);
-    if (t.length == 1)
-        forward_row(&a);
-    else if (BF16_PRODUCTS && a.q.dtype == DTYPE_BF16)
-        KERNEL(attention_forward_bf16)(&a);
-    else
-        forward_tile(&a);
+    return a;
+}
+
+// n ≤ FORWARD_GROUP tiles of one sample, the last of which may be a single query.
+static void forward_tiles(const ForwardTask *a, size_t n) {
+    if (n && a[n - 1].queries == 1) forward_row(&a[--n]);
+    if (n && BF16_PRODUCTS && a->q.dtype == DTYPE_BF16) {
+        KERNEL(attention_forward_bf16)(a, n);
+        return;
+    }
+    for (size_t i = 0; i < n; i++) forward_tile(&a[i]);
+}
+
+// All tiles of queries that begin in [first, end).
+static void forward_window(const ForwardTask *a, const int *starts, size_t Tq, size_t first, size_t end,
+                           size_t later, bool causal) {
+    ForwardTask tasks[FORWARD_GROUP];
+    size_t n = 0, sample = Tq;
+    for (Tile t = tile_from(starts, Tq, first); t.first < end;
+         t = tile_from(starts, Tq, t.first + t.length)) {
+        if (n == FORWARD_GROUP || (n && t.sample != sample)) {
+            forward_tiles(tasks, n);
+            n = 0;
+        }
+        sample = t.sample;
+        tasks[n++] = of_tile(*a, t, later, causal);
+    }
+    forward_tiles(tasks, n);
+}
+
+// How many tiles a task has: more where packing is shared, but some tasks a thread, so that these end
+// together.
+static size_t tiles_of_task(const Backend *be, Dtype dtype, size_t tiles) {
+    const size_t tasks = 8 * (size_t)cpu_threads(be);
+    if (!BF16_PRODUCTS || dtype != DTYPE_BF16 || tiles < 2 * tasks) return 1;
+    return min_size(tiles / tasks, FORWARD_GROUP);
 }
 
 // The tasks of a key head follow one another, because its keys and values are then still in the cache; those
@@ -113,12 +143,13 @@ static void forward_queries(ForwardTask a, Tile t, size_t later, bool causal) {
 void KERNEL(attention_forward)(Backend *be, Tensor o, Tensor lse, Tensor q, Tensor k, Tensor v, Tensor mask,
                                Tensor starts, float scale, bool causal) {
     size_t B = q.shape[0], Tq = q.shape[1], H = q.shape[2], D = q.shape[3], Tk = k.shape[1], K = k.shape[2],
-           group = H / K, windows = tile_count(Tq);
+           group = H / K, span = tiles_of_task(be, q.dtype, B * H * tile_count(Tq)) * TILE,
+           windows = (Tq + span - 1) / span;
     check_starts(starts);
 #pragma omp parallel for schedule(dynamic) num_threads(threads_for(be, B *H *Tq *Tk *D / 8))
     for (size_t task = 0; task < B * H * windows; task++) {
         size_t pair = task / (windows * group), window = windows - 1 - task / group % windows;
-        size_t b = pair / K, head = pair % K, h = head * group + task % group, first = window * TILE;
+        size_t b = pair / K, head = pair % K, h = head * group + task % group, first = window * span;
         ForwardTask a = {.o = head_of(o, b, h),
                          .q = head_of(q, b, h),
                          .k = head_of(k, b, head),
@@ -128,9 +159,6 @@ void KERNEL(attention_forward)(Backend *be, Tensor o, Tensor lse, Tensor q, Tens
                          .D = D,
                          .keys = Tk,
                          .scale = scale};
-        const int *s = sequence(starts, b);
-        for (Tile t = tile_from(s, Tq, first); t.first < min_size(first + TILE, Tq);
-             t = tile_from(s, Tq, t.first + t.length))
-            forward_queries(a, t, Tk - Tq, causal);
+        forward_window(&a, sequence(starts, b), Tq, first, min_size(first + span, Tq), Tk - Tq, causal);
     }
 }

@@ -19,8 +19,13 @@
 
 #define TILE     64
 #define DIAGONAL 16 // a block's keys (forward) or queries (backward) on a causal mask's diagonal
-#define ALIGNED  __attribute__((aligned(64)))
-#define HIDDEN   (-FLT_MAX)
+#ifdef __AMX_BF16__
+#define DIAGONAL_BF16 32 // what AMX sums over at a time
+#else
+#define DIAGONAL_BF16 DIAGONAL
+#endif
+#define ALIGNED __attribute__((aligned(64)))
+#define HIDDEN  (-FLT_MAX)
 
 // One head of a [B, T, heads, D] tensor, F32 or BF16: rows `stride` values apart.
 typedef struct Head {
@@ -165,10 +170,10 @@ typedef struct Block {
 
 // While all queries see all keys, blocks are whole tiles. Where the queries' reach ends (the diagonal of a
 // causal mask) they are smaller, so that few scores are computed which nobody may see.
-static inline Block block_at(const ForwardTask *a, size_t j0) {
+static inline Block block_at(const ForwardTask *a, size_t j0, size_t diagonal) {
     if (j0 + TILE <= a->reach || a->reach == a->keys) return (Block){j0, tile_length(a->keys, j0), 0};
     size_t first = j0 < a->reach ? 0 : (j0 + 1 - a->reach) / LANES * LANES;
-    return (Block){j0, min_size(a->keys - j0, DIAGONAL), first};
+    return (Block){j0, min_size(a->keys - j0, diagonal), first};
 }
 
 // Puts `hidden` and `future` where keys are not to be seen, in scores [key, query].
@@ -217,11 +222,11 @@ typedef struct Step {
 
 // The step at i0 of the tile of `keys` keys at j0: on the diagonal of a causal mask smaller, so that few
 // scores are computed which nobody may see.
-static inline Step step_at(const BackwardTask *a, size_t i0, size_t j0, size_t keys) {
-    bool diagonal = a->causal && i0 < j0 + TILE;
-    size_t queries = min_size(a->T - i0, diagonal ? DIAGONAL : TILE);
-    return (Step){i0, queries, j0, diagonal ? min_size(keys, i0 + queries - j0) : keys,
-                  a->causal ? diagonal : j0 + keys == a->T};
+static inline Step step_at(const BackwardTask *a, size_t i0, size_t j0, size_t keys, size_t diagonal) {
+    bool crosses = a->causal && i0 < j0 + TILE;
+    size_t queries = min_size(a->T - i0, crosses ? diagonal : TILE);
+    return (Step){i0, queries, j0, crosses ? min_size(keys, i0 + queries - j0) : keys,
+                  a->causal ? crosses : j0 + keys == a->T};
 }
 
 // On to the next query head of the group, whose lse and delta lie `apart`.
@@ -241,6 +246,8 @@ static inline void store_dq(const BackwardTask *a, Step s) {
 #else
 #define BF16_PRODUCTS false
 #endif
-void KERNEL(attention_forward_bf16)(const ForwardTask *a);
+// n ≤ FORWARD_GROUP tiles of queries of one head and one sample; they share the packing of keys and values.
+#define FORWARD_GROUP 4
+void KERNEL(attention_forward_bf16)(const ForwardTask *a, size_t n);
 // The tile of keys at j0 with all `group` query heads; `a` describes the first.
 void KERNEL(attention_backward_bf16)(BackwardTask a, size_t group, size_t apart, size_t j0, size_t keys);

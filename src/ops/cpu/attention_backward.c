@@ -68,7 +68,7 @@ static void backward_keys(BackwardTask a, size_t group, size_t apart, size_t j0,
     memset(t.dv, 0, keys * D * sizeof(float));
     for (size_t h = 0; h < group; h++, next_query_head(&a, apart))
         for (size_t i0 = a.causal ? j0 : 0; i0 < a.T;) {
-            Step s = step_at(&a, i0, j0, keys);
+            Step s = step_at(&a, i0, j0, keys, DIAGONAL);
             backward_step(&t, &a, s, k);
             i0 += s.queries;
         }

@@ -113,33 +113,38 @@ static void store_columns(Head h, size_t first, size_t n, float *rows, const flo
 
 // ---- forward ----
 
-typedef struct ForwardTile {
-    Pair q[MAX_PAIRS * TILE] ALIGNED;                // [pair, query]
+// A tile of queries and what they have summed up.
+typedef struct Queries {
+    Pair q[MAX_PAIRS * TILE] ALIGNED;            // [pair, query]
+    float o[ATTENTION_MAX_D * TILE] ALIGNED;     // [D, query], not yet divided by sum
+    float base[TILE] ALIGNED, sum[TILE] ALIGNED; // weights are relative to 2^base
+} Queries;
+
+typedef struct ForwardRoom {
+    Queries queries[FORWARD_GROUP];
     Pair k[TILE * MAX_PAIRS] ALIGNED;                // [key, pair]
     Pair v[ATTENTION_MAX_D * TILE_PAIRS] ALIGNED;    // [D, pair of keys]
     Pair room[TILE_PAIRS * ATTENTION_MAX_D] ALIGNED; // for packing
     float s[TILE * TILE] ALIGNED;                    // [key, query]
     Pair p[TILE_PAIRS * TILE] ALIGNED;               // [pair of keys, query]
-    float o[ATTENTION_MAX_D * TILE] ALIGNED;         // [D, query], not yet divided by sum
     float rows[TILE * ATTENTION_MAX_D] ALIGNED;      // [query, D]
-    float base[TILE] ALIGNED, sum[TILE] ALIGNED;     // weights are relative to 2^base
-} ForwardTile;
+} ForwardRoom;
 
 // Raises the base of LANES queries to their largest score when that is more than 2⁸ above it (the weights
 // then still fit F32 easily), which makes it rare that what was summed has to be rescaled.
-static void raise_base(ForwardTile *t, size_t i, __m512 largest, size_t D) {
-    __m512 base = _mm512_load_ps(t->base + i);
+static void raise_base(Queries *x, size_t i, __m512 largest, size_t D) {
+    __m512 base = _mm512_load_ps(x->base + i);
     if (!_mm512_cmp_ps_mask(largest, _mm512_add_ps(base, _mm512_set1_ps(8)), _CMP_GT_OQ)) return;
     largest = _mm512_max_ps(largest, base);
     __m512 factor = exp2_lanes(_mm512_sub_ps(base, largest));
-    _mm512_store_ps(t->base + i, largest);
-    _mm512_store_ps(t->sum + i, _mm512_mul_ps(_mm512_load_ps(t->sum + i), factor));
-    for (float *o = t->o + i; o < t->o + D * TILE; o += TILE)
+    _mm512_store_ps(x->base + i, largest);
+    _mm512_store_ps(x->sum + i, _mm512_mul_ps(_mm512_load_ps(x->sum + i), factor));
+    for (float *o = x->o + i; o < x->o + D * TILE; o += TILE)
         _mm512_store_ps(o, _mm512_mul_ps(_mm512_load_ps(o), factor));
 }
 
 // Scores of a block of keys and LANES queries from i on become weights.
-static void weights_forward(ForwardTile *t, const ForwardTask *a, Block b, size_t i) {
+static void weights_forward(ForwardRoom *t, Queries *x, const ForwardTask *a, Block b, size_t i) {
     const __m512 factor = _mm512_set1_ps(a->scale * LOG2_E);
     const float *s = t->s + i;
     __m512 largest = _mm512_load_ps(s), odd = largest; // two, because each waits for its last result
@@ -148,8 +153,8 @@ static void weights_forward(ForwardTile *t, const ForwardTask *a, Block b, size_
         if (j + 1 < b.keys) largest = _mm512_max_ps(largest, _mm512_load_ps(s + (j + 1) * TILE));
     }
     largest = _mm512_mul_ps(_mm512_max_ps(largest, odd), factor);
-    raise_base(t, i, largest, a->D);
-    __m512 base = _mm512_load_ps(t->base + i), sum = _mm512_load_ps(t->sum + i);
+    raise_base(x, i, largest, a->D);
+    __m512 base = _mm512_load_ps(x->base + i), sum = _mm512_load_ps(x->sum + i);
     for (size_t j = 0; j < b.keys; j += 2) {
         __m512 p = exp2_lanes(_mm512_fmsub_ps(_mm512_load_ps(s + j * TILE), factor, base)),
                next = _mm512_setzero_ps();
@@ -160,46 +165,59 @@ static void weights_forward(ForwardTile *t, const ForwardTask *a, Block b, size_
     }
     for (size_t pair = pair_count(b.keys); pair < whole_pairs(b.keys); pair++)
         _mm512_store_si512(t->p + pair * TILE + i, _mm512_setzero_si512());
-    _mm512_store_ps(t->sum + i, sum);
+    _mm512_store_ps(x->sum + i, sum);
 }
 
-static void forward_block(ForwardTile *t, const ForwardTask *a, Block b) {
-    const size_t D = a->D, lanes = whole_lanes(a->queries);
-    pack_rows(t->k, a->k, b.j0, b.keys, D);
-    pack_transposed(t->v, t->room, a->v, b.j0, b.keys, D);
-    pair_product(t->s + b.first, TILE, t->k, pair_stride(D), t->q + b.first, TILE, b.keys, lanes - b.first,
-                 pair_count(D), false);
+// A block within the tile of keys that is packed in t.
+static void forward_block(ForwardRoom *t, Queries *x, const ForwardTask *a, Block b) {
+    const size_t D = a->D, lanes = whole_lanes(a->queries), at = b.j0 % TILE;
+    pair_product(t->s + b.first, TILE, t->k + at * pair_stride(D), pair_stride(D), x->q + b.first, TILE,
+                 b.keys, lanes - b.first, pair_count(D), false);
     hide_keys(t->s, a, b, lanes, -UNSEEN, -INFINITY);
-    for (size_t i = b.first; i < lanes; i += LANES) weights_forward(t, a, b, i);
-    pair_product(t->o + b.first, TILE, t->v, TILE_PAIRS, t->p + b.first, TILE, D, lanes - b.first,
+    for (size_t i = b.first; i < lanes; i += LANES) weights_forward(t, x, a, b, i);
+    pair_product(x->o + b.first, TILE, t->v + at / 2, TILE_PAIRS, t->p + b.first, TILE, D, lanes - b.first,
                  pair_count(b.keys), true);
 }
 
-// o = sums / their weights' sum, and lse.
-static void finish_forward(ForwardTile *t, const ForwardTask *a) {
-    const float unseen = -UNSEEN * (a->scale * LOG2_E);
-    for (size_t i = 0; i < whole_lanes(a->queries); i += LANES) {
-        const __m512 factor = _mm512_div_ps(_mm512_set1_ps(1), _mm512_load_ps(t->sum + i));
-        for (float *o = t->o + i; o < t->o + a->D * TILE; o += TILE)
-            _mm512_store_ps(o, _mm512_mul_ps(_mm512_load_ps(o), factor));
-    }
-    store_columns(a->o, a->i0, a->queries, t->rows, t->o, a->D);
-    for (size_t i = 0; a->lse && i < a->queries; i++)
-        a->lse[a->i0 + i] = t->base[i] > unseen ? t->base[i] * LN_2 + logf(t->sum[i]) : HIDDEN;
+static void begin_queries(ForwardRoom *t, Queries *x, const ForwardTask *a) {
+    pack_columns(x->q, t->k, a->q, a->i0, a->queries, a->D);
+    memset(x->o, 0, a->D * TILE * sizeof(float));
+    for (size_t i = 0; i < TILE; i++) x->base[i] = -INFINITY, x->sum[i] = 0;
 }
 
-void KERNEL(attention_forward_bf16)(const ForwardTask *a) {
-    ForwardTile t;
-    products_begin();
-    pack_columns(t.q, t.k, a->q, a->i0, a->queries, a->D);
-    memset(t.o, 0, a->D * TILE * sizeof(float));
-    for (size_t i = 0; i < TILE; i++) t.base[i] = -INFINITY, t.sum[i] = 0;
-    for (size_t j0 = 0; j0 < a->keys;) {
-        Block b = block_at(a, j0);
-        forward_block(&t, a, b);
-        j0 += b.keys;
+// o = sums / their weights' sum, and lse.
+static void finish_queries(ForwardRoom *t, Queries *x, const ForwardTask *a) {
+    const float unseen = -UNSEEN * (a->scale * LOG2_E);
+    for (size_t i = 0; i < whole_lanes(a->queries); i += LANES) {
+        const __m512 factor = _mm512_div_ps(_mm512_set1_ps(1), _mm512_load_ps(x->sum + i));
+        for (float *o = x->o + i; o < x->o + a->D * TILE; o += TILE)
+            _mm512_store_ps(o, _mm512_mul_ps(_mm512_load_ps(o), factor));
     }
-    finish_forward(&t, a);
+    store_columns(a->o, a->i0, a->queries, t->rows, x->o, a->D);
+    for (size_t i = 0; a->lse && i < a->queries; i++)
+        a->lse[a->i0 + i] = x->base[i] > unseen ? x->base[i] * LN_2 + logf(x->sum[i]) : HIDDEN;
+}
+
+void KERNEL(attention_forward_bf16)(const ForwardTask *a, size_t n) {
+    ForwardRoom t;
+    size_t keys = 0;
+    products_begin();
+    for (size_t i = 0; i < n; i++) {
+        begin_queries(&t, &t.queries[i], &a[i]);
+        keys = a[i].keys > keys ? a[i].keys : keys;
+    }
+    for (size_t j0 = 0; j0 < keys; j0 += TILE) {
+        const size_t end = min_size(j0 + TILE, keys);
+        pack_rows(t.k, a->k, j0, end - j0, a->D);
+        pack_transposed(t.v, t.room, a->v, j0, end - j0, a->D);
+        for (size_t i = 0; i < n; i++)
+            for (size_t j = j0; j < min_size(end, a[i].keys);) {
+                const Block b = block_at(&a[i], j, DIAGONAL_BF16);
+                forward_block(&t, &t.queries[i], &a[i], b);
+                j += b.keys;
+            }
+    }
+    for (size_t i = 0; i < n; i++) finish_queries(&t, &t.queries[i], &a[i]);
     products_end();
 }
 
@@ -293,7 +311,7 @@ void KERNEL(attention_backward_bf16)(BackwardTask a, size_t group, size_t apart,
     memset(t.dv, 0, D * TILE * sizeof(float));
     for (size_t h = 0; h < group; h++, next_query_head(&a, apart))
         for (size_t i0 = a.causal ? j0 : 0; i0 < a.T;) {
-            Step s = step_at(&a, i0, j0, keys);
+            Step s = step_at(&a, i0, j0, keys, DIAGONAL_BF16);
             backward_step(&t, &a, s);
             i0 += s.queries;
         }
