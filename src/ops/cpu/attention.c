@@ -44,7 +44,7 @@ static void forward_tile(const ForwardTask *a) {
         Rows k = load_rows(t.copy[0], a->k, j0, b.keys, D), v = load_rows(t.copy[1], a->v, j0, b.keys, D);
         tile_product(t.s + b.first, TILE, (Factor){k.data, k.stride, 1}, t.q + b.first, TILE, b.keys,
                      width - b.first, D, false);
-        hide_keys(t.s, a, b, width, HIDDEN, -INFINITY);
+        hide_keys(t.s + b.first, TILE, a, b, width, HIDDEN, -INFINITY);
         online_softmax(&t, a, b, width);
         tile_product(t.o + b.first * D, D, (Factor){t.s + b.first, 1, TILE}, v.data, v.stride,
                      a->queries - b.first, D, b.keys, true);

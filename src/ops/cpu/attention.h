@@ -176,14 +176,16 @@ static inline Block block_at(const ForwardTask *a, size_t j0, size_t diagonal) {
     return (Block){j0, min_size(a->keys - j0, diagonal), first};
 }
 
-// Puts `hidden` and `future` where keys are not to be seen, in scores [key, query].
-static inline void hide_keys(float *s, const ForwardTask *a, Block b, size_t width, float hidden,
+// Puts `hidden` and `future` where keys are not to be seen, in scores [key, query] of a block's keys and the
+// queries [b.first, end); rows lie `stride` apart.
+static inline void hide_keys(float *s, size_t stride, const ForwardTask *a, Block b, size_t end, float hidden,
                              float future) {
-    for (size_t j = b.j0; j < b.j0 + b.keys; j++, s += TILE) {
+    if (!a->mask && b.j0 + b.keys <= a->reach) return;
+    for (size_t j = b.j0; j < b.j0 + b.keys; j++, s += stride) {
         if (a->mask && !a->mask[j])
-            for (size_t i = b.first; i < width; i++) s[i] = hidden;
-        size_t blind = j < a->reach ? 0 : min_size(j + 1 - a->reach, width);
-        for (size_t i = b.first; i < blind; i++) s[i] = future;
+            for (size_t i = b.first; i < end; i++) s[i - b.first] = hidden;
+        size_t blind = j < a->reach ? 0 : min_size(j + 1 - a->reach, end);
+        for (size_t i = b.first; i < blind; i++) s[i - b.first] = future;
     }
 }
 

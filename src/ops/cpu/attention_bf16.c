@@ -3,6 +3,10 @@
 // attention.h for the tiles and attention_backward.c for the formulas. Scores are kept times log2 e, so that
 // exponentials are powers of 2.
 //
+// Scores become weights in pieces of PIECE_SIDE queries (backward: and as many keys), which stay in the first
+// cache; the product for the next piece stands before the exponentials of this one, so that AMX and vector
+// units work at a time.
+//
 // A product's left factor is made of rows, its right one of columns, both in pairs of what is summed over.
 // What the passes add up (o; dk and dv) is kept [D, TILE], so that the weights are always a right factor, in
 // the layout in which they are computed.
@@ -18,6 +22,7 @@
 #define UNSEEN     0x1p100f
 #define MAX_PAIRS  (ATTENTION_MAX_D / 2)
 #define TILE_PAIRS (TILE / 2)
+#define PIECE_SIDE 32
 
 static size_t pair_count(size_t n) {
     return (n + 1) / 2;
@@ -125,7 +130,7 @@ typedef struct ForwardRoom {
     Pair k[TILE * MAX_PAIRS] ALIGNED;                // [key, pair]
     Pair v[ATTENTION_MAX_D * TILE_PAIRS] ALIGNED;    // [D, pair of keys]
     Pair room[TILE_PAIRS * ATTENTION_MAX_D] ALIGNED; // for packing
-    float s[TILE * TILE] ALIGNED;                    // [key, query]
+    float s[2][TILE * PIECE_SIDE] ALIGNED;           // [key, query]
     Pair p[TILE_PAIRS * TILE] ALIGNED;               // [pair of keys, query]
     float rows[TILE * ATTENTION_MAX_D] ALIGNED;      // [query, D]
 } ForwardRoom;
@@ -143,40 +148,49 @@ static void raise_base(Queries *x, size_t i, __m512 largest, size_t D) {
         _mm512_store_ps(o, _mm512_mul_ps(_mm512_load_ps(o), factor));
 }
 
-// Scores of a block of keys and LANES queries from i on become weights.
-static void weights_forward(ForwardRoom *t, Queries *x, const ForwardTask *a, Block b, size_t i) {
+// Scores of keys and LANES queries from i on, where s points to the first key's, become weights in p.
+static void weights_forward(Pair *p, const float *s, Queries *x, const ForwardTask *a, size_t keys,
+                            size_t i) {
     const __m512 factor = _mm512_set1_ps(a->scale * LOG2_E);
-    const float *s = t->s + i;
     __m512 largest = _mm512_load_ps(s), odd = largest; // two, because each waits for its last result
-    for (size_t j = 1; j < b.keys; j += 2) {
-        odd = _mm512_max_ps(odd, _mm512_load_ps(s + j * TILE));
-        if (j + 1 < b.keys) largest = _mm512_max_ps(largest, _mm512_load_ps(s + (j + 1) * TILE));
+    for (size_t j = 1; j < keys; j += 2) {
+        odd = _mm512_max_ps(odd, _mm512_load_ps(s + j * PIECE_SIDE));
+        if (j + 1 < keys) largest = _mm512_max_ps(largest, _mm512_load_ps(s + (j + 1) * PIECE_SIDE));
     }
     largest = _mm512_mul_ps(_mm512_max_ps(largest, odd), factor);
     raise_base(x, i, largest, a->D);
     __m512 base = _mm512_load_ps(x->base + i), sum = _mm512_load_ps(x->sum + i);
-    for (size_t j = 0; j < b.keys; j += 2) {
-        __m512 p = exp2_lanes(_mm512_fmsub_ps(_mm512_load_ps(s + j * TILE), factor, base)),
-               next = _mm512_setzero_ps();
-        if (j + 1 < b.keys)
-            next = exp2_lanes(_mm512_fmsub_ps(_mm512_load_ps(s + (j + 1) * TILE), factor, base));
-        sum = _mm512_add_ps(sum, _mm512_add_ps(p, next));
-        _mm512_store_si512(t->p + j / 2 * TILE + i, pairs_of(p, next));
+    for (size_t j = 0; j < keys; j += 2, s += 2 * PIECE_SIDE, p += TILE) {
+        __m512 w = exp2_lanes(_mm512_fmsub_ps(_mm512_load_ps(s), factor, base)), next = _mm512_setzero_ps();
+        if (j + 1 < keys) next = exp2_lanes(_mm512_fmsub_ps(_mm512_load_ps(s + PIECE_SIDE), factor, base));
+        sum = _mm512_add_ps(sum, _mm512_add_ps(w, next));
+        _mm512_store_si512(p, pairs_of(w, next));
     }
-    for (size_t pair = pair_count(b.keys); pair < whole_pairs(b.keys); pair++)
-        _mm512_store_si512(t->p + pair * TILE + i, _mm512_setzero_si512());
+    for (size_t pair = pair_count(keys); pair < whole_pairs(keys); pair++, p += TILE)
+        _mm512_store_si512(p, _mm512_setzero_si512());
     _mm512_store_ps(x->sum + i, sum);
+}
+
+// Scores of the block's keys and its PIECE_SIDE queries from i on, or what is left of them.
+static void scores_forward(float *s, const ForwardRoom *t, const Queries *x, const ForwardTask *a, Block b,
+                           size_t i, size_t lanes) {
+    pair_product(s, PIECE_SIDE, t->k + b.j0 % TILE * pair_stride(a->D), pair_stride(a->D), x->q + i, TILE,
+                 b.keys, min_size(lanes - i, PIECE_SIDE), pair_count(a->D), false);
 }
 
 // A block within the tile of keys that is packed in t.
 static void forward_block(ForwardRoom *t, Queries *x, const ForwardTask *a, Block b) {
-    const size_t D = a->D, lanes = whole_lanes(a->queries), at = b.j0 % TILE;
-    pair_product(t->s + b.first, TILE, t->k + at * pair_stride(D), pair_stride(D), x->q + b.first, TILE,
-                 b.keys, lanes - b.first, pair_count(D), false);
-    hide_keys(t->s, a, b, lanes, -UNSEEN, -INFINITY);
-    for (size_t i = b.first; i < lanes; i += LANES) weights_forward(t, x, a, b, i);
-    pair_product(x->o + b.first, TILE, t->v + at / 2, TILE_PAIRS, t->p + b.first, TILE, D, lanes - b.first,
-                 pair_count(b.keys), true);
+    const size_t lanes = whole_lanes(a->queries);
+    scores_forward(t->s[0], t, x, a, b, b.first, lanes);
+    for (size_t i = b.first, n = 0; i < lanes; i += PIECE_SIDE, n++) {
+        const size_t next = i + PIECE_SIDE, end = min_size(next, lanes);
+        float *s = t->s[n % 2];
+        if (next < lanes) scores_forward(t->s[(n + 1) % 2], t, x, a, b, next, lanes);
+        hide_keys(s, PIECE_SIDE, a, (Block){b.j0, b.keys, i}, end, -UNSEEN, -INFINITY);
+        for (size_t k = i; k < end; k += LANES) weights_forward(t->p + k, s + k - i, x, a, b.keys, k);
+    }
+    pair_product(x->o + b.first, TILE, t->v + b.j0 % TILE / 2, TILE_PAIRS, t->p + b.first, TILE, a->D,
+                 lanes - b.first, pair_count(b.keys), true);
 }
 
 static void begin_queries(ForwardRoom *t, Queries *x, const ForwardTask *a) {
@@ -228,9 +242,9 @@ typedef struct BackwardTile {
     Pair k_pairs[TILE_PAIRS * ATTENTION_MAX_D] ALIGNED;                            // [pair of keys, D]
     Pair q[TILE * MAX_PAIRS] ALIGNED, dout[TILE * MAX_PAIRS] ALIGNED;              // [query, pair]
     Pair q_turned[ATTENTION_MAX_D * TILE_PAIRS] ALIGNED,
-        dout_turned[ATTENTION_MAX_D * TILE_PAIRS] ALIGNED;                        // [D, pair of queries]
-    Pair room[TILE_PAIRS * ATTENTION_MAX_D] ALIGNED;                              // for packing
-    float s[TILE * TILE] ALIGNED, dp[TILE * TILE] ALIGNED;                        // [query, key]
+        dout_turned[ATTENTION_MAX_D * TILE_PAIRS] ALIGNED; // [D, pair of queries]
+    Pair room[TILE_PAIRS * ATTENTION_MAX_D] ALIGNED;       // for packing
+    float s[2][PIECE_SIDE * PIECE_SIDE] ALIGNED, dp[2][PIECE_SIDE * PIECE_SIDE] ALIGNED; // [query, key]
     Pair p[TILE_PAIRS * TILE] ALIGNED, ds_pairs[TILE_PAIRS * TILE] ALIGNED;       // [pair of queries, key]
     uint16_t ds[TILE * TILE] ALIGNED;                                             // [query, key], times scale
     float dk[ATTENTION_MAX_D * TILE] ALIGNED, dv[ATTENTION_MAX_D * TILE] ALIGNED; // [D, key]
@@ -243,31 +257,90 @@ typedef struct Weights {
     __m512 p, ds;
 } Weights;
 
-// Query i of the step against the keys from j on: p and scale · ds, 0 where nothing is seen.
-static Weights weights_of(const BackwardTile *t, const BackwardTask *a, Step s, size_t i, size_t j) {
-    if (i >= s.queries) return (Weights){_mm512_setzero_ps(), _mm512_setzero_ps()};
-    float lse = a->lse[s.i0 + i], delta = a->delta[s.i0 + i];
-    size_t reach = a->causal ? s.i0 + i + 1 : a->T, end = min_size(s.j0 + s.keys, reach), at = s.j0 + j;
-    __mmask16 seen = end > at ? first_of_16(end - at) : 0;
-    if (lse <= HIDDEN)
-        return (Weights){_mm512_maskz_mov_ps(seen, _mm512_set1_ps(1.0f / (float)reach)), _mm512_setzero_ps()};
-    seen &= t->shown[j / LANES];
-    __m512 score = _mm512_mul_ps(_mm512_load_ps(t->s + i * TILE + j), _mm512_set1_ps(a->scale * LOG2_E));
-    __m512 p = exp2_lanes(_mm512_sub_ps(score, _mm512_set1_ps(lse * LOG2_E)));
-    __m512 ds = _mm512_sub_ps(_mm512_load_ps(t->dp + i * TILE + j), _mm512_set1_ps(delta));
-    ds = _mm512_mul_ps(_mm512_mul_ps(p, ds), _mm512_set1_ps(a->scale));
-    return (Weights){_mm512_maskz_mov_ps(seen, p), _mm512_maskz_mov_ps(seen, ds)};
+// p and scale · ds of query i against LANES keys, whose scores and dp are given.
+static Weights weights_seen(const BackwardTask *a, size_t i, const float *scores, const float *dp) {
+    __m512 score = _mm512_mul_ps(_mm512_load_ps(scores), _mm512_set1_ps(a->scale * LOG2_E));
+    __m512 p = exp2_lanes(_mm512_sub_ps(score, _mm512_set1_ps(a->lse[i] * LOG2_E)));
+    __m512 ds = _mm512_sub_ps(_mm512_load_ps(dp), _mm512_set1_ps(a->delta[i]));
+    return (Weights){p, _mm512_mul_ps(_mm512_mul_ps(p, ds), _mm512_set1_ps(a->scale))};
 }
 
-static void weights_backward(BackwardTile *t, const BackwardTask *a, Step s) {
-    for (size_t i = 0; i < 2 * whole_pairs(s.queries); i += 2)
-        for (size_t j = 0; j < 2 * whole_pairs(s.keys); j += LANES) {
-            Weights x = weights_of(t, a, s, i, j), y = weights_of(t, a, s, i + 1, j);
-            _mm512_store_si512(t->p + i / 2 * TILE + j, pairs_of(x.p, y.p));
-            _mm512_store_si512(t->ds_pairs + i / 2 * TILE + j, pairs_of(x.ds, y.ds));
-            _mm256_store_si256((__m256i *)(t->ds + i * TILE + j), (__m256i)_mm512_cvtneps_pbh(x.ds));
-            _mm256_store_si256((__m256i *)(t->ds + (i + 1) * TILE + j), (__m256i)_mm512_cvtneps_pbh(y.ds));
+// The same of query i of the step against the keys from j on, 0 where nothing is seen.
+static Weights weights_of(const BackwardTile *t, const BackwardTask *a, Step s, size_t i, size_t j,
+                          const float *scores, const float *dp) {
+    if (i >= s.queries) return (Weights){_mm512_setzero_ps(), _mm512_setzero_ps()};
+    size_t reach = a->causal ? s.i0 + i + 1 : a->T, end = min_size(s.j0 + s.keys, reach), at = s.j0 + j;
+    __mmask16 seen = end > at ? first_of_16(end - at) : 0;
+    if (a->lse[s.i0 + i] <= HIDDEN)
+        return (Weights){_mm512_maskz_mov_ps(seen, _mm512_set1_ps(1.0f / (float)reach)), _mm512_setzero_ps()};
+    seen &= t->shown[j / LANES];
+    const Weights w = weights_seen(a, s.i0 + i, scores, dp);
+    return (Weights){_mm512_maskz_mov_ps(seen, w.p), _mm512_maskz_mov_ps(seen, w.ds)};
+}
+
+// Weights of two neighbouring queries against LANES keys.
+static void store_weights(BackwardTile *t, size_t i, size_t j, Weights x, Weights y) {
+    const __m512i both = (__m512i)_mm512_cvtne2ps_pbh(y.ds, x.ds); // x in the lower half
+    _mm512_store_si512(t->p + i / 2 * TILE + j, pairs_of(x.p, y.p));
+    _mm512_store_si512(t->ds_pairs + i / 2 * TILE + j, interleaved(both));
+    _mm256_store_si256((__m256i *)(t->ds + i * TILE + j), _mm512_castsi512_si256(both));
+    _mm256_store_si256((__m256i *)(t->ds + (i + 1) * TILE + j), _mm512_extracti64x4_epi64(both, 1));
+}
+
+// A step's piece: PIECE_SIDE queries and keys from i and j on, or what is left of them.
+typedef struct Piece {
+    size_t i, j, queries, keys;
+} Piece;
+
+static Piece step_piece(Step s, size_t n) {
+    const size_t across = (s.keys + PIECE_SIDE - 1) / PIECE_SIDE, i = n / across * PIECE_SIDE,
+                 j = n % across * PIECE_SIDE;
+    return (Piece){i, j, min_size(s.queries - i, PIECE_SIDE), min_size(s.keys - j, PIECE_SIDE)};
+}
+
+static void scores_backward(BackwardTile *t, size_t n, Piece x, size_t D) {
+    const size_t stride = pair_stride(D), keys = whole_lanes(x.keys);
+    pair_product(t->s[n % 2], PIECE_SIDE, t->q + x.i * stride, stride, t->k_columns + x.j, TILE, x.queries,
+                 keys, pair_count(D), false);
+    pair_product(t->dp[n % 2], PIECE_SIDE, t->dout + x.i * stride, stride, t->v_columns + x.j, TILE,
+                 x.queries, keys, pair_count(D), false);
+}
+
+// Whether the piece is whole and all its queries see all its keys.
+static bool sees_all(const BackwardTask *a, Step s, Piece x) {
+    const bool past = !a->causal || s.j0 + x.j + x.keys <= s.i0 + x.i + 1;
+    return !a->mask && past && x.queries == PIECE_SIDE && x.keys == PIECE_SIDE;
+}
+
+static void whole_weights(BackwardTile *t, const BackwardTask *a, Step s, size_t n, Piece x) {
+    const float *scores = t->s[n % 2], *dp = t->dp[n % 2];
+    for (size_t i = 0; i < PIECE_SIDE; i += 2)
+        for (size_t j = 0; j < PIECE_SIDE; j += LANES) {
+            const size_t query = s.i0 + x.i + i, at = i * PIECE_SIDE + j, next = at + PIECE_SIDE;
+            store_weights(t, x.i + i, x.j + j, weights_seen(a, query, scores + at, dp + at),
+                          weights_seen(a, query + 1, scores + next, dp + next));
         }
+}
+
+static void ragged_weights(BackwardTile *t, const BackwardTask *a, Step s, size_t n, Piece x) {
+    const float *scores = t->s[n % 2], *dp = t->dp[n % 2];
+    for (size_t i = 0; i < 2 * whole_pairs(x.queries); i += 2)
+        for (size_t j = 0; j < 2 * whole_pairs(x.keys); j += LANES) {
+            const size_t at = i * PIECE_SIDE + j, next = at + PIECE_SIDE;
+            store_weights(t, x.i + i, x.j + j, weights_of(t, a, s, x.i + i, x.j + j, scores + at, dp + at),
+                          weights_of(t, a, s, x.i + i + 1, x.j + j, scores + next, dp + next));
+        }
+}
+
+static void all_weights_backward(BackwardTile *t, const BackwardTask *a, Step s) {
+    const size_t pieces =
+        (s.queries + PIECE_SIDE - 1) / PIECE_SIDE * ((s.keys + PIECE_SIDE - 1) / PIECE_SIDE);
+    scores_backward(t, 0, step_piece(s, 0), a->D);
+    for (size_t n = 0; n < pieces; n++) {
+        if (n + 1 < pieces) scores_backward(t, n + 1, step_piece(s, n + 1), a->D);
+        const Piece x = step_piece(s, n);
+        (sees_all(a, s, x) ? whole_weights : ragged_weights)(t, a, s, n, x);
+    }
 }
 
 static void backward_step(BackwardTile *t, const BackwardTask *a, Step s) {
@@ -277,10 +350,7 @@ static void backward_step(BackwardTile *t, const BackwardTask *a, Step s) {
     pack_rows(t->dout, a->dout, s.i0, s.queries, D);
     pack_transposed(t->q_turned, t->room, a->q, s.i0, s.queries, D);
     pack_transposed(t->dout_turned, t->room, a->dout, s.i0, s.queries, D);
-    pair_product(t->s, TILE, t->q, pair_stride(D), t->k_columns, TILE, s.queries, keys, pair_count(D), false);
-    pair_product(t->dp, TILE, t->dout, pair_stride(D), t->v_columns, TILE, s.queries, keys, pair_count(D),
-                 false);
-    weights_backward(t, a, s);
+    all_weights_backward(t, a, s);
     pair_product(t->dv, TILE, t->dout_turned, TILE_PAIRS, t->p, TILE, D, keys, pairs, true);
     pair_product(t->dk, TILE, t->q_turned, TILE_PAIRS, t->ds_pairs, TILE, D, keys, pairs, true);
     wait_for(a->before, passed);

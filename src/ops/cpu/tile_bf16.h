@@ -57,11 +57,16 @@ static inline void pair_product(float *c, size_t ldc, const Pair *a, size_t lda,
 }
 #endif
 
-// The pairs (low[i], high[i]), rounded to nearest even.
-static inline __m512i pairs_of(__m512 low, __m512 high) {
+// The pairs (low[i], high[i]) of the 16 values in the lower half and the 16 in the upper half.
+static inline __m512i interleaved(__m512i halves) {
     const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23,
                                            7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
-    return _mm512_permutexvar_epi16(order, (__m512i)_mm512_cvtne2ps_pbh(high, low));
+    return _mm512_permutexvar_epi16(order, halves);
+}
+
+// The pairs (low[i], high[i]), rounded to nearest even.
+static inline __m512i pairs_of(__m512 low, __m512 high) {
+    return interleaved((__m512i)_mm512_cvtne2ps_pbh(high, low));
 }
 
 // 2ˣ: 2^⌊x⌋ times a least-maximum polynomial of the rest (error 8e-8). Of −infinity the rest is 0 by
