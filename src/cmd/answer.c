@@ -177,8 +177,7 @@ void answer_log(const Answer *a, const Generation *g) {
              a->vision_seconds, a->ids.count, a->decode_seconds, decode_rate(a), a->finish);
     log_info("memory: weights %.1f MiB (%s), cache %.1f MiB for %zu positions, %.1f MiB resident at most",
              (double)g->m->params.values.size / mib, dtype_name(g->m->params.weights),
-             (double)g->cache.arena.size / mib, g->capacity,
-             (double)mem_resident_peak() / mib);
+             (double)g->cache.arena.size / mib, g->capacity, (double)mem_resident_peak() / mib);
 }
 
 static bool fill_logits(void *context, size_t i, void *dst) {
