@@ -21,7 +21,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-static char folder[64] = "/tmp/vlm_resume_XXXXXX";
+static char *folder;
 
 static const char *in_folder(const char *name) { // valid for four more calls
     static char paths[4][256];
@@ -515,7 +515,7 @@ static void test_damaged_state(void **state) {
 
 static int make_data(void **state) {
     (void)state;
-    if (!mkdtemp(folder)) return 1;
+    folder = make_folder();
     char *line = mem_printf("synth --out %s/data --rows 120 --test_rows 0 --seed 3", folder);
     expect_status(start(line), 0);
     free(line);
@@ -524,7 +524,7 @@ static int make_data(void **state) {
 
 static int remove_data(void **state) {
     (void)state;
-    remove_folder_tree(folder);
+    remove_folder(folder);
     return 0;
 }
 

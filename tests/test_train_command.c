@@ -22,7 +22,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-static char folder[64] = "/tmp/vlm_train_command_XXXXXX";
+static char *folder;
 
 static const char *in_folder(const char *name) { // valid for four more calls
     static char paths[4][256];
@@ -570,7 +570,7 @@ static void test_pace(void **state) {
 
 static int make_data(void **state) {
     (void)state;
-    if (!mkdtemp(folder)) return -1;
+    folder = make_folder();
     Arguments a = {0};
     char line[256];
     snprintf(line, sizeof line, "synth --out %s/data --rows 300 --test_rows 0 --seed 3", folder);
@@ -581,7 +581,7 @@ static int make_data(void **state) {
 
 static int remove_data(void **state) {
     (void)state;
-    remove_folder_tree(folder);
+    remove_folder(folder);
     return 0;
 }
 
