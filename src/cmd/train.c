@@ -61,18 +61,18 @@ static int train(TrainJob *j, int argc, char **argv, Error *err) {
     strftime(date, sizeof date, "%m%d-%H%M%S", localtime(&now));
     const char *given = j->config.options.run_name;
     char *name = given ? mem_strdup(given) : run_name(&j->config, comm_world_size(j->comm), date);
-    const RunPlan plan = {&j->config,
-                          &j->trainer,
-                          batch_source_of_loader(j->training),
-                          batch_source_of_loader(j->validation),
-                          name,
-                          j->resume_from,
-                          j->resume_is_exact,
-                          j->goes_on,
-                          loader_rules(j->training),
-                          j->cache,
-                          j->config.options.profile ? &j->profile : NULL,
-                          j->comm};
+    const RunPlan plan = {.config = &j->config,
+                          .trainer = &j->trainer,
+                          .training = batch_source_of_loader(j->training),
+                          .validation = batch_source_of_loader(j->validation),
+                          .run_name = name,
+                          .resume_from = j->resume_from,
+                          .resume_is_exact = j->resume_is_exact,
+                          .goes_on = j->goes_on,
+                          .rules = loader_rules(j->training),
+                          .cache = j->cache,
+                          .profile = j->config.options.profile ? &j->profile : NULL,
+                          .comm = j->comm};
     RunResult result;
     log_info("run %s: %zu updates of %zu x %zu x %zu sequences (ranks, accumulation, batch)", name,
              j->config.train.max_training_steps, comm_world_size(j->comm),

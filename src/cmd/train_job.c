@@ -3,6 +3,7 @@
 #include "base/cpu_level.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/mib.h"
 #include "cmd/train_threads.h"
 #include "model/checkpoint.h"
 #include "model/lora_file.h"
@@ -131,7 +132,6 @@ static bool first_adapters(TrainJob *j, Error *err) {
 
 // The same as `vlm memory` says, with the batches that the data gives on average.
 static bool log_memory(TrainJob *j, Error *err) {
-    const double mib = 1048576.0;
     MemoryPlan m, more;
     const size_t tiles = j->host.training.tiles;
     if (!memory_plan_run(&m, j->be, &j->config, &j->host, tiles, 0, err) ||
@@ -142,9 +142,9 @@ static bool log_memory(TrainJob *j, Error *err) {
         "memory: %.1f MiB parameters, %.1f gradients, %.1f optimizer, %.1f activations, %.1f copy for "
         "checkpoints, %.1f data, %.1f program; %.1f MiB in all with %zu tiles a batch, their mean, and %.1f "
         "for each tile more",
-        (double)(m.parameters + m.copies) / mib, (double)m.gradients / mib, (double)m.moments / mib,
-        (double)m.activations / mib, (double)m.checkpoint / mib, (double)data / mib, (double)rest / mib,
-        (double)memory_plan_total(&m) / mib, tiles, (double)(more.activations - m.activations) / mib);
+        in_mib(m.parameters + m.copies), in_mib(m.gradients), in_mib(m.moments), in_mib(m.activations),
+        in_mib(m.checkpoint), in_mib(data), in_mib(rest), in_mib(memory_plan_total(&m)), tiles,
+        in_mib(more.activations - m.activations));
     return true;
 }
 

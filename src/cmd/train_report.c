@@ -2,6 +2,7 @@
 
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/mib.h"
 #include "cmd/continue_line.h"
 
 #include <stdlib.h>
@@ -12,8 +13,7 @@ static void report_ranks(const TrainJob *j, double updates) {
     log_info("gradients and weights: %.2f MiB sent by each rank an update, %.4f s on their way, of which "
              "training waited "
              "%.4f s; %.4f s of a processor",
-             (double)c.bytes / 1048576 / updates, c.seconds / updates, c.waited / updates,
-             c.processor / updates);
+             in_mib(c.bytes) / updates, c.seconds / updates, c.waited / updates, c.processor / updates);
 }
 
 static void report_cache(const TrainJob *j) {
@@ -21,8 +21,7 @@ static void report_cache(const TrainJob *j) {
     const TileCacheCounts c = tile_cache_counts(j->cache);
     log_info("cache_vision: %llu tiles were there, %llu were not; %llu kept (%.1f MiB), %llu damaged",
              (unsigned long long)c.known, (unsigned long long)c.unknown, (unsigned long long)c.kept,
-             (double)c.kept * (double)tile_cache_tile_bytes(j->cache) / 1048576,
-             (unsigned long long)c.damaged);
+             in_mib((double)c.kept * (double)tile_cache_tile_bytes(j->cache)), (unsigned long long)c.damaged);
 }
 
 static void report_memory(const TrainJob *j) {
@@ -35,8 +34,7 @@ static void report_memory(const TrainJob *j) {
     log_info(
         "memory: %.1f MiB resident at most; planned were %.1f for batches of %zu tiles and %zu targets, the "
         "most that came",
-        (double)mem_resident_peak() / 1048576, (double)memory_plan_total(&m) / 1048576, t->most_tiles,
-        t->most_targets);
+        in_mib(mem_resident_peak()), in_mib(memory_plan_total(&m)), t->most_tiles, t->most_targets);
 }
 
 void train_report(const TrainJob *j, const RunResult *r, int argc, char **argv) {
