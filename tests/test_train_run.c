@@ -182,6 +182,19 @@ static void test_no_validation(void **state) {
     run_case_close(&f);
 }
 
+// The two newest stay, and the best, which is the first.
+static void test_older_checkpoints_go(void **state) {
+    (void)state;
+    RunCase f;
+    run_case_open(&f, "three_groups");
+    f.c.config.options.keep_checkpoints = 2;
+    if (!run(&f)) fail_msg("%s", f.err.text);
+    assert_string_equal(f.result.best_checkpoint, in_run(&f, "step_0"));
+    for (unsigned step = 0; step < 20; step++)
+        assert_int_equal(has_checkpoint(&f, step), step == 0 || step == 15 || step == 19);
+    run_case_close(&f);
+}
+
 // ---- how a run ends ----
 
 static void test_too_few_batches(void **state) {
@@ -267,6 +280,7 @@ int main(void) {
         cmocka_unit_test(test_statistics),
         cmocka_unit_test(test_incomplete_accumulation_is_dropped),
         cmocka_unit_test(test_no_validation),
+        cmocka_unit_test(test_older_checkpoints_go),
         cmocka_unit_test(test_too_few_batches),
         cmocka_unit_test(test_run_exists_already),
         cmocka_unit_test(test_batch_without_targets),
