@@ -340,8 +340,8 @@ static void mutated_configs(void **state) {
     (void)state;
     static const char *const configs[] = {
         "{\"eos_token\": {\"content\": \"<|im_end|>\", \"special\": true}, \"chat_template\": \"{% for "
-        "message in "
-        "messages %}{{'<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + "
+        "message in messages %}{{'<|im_start|>' + message['role'] + '\\n' + message['content'] + "
+        "'<|im_end|>' + "
         "'\\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}\", "
         "\"clean_up_tokenization_spaces\": true}",
         "{\"eos_token\": \"<|im_end|>\", \"chat_template\": [{\"name\": \"default\", \"template\": \"x\"}]}"};

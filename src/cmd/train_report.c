@@ -11,8 +11,7 @@ static void report_ranks(const TrainJob *j, double updates) {
     const CommCosts c = comm_costs(j->comm);
     if (!j->comm || updates == 0) return;
     log_info("gradients and weights: %.2f MiB sent by each rank an update, %.4f s on their way, of which "
-             "training waited "
-             "%.4f s; %.4f s of a processor",
+             "training waited %.4f s; %.4f s of a processor",
              in_mib(c.bytes) / updates, c.seconds / updates, c.waited / updates, c.processor / updates);
 }
 

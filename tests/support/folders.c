@@ -37,6 +37,14 @@ int make_test_folder(void **state) {
     return 0;
 }
 
+const char *in_test_folder(const char *name) {
+    static char paths[5][256];
+    static size_t next;
+    char *path = paths[next++ % 5];
+    snprintf(path, sizeof paths[0], "%s/%s", test_folder, name);
+    return path;
+}
+
 int remove_test_folder(void **state) {
     (void)state;
     remove_folder(test_folder);

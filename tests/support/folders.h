@@ -11,3 +11,4 @@ void remove_folder(char *owned); // the same, and frees the path
 extern char *test_folder;
 int make_test_folder(void **state);
 int remove_test_folder(void **state);
+const char *in_test_folder(const char *name); // a path in it, valid for four more calls
