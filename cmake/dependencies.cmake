@@ -46,7 +46,7 @@ if(VLM_MPI)
 endif()
 add_library(jansson ALIAS PkgConfig::JANSSON)
 
-# Debian's oneDNN 2 carries no CMake package, so it is found by file; src/ops/cpu/gemm.c speaks versions 2 and 3.
+# Debian's oneDNN 2 carries no CMake package, so it is found by file; src/ops/cpu/once speaks versions 2 and 3.
 find_path(DNNL_INCLUDE dnnl.h PATH_SUFFIXES oneapi/dnnl)
 find_library(DNNL_LIBRARY dnnl)
 if(NOT DNNL_INCLUDE OR NOT DNNL_LIBRARY)

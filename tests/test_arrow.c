@@ -1,6 +1,7 @@
 // LINK: format
 // Parquet: what is written is read again the same, every kind of column is understood, damaged files are
 // refused.
+#include "support/folders.h"
 #include "support/golden.h"
 #include "base/memory.h"
 #include "base/random.h"
@@ -14,27 +15,6 @@
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-static char folder[] = "/tmp/test_arrow.XXXXXX";
-
-static int make_folder(void **state) {
-    (void)state;
-    return mkdtemp(folder) ? 0 : -1;
-}
-
-static int remove_folder(void **state) {
-    (void)state;
-    Error err;
-    FileList left;
-    if (!file_list(&left, folder, &err)) return -1;
-    for (size_t i = 0; i < left.count; i++) {
-        char *path = path_join(folder, left.names[i]);
-        unlink(path);
-        free(path);
-    }
-    file_list_free(&left);
-    return rmdir(folder);
-}
 
 static void expect(bool ok, const Error *err) {
     if (!ok) fail_msg("%s", err->text);
@@ -141,7 +121,8 @@ static void expect_row(const RecordBatch *batch, size_t at, size_t i) {
 static void test_written_and_read(void **state) {
     (void)state;
     Error err;
-    char *path = path_join(folder, "rows.parquet"), *temporary = path_join(folder, "rows.parquet.tmp");
+    char *path = path_join(test_folder, "rows.parquet"),
+         *temporary = path_join(test_folder, "rows.parquet.tmp");
     expect(write_rows(path, &err), &err);
     assert_false(file_exists(temporary));
     ParquetReader *r;
@@ -165,7 +146,7 @@ static void test_written_and_read(void **state) {
 static void test_only_the_columns_asked_for(void **state) {
     (void)state;
     Error err;
-    char *path = path_join(folder, "some.parquet");
+    char *path = path_join(test_folder, "some.parquet");
     expect(write_rows(path, &err), &err);
     ParquetReader *r;
     RecordBatch *batch;
@@ -186,7 +167,7 @@ static void test_only_the_columns_asked_for(void **state) {
 static void test_same_rows_same_bytes(void **state) {
     (void)state;
     Error err;
-    char *a = path_join(folder, "a.parquet"), *b = path_join(folder, "b.parquet"), *x, *y;
+    char *a = path_join(test_folder, "a.parquet"), *b = path_join(test_folder, "b.parquet"), *x, *y;
     size_t n, m;
     expect(write_rows(a, &err) && write_rows(b, &err), &err);
     expect(file_read(&x, &n, a, &err) && file_read(&y, &m, b, &err), &err);
@@ -206,7 +187,8 @@ static int write_under_limit(const char *path) {
 static void test_failed_write_leaves_the_old_file(void **state) {
     (void)state;
     Error err;
-    char *path = path_join(folder, "old.parquet"), *temporary = path_join(folder, "old.parquet.tmp"), *bytes;
+    char *path = path_join(test_folder, "old.parquet"),
+         *temporary = path_join(test_folder, "old.parquet.tmp"), *bytes;
     size_t size;
     expect(file_write_text(path, "old", 3, &err), &err);
     pid_t child = fork();
@@ -412,7 +394,7 @@ static void test_parts(void **state) {
     Error err;
     ParquetReader *r;
     RecordBatch *batch;
-    char *path = path_join(folder, "parts.parquet");
+    char *path = path_join(test_folder, "parts.parquet");
     expect(write_rows(path, &err), &err);
     expect(parquet_open_in_parts(&r, path, 1000, &err), &err);
     size_t n = parquet_row_groups(r), total = 0, first[ROWS];
@@ -513,7 +495,7 @@ static void test_parquet_by_ranges(void **state) {
     Counted c = {0};
     ParquetReader *r;
     RecordBatch *batch;
-    char *path = path_join(folder, "large.parquet");
+    char *path = path_join(test_folder, "large.parquet");
     write_large_rows(path);
     expect(file_read(&c.bytes, &c.size, path, &err), &err);
     expect(parquet_open_ranges(&r, "far", counted(&c), &err), &err);
@@ -624,8 +606,8 @@ static bool read_all(const char *path) {
 static void test_damaged_files(void **state) {
     (void)state;
     Error err;
-    char *rows = path_join(folder, "rows2.parquet"), *types = golden_path("parquet/types.parquet"),
-         *path = path_join(folder, "damaged.parquet"), *bytes;
+    char *rows = path_join(test_folder, "rows2.parquet"), *types = golden_path("parquet/types.parquet"),
+         *path = path_join(test_folder, "damaged.parquet"), *bytes;
     const char *sources[] = {rows, types};
     expect(write_rows(rows, &err), &err);
     Random random = random_stream(2, RANDOM_TEST, 0);
@@ -658,7 +640,8 @@ static void test_text_that_is_not_utf8(void **state) { // it comes as it is; the
     Column column;
     const uint8_t *found;
     size_t found_size, as_written = 0, damaged = 0;
-    char *source = golden_path("parquet/types.parquet"), *path = path_join(folder, "utf8.parquet"), *bytes;
+    char *source = golden_path("parquet/types.parquet"), *path = path_join(test_folder, "utf8.parquet"),
+         *bytes;
     size_t size;
     expect(file_read(&bytes, &size, source, &err), &err);
     char *text = memmem(bytes, size, "text 1", 6);
@@ -689,7 +672,7 @@ static void test_messages(void **state) {
     (void)state;
     Error err;
     ParquetReader *r;
-    char *path = path_join(folder, "text.parquet");
+    char *path = path_join(test_folder, "text.parquet");
     expect(file_write_text(path, "this is not Parquet", 19, &err), &err);
     assert_false(parquet_open(&r, path, &err));
     assert_null(r);
@@ -717,5 +700,5 @@ int main(void) {
         cmocka_unit_test(test_text_that_is_not_utf8),
         cmocka_unit_test(test_messages),
     };
-    return cmocka_run_group_tests(tests, make_folder, remove_folder);
+    return cmocka_run_group_tests(tests, make_test_folder, remove_test_folder);
 }

@@ -9,6 +9,7 @@
 #include "model/rope_scaling.h"
 #include "ops/cpu/cpu.h"
 #include "support/backbone_case.h"
+#include "support/folders.h"
 #include "support/reference.h"
 #include "support/weights_case.h"
 
@@ -17,7 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static char folder[] = "/tmp/vlm-backbones-XXXXXX";
+static char *folder;
 static const char *const reference_path =
     "tests/golden/adapted/reference.safetensors"; // make.py is beside it
 static Backend *be;
@@ -576,13 +577,14 @@ static void test_truncated_weights(void **state) {
 static int open_all(void **state) {
     (void)state;
     Error err;
-    return mkdtemp(folder) && backend_cpu_create(&be, 1, &err) ? 0 : -1;
+    folder = make_folder();
+    return backend_cpu_create(&be, 1, &err) ? 0 : -1;
 }
 
 static int close_all(void **state) {
     (void)state;
     backend_destroy(be);
-    remove_folder_tree(folder);
+    remove_folder(folder);
     print_worst_shares();
     return 0;
 }

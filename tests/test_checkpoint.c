@@ -18,8 +18,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-static char folder[] = "/tmp/vlm-checkpoint-XXXXXX";
-
 static FieldSet config_set(VLMConfig *c) {
     return (FieldSet){&vlm_config_table, c};
 }
@@ -84,7 +82,7 @@ static void test_same_bytes(void **state) {
         Loaded l;
         Error err;
         load_case(&l, cases.names[i], i % 2 == 0, true);
-        char *saved = mem_printf("%s/%s", folder, cases.names[i]),
+        char *saved = mem_printf("%s/%s", test_folder, cases.names[i]),
              *reference = golden_path("model/%s", cases.names[i]);
         for (int again = 0; again < 2; again++) {
             if (!checkpoint_save(&l.m, saved, &err)) fail_msg("%s", err.text);
@@ -108,7 +106,7 @@ static void test_full_disk(void **state) {
     Loaded l;
     Error err;
     load_case(&l, "a_base", false, true);
-    char *saved = mem_printf("%s/full", folder), *reference = golden_path("model/a_base");
+    char *saved = mem_printf("%s/full", test_folder), *reference = golden_path("model/a_base");
     if (!checkpoint_save(&l.m, saved, &err)) fail_msg("%s", err.text);
     fflush(NULL);
     pid_t child = fork();
@@ -138,8 +136,8 @@ static void test_kill(void **state) {
     Loaded l;
     Error err;
     load_case(&l, "a_base", false, true);
-    char *saved = mem_printf("%s/kill", folder), *old = mem_printf("%s/old", folder),
-         *fresh = mem_printf("%s/new", folder);
+    char *saved = mem_printf("%s/kill", test_folder), *old = mem_printf("%s/old", test_folder),
+         *fresh = mem_printf("%s/new", test_folder);
     assert_true(checkpoint_save(&l.m, old, &err) && checkpoint_save(&l.m, saved, &err));
     params_initialise(&l.m.params, l.be, &l.config, "scaled", 7);
     assert_true(checkpoint_save(&l.m, fresh, &err));
@@ -247,7 +245,7 @@ static void test_loading(void **state) {
     };
     Loaded l;
     load_case(&l, "a_base", false, false);
-    char *path = mem_printf("%s/changed.safetensors", folder);
+    char *path = mem_printf("%s/changed.safetensors", test_folder);
     for (size_t i = 0; i < sizeof changes / sizeof *changes; i++) {
         write_changed(path, &changes[i]);
         Error err = {""};
@@ -315,22 +313,11 @@ static void test_initialise(void **state) {
     unload(&l);
 }
 
-static int make_folder(void **state) {
-    (void)state;
-    return mkdtemp(folder) ? 0 : -1;
-}
-
-static int remove_all(void **state) {
-    (void)state;
-    remove_folder_tree(folder);
-    return 0;
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_same_bytes),    cmocka_unit_test(test_full_disk),
         cmocka_unit_test(test_kill),          cmocka_unit_test(test_loading),
         cmocka_unit_test(test_missing_files), cmocka_unit_test(test_initialise),
     };
-    return cmocka_run_group_tests(tests, make_folder, remove_all);
+    return cmocka_run_group_tests(tests, make_test_folder, remove_test_folder);
 }

@@ -15,7 +15,7 @@
 #include <string.h>
 #include <unistd.h>
 
-static char root[] = "/tmp/test_cores.XXXXXX";
+static char *root;
 
 static void put(const char *folder, const char *name, const char *text) {
     Error err;
@@ -120,12 +120,13 @@ static void a_mask_is_respected(void **state) {
 
 static int set_up(void **state) {
     (void)state;
-    return mkdtemp(root) ? 0 : 1;
+    root = make_folder();
+    return 0;
 }
 
 static int tear_down(void **state) {
     (void)state;
-    remove_folder_tree(root);
+    remove_folder(root);
     return 0;
 }
 

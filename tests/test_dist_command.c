@@ -38,12 +38,10 @@ static void leave_it_to_the_program(int signal_number) {
 
 static char *line_of(const char *run, const char *flags, const char *rank_flags) { // caller frees
     return mem_printf(
-        "train --preset tiny --vit_n_blocks 1 --lm_n_blocks 1 --lm_max_length 128 --max_sample_length "
-        "128 "
+        "train --preset tiny --vit_n_blocks 1 --lm_n_blocks 1 --lm_max_length 128 --max_sample_length 128 "
         "--val_size 40 --batch_size 2 --gradient_accumulation_steps 2 --eval_interval 4 --threads 1 "
         "--max_training_steps 16 --stats_log_interval 3 --comm_timeout 0.5 --train_dataset_path "
-        "%s/data/train "
-        "--vlm_checkpoint_path %s/runs --lm_tokenizer %s --run_name %s %s%s",
+        "%s/data/train --vlm_checkpoint_path %s/runs --lm_tokenizer %s --run_name %s %s%s",
         folder, folder, tokenizer, run, flags, rank_flags);
 }
 

@@ -3,7 +3,7 @@
 // set.
 #include "base/memory.h"
 #include "eval/exact_match.h"
-#include "support/golden.h"
+#include "support/data_case.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -91,12 +91,34 @@ static void test_load(void **state) {
     fields_free(set);
 }
 
+// A turn without a question is none, and files of other kinds beside the Parquet files are not looked at.
+static void test_nulls_and_other_files(void **state) {
+    (void)state;
+    Config c;
+    Error err;
+    QuestionSet q;
+    char *folder = make_folder(), *from = golden_path("samples/rows.parquet"),
+         *rows = path_join(folder, "rows.parquet"), *notes = path_join(folder, "notes.txt");
+    data_config(&c, folder, "default");
+    copy_file(rows, from, SIZE_MAX);
+    expect(file_write_text(notes, "none", 4, &err), &err);
+    expect(question_set_load(&q, folder, &c.vlm, 1000, &err), &err);
+    size_t empty = 0;
+    for (size_t i = 0; i < q.count; i++) empty += !*q.items[i].text;
+    assert_true(q.count > 10 && empty == 1); // one asks nothing, three are null
+    question_set_free(&q);
+    config_free(&c);
+    free(notes), free(rows), free(from);
+    remove_folder(folder);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_answers_equal),
         cmocka_unit_test(test_commonest),
         cmocka_unit_test(test_other_row),
         cmocka_unit_test(test_load),
+        cmocka_unit_test(test_nulls_and_other_files),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -271,6 +271,10 @@ static void fields_that_do_not_fit_are_named(void **state) {
         {"--lr_mp 0 --lr_vision_backbone 0 --lr_language_backbone 0", "nothing would be trained", true},
         {"--max_grad_norm 0", "max_grad_norm", true},
         {"--train_dataset_path=", "train_dataset_path is empty", true},
+        {"--lora_adapter x", "lora_rank is 0", true},
+        {"--lora_rank 4 --lora_alpha 0", "lora_alpha is 0", true},
+        {"--lora_rank 4 --lr_lora 0", "lr_lora is 0", true},
+        {"--profile --detect_anomaly", "profile and detect_anomaly cannot both watch", true},
     };
     for (size_t i = 0; i < COUNT(cases); i++) {
         Config c;

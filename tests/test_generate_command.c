@@ -29,7 +29,7 @@
 #define PICTURES     "tests/golden/images/inputs/"
 #define TOKENIZER    "tests/golden/model/tokenizer"
 
-static char folder[] = "/tmp/test_generate_command.XXXXXX";
+static char *folder;
 
 static char *in_folder(const char *name) { // caller frees
     return path_join(folder, name);
@@ -668,7 +668,7 @@ static void make_llama(const char *name, const char *template) {
 
 static int make_models(void **state) {
     (void)state;
-    if (!mkdtemp(folder)) return -1;
+    folder = make_folder();
     char *model = in_folder("model");
     make_model(model);
     make_llama("llama", CHATML);
@@ -683,7 +683,7 @@ static int make_models(void **state) {
 
 static int remove_models(void **state) {
     (void)state;
-    remove_folder_tree(folder);
+    remove_folder(folder);
     return 0;
 }
 

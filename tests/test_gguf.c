@@ -10,23 +10,6 @@
 #include <math.h>
 #include <stdio.h>
 
-static char folder[] = "/tmp/test_gguf.XXXXXX";
-static char *path; // of a file in it
-
-static int make_folder(void **state) {
-    (void)state;
-    if (!mkdtemp(folder)) return -1;
-    path = path_join(folder, "small.gguf");
-    return 0;
-}
-
-static int remove_folder(void **state) {
-    (void)state;
-    unlink(path);
-    free(path);
-    return rmdir(folder);
-}
-
 // ---- reference files ----
 
 // Calls check for every NAME.gguf of the reference folder, with the values of NAME.safetensors.
@@ -149,10 +132,11 @@ static void check_written_again(const Gguf *g, const Safetensors *values) {
         memcpy(specs[i].shape, t->shape, sizeof t->shape);
     }
     Error err;
-    if (!gguf_write(path, &m, specs, n, fill_from_file, (void *)g, &err)) fail_msg("%s", err.text);
+    if (!gguf_write(gguf_file, &m, specs, n, fill_from_file, (void *)g, &err)) fail_msg("%s", err.text);
     char *a, *b;
     size_t na, nb;
-    if (!file_read(&a, &na, path, &err) || !file_read(&b, &nb, gguf_path(g), &err)) fail_msg("%s", err.text);
+    if (!file_read(&a, &na, gguf_file, &err) || !file_read(&b, &nb, gguf_path(g), &err))
+        fail_msg("%s", err.text);
     assert_int_equal(na, nb);
     assert_memory_equal(a, b, na);
     free(a);
@@ -324,8 +308,8 @@ static void what_is_put_is_found(void **state) {
     const GgufSpec spec = {"blocks", GGUF_TYPE_Q8_0, 2, {1, 32}};
     char bytes[34] = "two bytes of scale, then 32 values";
     assert_int_equal(gguf_spec_bytes(&spec), 34);
-    if (!gguf_write(path, &m, &spec, 1, fill_bytes, bytes, &err)) fail_msg("%s", err.text);
-    Gguf *g = open_gguf(path);
+    if (!gguf_write(gguf_file, &m, &spec, 1, fill_bytes, bytes, &err)) fail_msg("%s", err.text);
+    Gguf *g = open_gguf(gguf_file);
     GgufString *s;
     int64_t *i;
     double *f;
@@ -346,14 +330,14 @@ static void what_is_put_is_found(void **state) {
 static void failed_write_leaves_the_old_file(void **state) {
     (void)state;
     Error err;
-    char *text, *temporary = mem_printf("%s.tmp", path);
+    char *text, *temporary = mem_printf("%s.tmp", gguf_file);
     size_t size;
     const GgufMetadata none = {0};
     const GgufSpec spec = {"blocks", GGUF_TYPE_Q8_0, 1, {32}};
-    assert_true(file_write_text(path, "old", 3, &err));
-    assert_false(gguf_write(path, &none, &spec, 1, fill_never, NULL, &err));
+    assert_true(file_write_text(gguf_file, "old", 3, &err));
+    assert_false(gguf_write(gguf_file, &none, &spec, 1, fill_never, NULL, &err));
     expect_message(&err, "tensor blocks: its values could not be read");
-    assert_true(file_read(&text, &size, path, &err) && strcmp(text, "old") == 0);
+    assert_true(file_read(&text, &size, gguf_file, &err) && strcmp(text, "old") == 0);
     assert_false(file_exists(temporary));
     assert_false(gguf_write("/nowhere/file.gguf", &none, &spec, 1, fill_never, NULL, &err));
     free(text);
@@ -485,18 +469,18 @@ static void spoilt_files(void **state) {
         for (size_t k = 0; k < 2; k++)
             memcpy(bytes.items + spoilt[i].patches[k].at, &spoilt[i].patches[k].value,
                    spoilt[i].patches[k].size);
-        assert_true(file_write_text(path, bytes.items, bytes.count - spoilt[i].cut, &err));
-        const bool ok = gguf_open(&g, path, &err);
+        assert_true(file_write_text(gguf_file, bytes.items, bytes.count - spoilt[i].cut, &err));
+        const bool ok = gguf_open(&g, gguf_file, &err);
         if (ok != !spoilt[i].message) fail_msg("case %zu: %s", i, ok ? "accepted" : err.text);
         if (!ok) expect_message(&err, spoilt[i].message);
-        if (!ok) expect_message(&err, path);
+        if (!ok) expect_message(&err, gguf_file);
         gguf_close(g);
         vec_free(&bytes);
     }
     Error err;
     Gguf *g;
-    assert_true(file_write_text(path, "", 0, &err));
-    assert_false(gguf_open(&g, path, &err));
+    assert_true(file_write_text(gguf_file, "", 0, &err));
+    assert_false(gguf_open(&g, gguf_file, &err));
     assert_false(gguf_open(&g, "/nowhere/at/all", &err));
     assert_null(g);
 }
@@ -510,15 +494,15 @@ static void two_of_a_kind(void **state) {
         Gguf *g;
         GgufMetadata none = {0};
         const GgufSpec specs[] = {{"a", GGUF_TYPE_F32, 1, {8}}, {"b", GGUF_TYPE_F32, 1, {8}}};
-        assert_true(gguf_write(path, &none, specs, 2, fill_zeros, (void *)specs, &err));
+        assert_true(gguf_write(gguf_file, &none, specs, 2, fill_zeros, (void *)specs, &err));
         char *bytes;
         size_t size;
-        assert_true(file_read(&bytes, &size, path, &err));
+        assert_true(file_read(&bytes, &size, gguf_file, &err));
         // 24 bytes of header, then per tensor 8 + 1 (name), 4 (dimensions), 8 (size), 4 (type), 8 (offset)
         if (i == 0) bytes[24 + 33 + 8] = 'a';
         if (i == 1) memset(bytes + 24 + 33 + 25, 0, 8);
-        assert_true(file_write_text(path, bytes, size, &err));
-        assert_int_equal(gguf_open(&g, path, &err), messages[i] == NULL);
+        assert_true(file_write_text(gguf_file, bytes, size, &err));
+        assert_int_equal(gguf_open(&g, gguf_file, &err), messages[i] == NULL);
         if (messages[i]) expect_message(&err, messages[i]);
         gguf_close(g);
         free(bytes);
@@ -533,15 +517,15 @@ static void keys_and_depth(void **state) {
     append(&bytes, "GGUF\3\0\0", 8);
     append(&bytes, (uint64_t[]){0, 2}, 16);
     for (int i = 0; i < 2; i++) append(&bytes, "\1\0\0\0\0\0\0\0k\7\0\0\0\1", 14);
-    assert_true(file_write_text(path, bytes.items, bytes.count, &err));
-    assert_false(gguf_open(&g, path, &err));
+    assert_true(file_write_text(gguf_file, bytes.items, bytes.count, &err));
+    assert_false(gguf_open(&g, gguf_file, &err));
     expect_message(&err, "metadata key k stands there twice");
     bytes.items[16] = 1; // one pair: k = [[[[[ … in the place of the second
     bytes.count = 8 + 16 + 9;
     append(&bytes, (uint32_t[]){GGUF_ARRAY}, 4);
     for (int i = 0; i < 1000; i++) append(&bytes, "\11\0\0\0\1\0\0\0\0\0\0\0", 12);
-    assert_true(file_write_text(path, bytes.items, bytes.count, &err));
-    assert_false(gguf_open(&g, path, &err));
+    assert_true(file_write_text(gguf_file, bytes.items, bytes.count, &err));
+    assert_false(gguf_open(&g, gguf_file, &err));
     expect_message(&err, "k: arrays lie more than 4 deep");
     vec_free(&bytes);
 }
@@ -557,14 +541,14 @@ static void alignment_of_other_kinds(void **state) {
         Gguf *g;
         GgufMetadata m = {0};
         gguf_put_u32(&m, "general.alignmenx", cases[i].value);
-        assert_true(gguf_write(path, &m, NULL, 0, fill_never, NULL, &err));
+        assert_true(gguf_write(gguf_file, &m, NULL, 0, fill_never, NULL, &err));
         char *bytes, *x;
         size_t size;
-        assert_true(file_read(&bytes, &size, path, &err));
+        assert_true(file_read(&bytes, &size, gguf_file, &err));
         x = memchr(bytes, 'x', size);
         *x = 't';
-        assert_true(file_write_text(path, bytes, size, &err));
-        assert_false(gguf_open(&g, path, &err));
+        assert_true(file_write_text(gguf_file, bytes, size, &err));
+        assert_false(gguf_open(&g, gguf_file, &err));
         expect_message(&err, cases[i].message);
         gguf_metadata_free(&m);
         free(bytes);
@@ -589,5 +573,5 @@ int main(void) {
         cmocka_unit_test(keys_and_depth),
         cmocka_unit_test(alignment_of_other_kinds),
     };
-    return cmocka_run_group_tests(tests, make_folder, remove_folder);
+    return cmocka_run_group_tests(tests, make_gguf_file, remove_gguf_file);
 }

@@ -8,21 +8,6 @@
 #include "format/weights.h"
 #include "text/tokenizer.h"
 
-static char path[] = "/tmp/test_gguf_fuzz.XXXXXX.gguf";
-
-static int make_file(void **state) {
-    (void)state;
-    const int fd = mkstemps(path, (int)strlen(".gguf"));
-    if (fd < 0) return -1;
-    close(fd);
-    return 0;
-}
-
-static int remove_file(void **state) {
-    (void)state;
-    return unlink(path);
-}
-
 // ---- what is done with a file ----
 
 static volatile unsigned char seen; // of all bytes touched, so that they are
@@ -48,7 +33,7 @@ static void touch_value(const GgufValue *v) {
 static bool use_reader(void) {
     Gguf *g;
     Error err = {0};
-    if (!gguf_open(&g, path, &err)) {
+    if (!gguf_open(&g, gguf_file, &err)) {
         assert_true(err.text[0] && !g);
         return false;
     }
@@ -68,7 +53,7 @@ static bool use_reader(void) {
 static bool use_weights(void) {
     Weights *w;
     Error err = {0};
-    if (!weights_open(&w, path, &err)) {
+    if (!weights_open(&w, gguf_file, &err)) {
         assert_true(err.text[0] && !w);
         return false;
     }
@@ -88,7 +73,7 @@ static bool use_weights(void) {
 static bool use_tokenizer(void) {
     Tokenizer *t;
     Error err = {0};
-    if (!tokenizer_load(&t, path, NULL, &err)) {
+    if (!tokenizer_load(&t, gguf_file, NULL, &err)) {
         assert_true(err.text[0] && !t);
         return false;
     }
@@ -142,7 +127,7 @@ static size_t fuzz(const char *bytes, size_t size, size_t head, bool (*use)(void
         CharVec mutant = {0};
         vec_extend(&mutant, bytes, size);
         mutate(&mutant, head, &r);
-        fuzz_write(path, mutant.items, mutant.count);
+        fuzz_write(gguf_file, mutant.items, mutant.count);
         accepted += use();
         vec_free(&mutant);
     }
@@ -158,10 +143,10 @@ static void read_sample(char **bytes, size_t *size, const char *file) {
 
 // Of a file cut short nothing is accepted: the tensors fill it up to the padding of the last one.
 static void truncate_all(const char *bytes, size_t size, size_t step, bool (*use)(void)) {
-    fuzz_write(path, bytes, size);
+    fuzz_write(gguf_file, bytes, size);
     assert_true(use());
     for (size_t n = 0; n + 32 < size; n += step) {
-        fuzz_write(path, bytes, n);
+        fuzz_write(gguf_file, bytes, n);
         assert_false(use());
     }
 }
@@ -195,8 +180,8 @@ static void tokenizers(void **state) {
     assert_non_null(json);
     GgufMetadata m = {0};
     put_tokenizer(&m, json, "smollm", 2);
-    write_metadata(path, &m);
-    read_sample(&bytes, &size, path);
+    write_metadata(gguf_file, &m);
+    read_sample(&bytes, &size, gguf_file);
     truncate_all(bytes, size, 5, use_tokenizer);
     const size_t accepted = fuzz(bytes, size, 300, use_tokenizer, 3, fuzz_seconds(4) / 2) +
                             fuzz(bytes, size, size, use_tokenizer, 4, fuzz_seconds(4) / 2);
@@ -212,5 +197,5 @@ int main(void) {
         cmocka_unit_test(weights),
         cmocka_unit_test(tokenizers),
     };
-    return cmocka_run_group_tests(tests, make_file, remove_file);
+    return cmocka_run_group_tests(tests, make_gguf_file, remove_gguf_file);
 }

@@ -13,23 +13,6 @@
 
 #define REFERENCE "tests/golden/gguf_llama" // a folder a model
 
-static char folder[] = "/tmp/test_gguf_llama.XXXXXX";
-static char *path; // of a file in it
-
-static int make_folder(void **state) {
-    (void)state;
-    if (!mkdtemp(folder)) return -1;
-    path = path_join(folder, "model.gguf");
-    return 0;
-}
-
-static int remove_folder(void **state) {
-    (void)state;
-    unlink(path);
-    free(path);
-    return rmdir(folder);
-}
-
 static void expect_message(const Error *err, const char *part) {
     if (!strstr(err->text, part)) fail_msg("the message is \"%s\", expected \"%s\" in it", err->text, part);
 }
@@ -234,7 +217,7 @@ static void write_changed(const Change *c, const GgufSpec *specs, size_t n) {
     put(&m, c);
     for (size_t i = 0; i < sizeof usual / sizeof *usual; i++)
         if (strcmp(usual[i].key, c->key) != 0) put(&m, &usual[i]);
-    if (!gguf_write(path, &m, specs, n, fill_zeros, (void *)specs, &err)) fail_msg("%s", err.text);
+    if (!gguf_write(gguf_file, &m, specs, n, fill_zeros, (void *)specs, &err)) fail_msg("%s", err.text);
     gguf_metadata_free(&m);
 }
 
@@ -245,11 +228,11 @@ static void changed_configurations(void **state) {
         Error err = {0};
         Weights *w;
         write_changed(&changes[i], specs, 1);
-        bool ok = weights_open(&w, path, &err);
+        bool ok = weights_open(&w, gguf_file, &err);
         json_t *config = ok ? weights_config(w, &err) : NULL;
         if (!config != !!changes[i].message) fail_msg("case %zu: %s", i, config ? "accepted" : err.text);
         if (!config) expect_message(&err, changes[i].message);
-        if (!config) expect_message(&err, path);
+        if (!config) expect_message(&err, gguf_file);
         if (config) assert_int_equal(json_integer_value(json_object_get(config, "vocab_size")), 5);
         json_decref(config);
         weights_close(w);
@@ -265,9 +248,9 @@ static void linear_rope_scaling(void **state) {
     for (size_t i = 0; i < sizeof usual / sizeof *usual; i++) put(&m, &usual[i]);
     gguf_put_string(&m, "llama.rope.scaling.type", "linear");
     gguf_put_f32(&m, "llama.rope.scaling.factor", 2.1f);
-    if (!gguf_write(path, &m, &spec, 1, fill_zeros, (void *)&spec, &err)) fail_msg("%s", err.text);
+    if (!gguf_write(gguf_file, &m, &spec, 1, fill_zeros, (void *)&spec, &err)) fail_msg("%s", err.text);
     gguf_metadata_free(&m);
-    if (!weights_open(&w, path, &err)) fail_msg("%s", err.text);
+    if (!weights_open(&w, gguf_file, &err)) fail_msg("%s", err.text);
     json_t *config = weights_config(w, &err), *scaling = json_object_get(config, "rope_scaling");
     assert_string_equal(json_string_value(json_object_get(scaling, "rope_type")), "linear");
     assert_true(json_number_value(json_object_get(scaling, "factor")) == 2.1);
@@ -293,18 +276,18 @@ static void tensors_that_do_not_fit(void **state) {
     const GgufSpec odd[] = {{"token_embd.weight", GGUF_TYPE_F32, 2, {5, 8}},
                             {"blk.0.attn_q.weight", GGUF_TYPE_F32, 2, {6, 8}}};
     write_changed(&changes[0], odd, 2);
-    assert_false(weights_open(&w, path, &err));
+    assert_false(weights_open(&w, gguf_file, &err));
     expect_message(&err, "tensor blk.0.attn_q.weight: 6 rows, expected a multiple of 4");
     const GgufSpec bias[] = {{"token_embd.weight", GGUF_TYPE_F32, 1, {8}},
                              {"blk.0.attn_q.bias", GGUF_TYPE_F32, 1, {8}}};
     write_changed(&changes[0], bias, 2);
-    assert_true(weights_open(&w, path, &err));
+    assert_true(weights_open(&w, gguf_file, &err));
     assert_non_null(weights_find(w, "blk.0.attn_q.bias")); // under its own name, which no model asks for
     assert_null(weights_config(w, &err));
     expect_message(&err, "token_embd.weight is not a matrix");
     weights_close(w);
     write_changed(&changes[0], NULL, 0);
-    assert_true(weights_open(&w, path, &err));
+    assert_true(weights_open(&w, gguf_file, &err));
     assert_null(weights_config(w, &err));
     expect_message(&err, "token_embd.weight is missing");
     weights_close(w);
@@ -317,9 +300,9 @@ static void undecodable_weights(void **state) {
     float x[32];
     const GgufSpec specs[] = {{"token_embd.weight", (GgufType)20, 2, {1, 32}}};
     write_changed(&changes[0], specs, 1);
-    assert_true(weights_open(&w, path, &err));
+    assert_true(weights_open(&w, gguf_file, &err));
     assert_false(weights_read_f32(x, weights_entry(w, 0), 0, 32, &err));
-    expect_message(&err, path);
+    expect_message(&err, gguf_file);
     expect_message(&err, "tensor token_embd.weight: values of type IQ4_NL cannot be read");
     weights_close(w);
 }
@@ -331,5 +314,5 @@ int main(void) {
         cmocka_unit_test(linear_rope_scaling),       cmocka_unit_test(folder_with_a_file),
         cmocka_unit_test(tensors_that_do_not_fit),   cmocka_unit_test(undecodable_weights),
     };
-    return cmocka_run_group_tests(tests, make_folder, remove_folder);
+    return cmocka_run_group_tests(tests, make_gguf_file, remove_gguf_file);
 }

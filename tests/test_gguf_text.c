@@ -7,23 +7,6 @@
 
 #include <stdio.h>
 
-static char folder[] = "/tmp/test_gguf_text.XXXXXX";
-static char *path; // of a file in it
-
-static int make_folder(void **state) {
-    (void)state;
-    if (!mkdtemp(folder)) return -1;
-    path = path_join(folder, "tokenizer.gguf");
-    return 0;
-}
-
-static int remove_folder(void **state) {
-    (void)state;
-    unlink(path);
-    free(path);
-    return rmdir(folder);
-}
-
 static json_t *read_json(const char *format, const char *name) {
     char *file = golden_path(format, name);
     json_error_t where;
@@ -44,8 +27,8 @@ static Tokenizer *load_through_gguf(const json_t *tokenizer, const char *pre, ui
                                     const TokenMap *extra) {
     GgufMetadata m = {0};
     put_tokenizer(&m, tokenizer, pre, eos);
-    write_metadata(path, &m);
-    Tokenizer *t = load(path, extra);
+    write_metadata(gguf_file, &m);
+    Tokenizer *t = load(gguf_file, extra);
     assert_int_equal(tokenizer_eos_id(t), eos);
     return t;
 }
@@ -289,7 +272,7 @@ static void write_parts(const Parts *p) {
     gguf_put_i32s(&m, "tokenizer.ggml.token_type", p->types, p->n_types);
     gguf_put_strings(&m, "tokenizer.ggml.merges", &(GgufString){p->merge, strlen(p->merge)}, 1);
     gguf_put_u32(&m, "tokenizer.ggml.eos_token_id", p->eos);
-    write_metadata(path, &m);
+    write_metadata(gguf_file, &m);
 }
 
 static void refused_tokenizers(void **state) {
@@ -298,9 +281,9 @@ static void refused_tokenizers(void **state) {
         Error err = {0};
         Tokenizer *t;
         write_parts(&parts[i]);
-        const bool ok = tokenizer_load(&t, path, NULL, &err);
+        const bool ok = tokenizer_load(&t, gguf_file, NULL, &err);
         if (ok != !parts[i].message) fail_msg("case %zu: %s", i, ok ? "accepted" : err.text);
-        if (!ok && (!strstr(err.text, parts[i].message) || !strstr(err.text, path)))
+        if (!ok && (!strstr(err.text, parts[i].message) || !strstr(err.text, gguf_file)))
             fail_msg("case %zu: %s", i, err.text);
         tokenizer_free(t);
     }
@@ -319,9 +302,9 @@ static void kinds_of_tokens(void **state) {
     gguf_put_i32s(&m, "tokenizer.ggml.token_type", p.types, 4);
     gguf_put_strings(&m, "tokenizer.ggml.merges", NULL, 0);
     gguf_put_u32(&m, "tokenizer.ggml.eos_token_id", 3);
-    write_metadata(path, &m);
+    write_metadata(gguf_file, &m);
     TokenPair pair = {"image_token", "<|image|>"};
-    Tokenizer *t = load(path, &(TokenMap){1, &pair});
+    Tokenizer *t = load(gguf_file, &(TokenMap){1, &pair});
     static const int32_t expected[] = {0, 2, 1, 3, 4};
     Int32Vec ids = {0};
     tokenizer_encode(t, "a<u>b<e><|image|>", 17, &ids);
@@ -341,5 +324,5 @@ int main(void) {
         cmocka_unit_test(every_pre_tokenizer), cmocka_unit_test(refused_tokenizers),
         cmocka_unit_test(kinds_of_tokens),
     };
-    return cmocka_run_group_tests(tests, make_folder, remove_folder);
+    return cmocka_run_group_tests(tests, make_gguf_file, remove_gguf_file);
 }

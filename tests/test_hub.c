@@ -10,16 +10,15 @@
 #include <string.h>
 #include <unistd.h>
 
-static char folder[] = "/tmp/vlm-hub-XXXXXX";
 static const char *const variables[] = {"HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME"};
 
 static void clear_variables(void) {
     for (size_t i = 0; i < sizeof variables / sizeof *variables; i++) unsetenv(variables[i]);
-    setenv("HOME", folder, 1);
+    setenv("HOME", test_folder, 1);
 }
 
 static void expect_cache(const char *expected) { // under the folder of this test
-    char *found = hub_cache_folder(), *path = path_join(folder, expected);
+    char *found = hub_cache_folder(), *path = path_join(test_folder, expected);
     assert_string_equal(found, path);
     free(found);
     free(path);
@@ -48,7 +47,7 @@ static void test_where_the_cache_lies(void **state) {
 
 static void make(const char *path, const char *text) { // text NULL: a folder
     Error err;
-    char *full = path_join(folder, path);
+    char *full = path_join(test_folder, path);
     char *parent = mem_strndup(full, (size_t)(strrchr(full, '/') - full));
     if (!file_make_folders(text ? parent : full, &err)) fail_msg("%s", err.text);
     if (text && !file_write_text(full, text, strlen(text), &err)) fail_msg("%s", err.text);
@@ -58,7 +57,7 @@ static void make(const char *path, const char *text) { // text NULL: a folder
 
 static void expect_path(const char *name, const char *expected) {
     Error err = {""};
-    char *path, *full = path_join(folder, expected);
+    char *path, *full = path_join(test_folder, expected);
     if (!hub_resolve(&path, name, &err)) fail_msg("%s", err.text);
     assert_string_equal(path, full);
     free(path);
@@ -80,7 +79,7 @@ static void test_what_is_found(void **state) {
     expect_path("org/a@pr/7", ".cache/huggingface/hub/models--org--a/snapshots/77");
     expect_path("org/a@77", ".cache/huggingface/hub/models--org--a/snapshots/77");
     expect_path("gpt", ".cache/huggingface/hub/models--gpt/snapshots/9");
-    char *local = path_join(folder, "local");
+    char *local = path_join(test_folder, "local");
     expect_path(local, "local");
     free(local);
 }
@@ -114,22 +113,11 @@ static void test_what_is_refused(void **state) {
     expect_refused("", "no such file or folder");
 }
 
-static int make_folder(void **state) {
-    (void)state;
-    return mkdtemp(folder) ? 0 : -1;
-}
-
-static int remove_all(void **state) {
-    (void)state;
-    remove_folder_tree(folder);
-    return 0;
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_where_the_cache_lies),
         cmocka_unit_test(test_what_is_found),
         cmocka_unit_test(test_what_is_refused),
     };
-    return cmocka_run_group_tests(tests, make_folder, remove_all);
+    return cmocka_run_group_tests(tests, make_test_folder, remove_test_folder);
 }

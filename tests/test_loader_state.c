@@ -323,6 +323,11 @@ static void test_other_settings(void **state) {
     REFUSED(c->train.max_images_per_example, 2, "max_images_per_example");
     REFUSED(c->train.max_images_per_knapsack, 2, "max_images_per_knapsack");
     REFUSED(c->train.relevance_min_rating, -1, "relevance_min_rating 1, now it is -1");
+    REFUSED(c->train.image_correspondence_min_rating, 2, "image_correspondence_min_rating 1, now it is 2");
+    REFUSED(c->train.visual_dependency_min_rating, 2, "visual_dependency_min_rating 1, now it is 2");
+    REFUSED(c->train.formatting_min_rating, 2, "formatting_min_rating 1, now it is 2");
+    REFUSED(c->vlm.vit_img_size, 16, "vit_img_size 32, now it is 16");
+    REFUSED(c->vlm.max_img_size, 32, "max_img_size 64, now it is 32");
     REFUSED(c->vlm.lm_max_length, 255, "lm_max_length");
     REFUSED(c->vlm.mp_image_token_length, 5, "mp_image_token_length");
     REFUSED(c->vlm.resize_to_max_side_len, false, "resize_to_max_side_len");

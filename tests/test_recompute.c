@@ -1,9 +1,9 @@
 // LINK: model ops_cpu config
 // Activations that backward makes again: gradients of the same bits, in less memory.
 #include "support/golden.h"
+#include "support/random_batch.h"
 
 #include "base/memory.h"
-#include "base/random.h"
 #include "model/vlm.h"
 #include "ops/cpu/cpu.h"
 
@@ -19,31 +19,8 @@ typedef struct Step {
 } Step;
 
 // A packed batch: two samples a sequence, one tile each sequence.
-static Batch make_batch(const VLMConfig *c) {
-    const size_t pixels = TILES * 3 * c->vit_img_size * c->vit_img_size;
-    Random r = random_stream(7, RANDOM_TEST, 0);
-    Batch b = {.B = B, .T = T, .n_tiles = TILES};
-    b.input_ids = mem_zeroed(B * T, sizeof *b.input_ids);
-    b.labels = mem_zeroed(B * T, sizeof *b.labels);
-    b.starts = mem_zeroed(B * T, sizeof *b.starts);
-    b.images = mem_zeroed(pixels, sizeof *b.images);
-    for (size_t i = 0; i < B * T; i++) {
-        const size_t at = i % T;
-        const bool image = at >= 3 && at < 3 + c->mp_image_token_length;
-        b.input_ids[i] = image ? IMAGE_TOKEN : (int32_t)(10 + random_below(&r, 300));
-        b.labels[i] = at + TARGETS >= T ? b.input_ids[i] : IGNORE_INDEX;
-        b.starts[i] = at < 30 ? 0 : 30;
-    }
-    for (size_t i = 0; i < pixels; i++) b.images[i] = (float)random_uniform(&r);
-    return b;
-}
-
-static void free_batch(Batch *b) {
-    free(b->input_ids);
-    free(b->labels);
-    free(b->starts);
-    free(b->images);
-}
+static const BatchShape shape = {
+    .B = B, .T = T, .tiles = TILES, .targets = TARGETS, .image_token = IMAGE_TOKEN, .second = 30};
 
 static Step step(const Config *config, Recompute recompute, Dtype dtype, bool vision) {
     Error err;
@@ -59,7 +36,7 @@ static Step step(const Config *config, Recompute recompute, Dtype dtype, bool vi
                           .documents = true,
                           .dtype = dtype,
                           .recompute = recompute};
-    Batch batch = make_batch(&config->vlm);
+    Batch batch = random_batch(shape, &config->vlm);
     if (!backend_cpu_create(&be, 1, &err) || !vlm_create(&m, be, &config->vlm, &plan, &err))
         fail_msg("%s", err.text);
     params_initialise(&m.params, be, &config->vlm, "scaled", 3);
@@ -74,7 +51,7 @@ static Step step(const Config *config, Recompute recompute, Dtype dtype, bool vi
     memcpy(s.gradients, m.params.gradients.base, s.bytes);
     vlm_free(&m);
     backend_destroy(be);
-    free_batch(&batch);
+    random_batch_free(&batch);
     return s;
 }
 
@@ -112,7 +89,7 @@ static void a_batch_of_too_many_targets_is_refused(void **state) {
     config_init(&config);
     assert_true(config_apply_preset(&config, "tiny", &err));
     VlmPlan plan = {.max_batch = B, .max_positions = T, .max_tiles = TILES, .image_token_id = IMAGE_TOKEN};
-    Batch batch = make_batch(&config.vlm);
+    Batch batch = random_batch(shape, &config.vlm);
     assert_true(backend_cpu_create(&be, 1, &err));
     for (size_t more = 0; more < 2; more++) {
         plan.max_targets = B * TARGETS - 1 + more;
@@ -122,7 +99,7 @@ static void a_batch_of_too_many_targets_is_refused(void **state) {
         vlm_free(&m);
     }
     backend_destroy(be);
-    free_batch(&batch);
+    random_batch_free(&batch);
     config_free(&config);
 }
 

@@ -1,4 +1,5 @@
-// LINK: cmd
+// LINK: train
+// RUNS: vlm
 // The promise of an exact resume: `vlm train` on a small synthetic data set, killed with SIGKILL at random
 // moments and started again with --resume auto until it is through, has logged every step's loss once, with
 // the bits of a run that was never stopped, and ends with the same files of weights. VLM_KILLS sets how many
@@ -6,9 +7,8 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "cmd/cmd.h"
-#include "support/folders.h"
-#include "support/program.h"
 #include "support/reference.h"
+#include "support/small_run.h"
 #include "train/resume.h"
 
 #include <fcntl.h>
@@ -21,47 +21,16 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-static char folder[64] = "/tmp/vlm_resume_XXXXXX";
-
-static const char *in_folder(const char *name) { // valid for four more calls
-    static char paths[4][256];
-    static int next;
-    char *path = paths[next++ % 4];
-    snprintf(path, sizeof paths[0], "%s/%s", folder, name);
-    return path;
-}
-
 static const char *in_run(const char *run, const char *file) {
     char name[160];
     snprintf(name, sizeof name, "checkpoints/%s/%s", run, file);
-    return in_folder(name);
+    return in_test_folder(name);
 }
 
 // ---- commands in child processes ----
 
-// This program again, with "--command" before the words: main() then runs the command instead of the tests.
 static pid_t start(const char *line) {
-    char *words[80] = {"vlm", "--command"}, *copy = mem_strdup(line), *rest = copy;
-    size_t n = 2;
-    for (char *word = strtok_r(rest, " ", &rest); word && n < 79; word = strtok_r(rest, " ", &rest))
-        words[n++] = word;
-    fflush(NULL);
-    const pid_t child = fork();
-    if (child == 0) {
-        const int file = open(in_folder("stderr.txt"), O_WRONLY | O_CREAT | O_TRUNC, 0666);
-        if (file < 0 || dup2(file, STDERR_FILENO) < 0) _exit(99);
-        execv("/proc/self/exe", words);
-        _exit(98);
-    }
-    assert_true(child > 0);
-    free(copy);
-    return child;
-}
-
-static int run_command(int argc, char **argv) {
-    for (const Command *c = commands; c->name; c++)
-        if (!strcmp(c->name, argv[0])) return c->run(argc, argv);
-    return 97;
+    return program_start(line, in_test_folder("stdout.txt"), in_test_folder("stderr.txt"));
 }
 
 // A tiny model; four checkpoints an epoch and several epochs, each with an accumulation left over at its end.
@@ -70,29 +39,19 @@ static char *train_line(const char *run, const char *more) {
     char *line = mem_printf(
         "train --preset tiny --vit_n_blocks 1 --lm_n_blocks 1 --lm_max_length 128 --max_sample_length 128 "
         "--val_size 20 --batch_size 2 --gradient_accumulation_steps 2 --eval_interval 3 --stats_log_interval "
-        "4 "
-        "--threads 1 --max_training_steps 24 --num_workers 1 --train_dataset_path %s/data/train "
+        "4 --threads 1 --max_training_steps 24 --num_workers 1 --train_dataset_path %s/data/train "
         "--vlm_checkpoint_path %s/checkpoints --lm_tokenizer %s --run_name %s %s",
-        folder, folder, tokenizer, run, more);
+        test_folder, test_folder, tokenizer, run, more);
     free(tokenizer);
     return line;
-}
-
-static char *read_text(const char *path) {
-    struct {
-        char *bytes;
-        size_t size;
-    } text = {0};
-    Error err;
-    if (!file_read(&text.bytes, &text.size, path, &err)) fail_msg("%s", err.text);
-    return text.bytes;
 }
 
 static void expect_status(pid_t child, int expected) {
     int status;
     assert_int_equal(waitpid(child, &status, 0), child);
     if (WIFEXITED(status) && WEXITSTATUS(status) == expected) return;
-    fail_msg("status %x instead of %d: %s", (unsigned)status, expected, read_text(in_folder("stderr.txt")));
+    fail_msg("status %x instead of %d: %s", (unsigned)status, expected,
+             program_read_text(in_test_folder("stderr.txt")));
 }
 
 static void train(const char *run, const char *more, int expected) {
@@ -102,7 +61,7 @@ static void train(const char *run, const char *more, int expected) {
 }
 
 static void expect_said(const char *words) {
-    char *text = read_text(in_folder("stderr.txt"));
+    char *text = program_read_text(in_test_folder("stderr.txt"));
     if (!strstr(text, words)) fail_msg("\"%s\" is not in: %s", words, text);
     free(text);
 }
@@ -111,7 +70,7 @@ static void expect_said(const char *words) {
 
 // All lines of log.jsonl without what clocks say.
 static json_t *logged(const char *run) {
-    char *text = read_text(in_run(run, "log.jsonl")), *rest = text;
+    char *text = program_read_text(in_run(run, "log.jsonl")), *rest = text;
     json_t *lines = json_array();
     for (char *line = strtok_r(rest, "\n", &rest); line; line = strtok_r(rest, "\n", &rest)) {
         json_t *object = json_loads(line, 0, NULL), *value;
@@ -175,7 +134,7 @@ static bool is_through(const char *line, useconds_t after) {
     kill(child, SIGKILL);
     assert_int_equal(waitpid(child, &status, 0), child);
     if (WIFSIGNALED(status)) return false;
-    if (WEXITSTATUS(status) != EXIT_DONE) fail_msg("%s", read_text(in_folder("stderr.txt")));
+    if (WEXITSTATUS(status) != EXIT_DONE) fail_msg("%s", program_read_text(in_test_folder("stderr.txt")));
     return true;
 }
 
@@ -210,7 +169,7 @@ static void wait_for_lines(const char *run, size_t wanted) {
         if (lines >= wanted) return;
         usleep(5000);
     }
-    fail_msg("the run logs nothing: %s", read_text(in_folder("stderr.txt")));
+    fail_msg("the run logs nothing: %s", program_read_text(in_test_folder("stderr.txt")));
 }
 
 // A signal between two steps costs nothing: the next process goes on to the same bits.
@@ -235,12 +194,12 @@ static void test_stopped_by_signals(void **state) {
 static void write_program(const char *name, const char *text) {
     Error err;
     char *script = mem_printf("#!/bin/sh\n%s\n", text);
-    if (!file_write_text(in_folder(name), script, strlen(script), &err)) fail_msg("%s", err.text);
-    chmod(in_folder(name), 0755);
+    if (!file_write_text(in_test_folder(name), script, strlen(script), &err)) fail_msg("%s", err.text);
+    chmod(in_test_folder(name), 0755);
     free(script);
 }
 
-// The example for Slurm, with this program in place of vlm and a scontrol that only takes notes.
+// The example for Slurm, with this build's vlm and a scontrol that only takes notes.
 static pid_t start_job(void) {
     char *words = train_line("job", ""),
          *line = mem_printf("exec bash scripts/train.sbatch %s", strchr(words, ' ') + 1);
@@ -248,10 +207,10 @@ static pid_t start_job(void) {
     fflush(NULL);
     const pid_t child = fork();
     if (child == 0) {
-        char *path = mem_printf("%s:%s", folder, getenv("PATH"));
+        char *path = mem_printf("%s:%s", test_folder, getenv("PATH"));
         setenv("PATH", path, 1);
         setenv("SLURM_JOB_ID", "42", 1);
-        const int file = open(in_folder("stderr.txt"), O_WRONLY | O_CREAT | O_TRUNC, 0666);
+        const int file = open(in_test_folder("stderr.txt"), O_WRONLY | O_CREAT | O_TRUNC, 0666);
         if (file < 0 || dup2(file, STDERR_FILENO) < 0 || dup2(file, STDOUT_FILENO) < 0) _exit(99);
         execl("/bin/sh", "sh", "-c", line, (char *)NULL);
         _exit(98);
@@ -263,23 +222,22 @@ static pid_t start_job(void) {
 
 static void test_job_queues_itself_again(void **state) {
     (void)state;
-    char self[256] = "", *program;
-    assert_true(readlink("/proc/self/exe", self, sizeof self - 1) > 0);
-    program = mem_printf("exec '%s' --command \"$@\"", self);
+    char *path = program_path(), *program = mem_printf("exec '%s' \"$@\"", path);
+    free(path);
     write_program("vlm", program);
     free(program);
-    program = mem_printf("echo \"$@\" >> %s/requeued", folder);
+    program = mem_printf("echo \"$@\" >> %s/requeued", test_folder);
     write_program("scontrol", program);
     free(program);
     const pid_t job = start_job();
     wait_for_lines("job", 3);
     kill(job, SIGUSR1);
     expect_status(job, 0);
-    char *text = read_text(in_folder("requeued"));
+    char *text = program_read_text(in_test_folder("requeued"));
     assert_string_equal(text, "requeue 42\n");
     free(text);
     expect_status(start_job(), EXIT_DONE);
-    text = read_text(in_folder("requeued"));
+    text = program_read_text(in_test_folder("requeued"));
     assert_string_equal(text, "requeue 42\n"); // not again
     free(text);
     expect_same_run("job", "whole");
@@ -288,7 +246,7 @@ static void test_job_queues_itself_again(void **state) {
 // A half-made folder, and one whose files are not all there, are passed over.
 static void test_finds_the_newest_complete_one(void **state) {
     (void)state;
-    char *run = mem_printf("%s/checkpoints/whole", folder), *found = resume_find(run);
+    char *run = mem_printf("%s/checkpoints/whole", test_folder), *found = resume_find(run);
     assert_string_equal(strrchr(found, '/'), "/step_23");
     free(found);
     assert_int_equal(rename(in_run("whole", "step_21"), in_run("whole", "step_21.tmp")), 0);
@@ -310,7 +268,7 @@ static void test_what_may_change_freely(void **state) {
     char *more =
         mem_printf("--resume_from_vlm_checkpoint true --vlm_checkpoint_path %s/checkpoints/whole/step_9 "
                    "--num_workers 3 --log_interval 1 --keep_checkpoints 2 --max_minutes 100",
-                   folder);
+                   test_folder);
     train("beside", more, EXIT_DONE);
     expect_said("bit for bit");
     assert_true(same_file("beside", "whole", "step_23/model.safetensors"));
@@ -329,7 +287,7 @@ static void test_what_changes_the_bits(void **state) {
     for (size_t i = 0; i < 2; i++) {
         char name[32], *more = mem_printf("--resume_from_vlm_checkpoint true --vlm_checkpoint_path "
                                           "%s/checkpoints/whole/step_3 %s --max_training_steps 6",
-                                          folder, changes[i][0]);
+                                          test_folder, changes[i][0]);
         snprintf(name, sizeof name, "changed_%zu", i);
         train(name, more, EXIT_DONE);
         expect_said(changes[i][1]);
@@ -343,7 +301,7 @@ static void check_short_moments(const char *moments) {
     char *first = mem_printf("--moments %s --max_training_steps 6", moments),
          *again = mem_printf("--resume_from_vlm_checkpoint true --vlm_checkpoint_path "
                              "%s/checkpoints/%s/step_3 --max_training_steps 6",
-                             folder, moments),
+                             test_folder, moments),
          *same = mem_printf("%s --moments %s", again, moments),
          *other = mem_printf("%s --moments f32", again), *name = mem_printf("%s_again", moments),
          *refused = mem_printf("%s_other", moments);
@@ -366,7 +324,7 @@ static void test_what_is_refused(void **state) {
     (void)state;
     char *more = mem_printf("--resume_from_vlm_checkpoint true --vlm_checkpoint_path %s/checkpoints/whole "
                             "--lm_n_blocks 2",
-                            folder);
+                            test_folder);
     train("other_model", more, EXIT_USAGE);
     expect_said("lm_n_blocks was 1 and is 2: this is another model");
     assert_false(file_exists(in_run("other_model", "log.jsonl")));
@@ -378,9 +336,9 @@ static void test_weights_only(void **state) {
     char *more =
         mem_printf("--resume_from_vlm_checkpoint true --vlm_checkpoint_path %s/checkpoints/whole/step_3 "
                    "--resume_weights_only --max_training_steps 1 --val_size 0",
-                   folder);
+                   test_folder);
     train("weights", more, EXIT_DONE);
-    assert_true(file_exists(in_folder("checkpoints/whole/step_3/weights/step_0/model.safetensors")));
+    assert_true(file_exists(in_test_folder("checkpoints/whole/step_3/weights/step_0/model.safetensors")));
     free(more);
 }
 
@@ -388,7 +346,7 @@ static void test_weights_only(void **state) {
 
 // Runs a shell script where `mount` is free to use; false: this user may not, and the test is skipped.
 static bool run_with_mounts(const char *script, int expected) {
-    char *command = mem_printf("exec unshare -m sh -c '%s' 2>%s/stderr.txt", script, folder);
+    char *command = mem_printf("exec unshare -m sh -c '%s' 2>%s/stderr.txt", script, test_folder);
     const int allowed = system("unshare -m sh -c 'mount -t tmpfs none /mnt' 2>/dev/null");
     const int status = allowed == 0 ? system(command) : 0;
     free(command);
@@ -398,16 +356,16 @@ static bool run_with_mounts(const char *script, int expected) {
     }
     if (!WIFEXITED(status) || WEXITSTATUS(status) != expected)
         fail_msg("status %x instead of %d: %s", (unsigned)status, expected,
-                 read_text(in_folder("stderr.txt")));
+                 program_read_text(in_test_folder("stderr.txt")));
     return true;
 }
 
 // `vlm train` with checkpoints under disk/, as words of a script; caller frees.
 static char *train_on_disk(const char *run, const char *more) {
-    char self[256] = "", *flags = mem_printf("%s --vlm_checkpoint_path %s/disk", more, folder),
-         *line = train_line(run, flags);
-    assert_true(readlink("/proc/self/exe", self, sizeof self - 1) > 0);
-    char *words = mem_printf("%s --command %s", self, line);
+    char *flags = mem_printf("%s --vlm_checkpoint_path %s/disk", more, test_folder),
+         *line = train_line(run, flags), *program = program_path(),
+         *words = mem_printf("%s %s", program, line);
+    free(program);
     free(line);
     free(flags);
     return words;
@@ -426,7 +384,8 @@ static void test_full_disk(void **state) {
                  "mkdir -p %s/disk && mount -t tmpfs -o size=25m none %s/disk && { %s; test $? = 1; } "
                  "&& ls %s/disk/%s >&2 && mount -o remount,size=300m %s/disk && %s && "
                  "cp -r %s/disk/%s %s/checkpoints",
-                 folder, folder, line, folder, name, folder, line, folder, name, folder);
+                 test_folder, test_folder, line, test_folder, name, test_folder, line, test_folder, name,
+                 test_folder);
         if (run_with_mounts(script, 0)) {
             expect_said("No space left on device");
             expect_said("the last checkpoint could not be saved");
@@ -445,8 +404,8 @@ static void test_read_only_disk(void **state) {
     static const char *const flags[] = {"", "--dry_run"};
     for (size_t i = 0; i < 2; i++) {
         char *line = train_on_disk("read_only", flags[i]),
-             *script = mem_printf("mkdir -p %s/disk && mount -t tmpfs -o ro none %s/disk && %s", folder,
-                                  folder, line);
+             *script = mem_printf("mkdir -p %s/disk && mount -t tmpfs -o ro none %s/disk && %s", test_folder,
+                                  test_folder, line);
         if (run_with_mounts(script, 1)) {
             expect_said("/disk");
             expect_said("Read-only file system");
@@ -465,12 +424,12 @@ static void test_auto_without_a_name(void **state) {
     char *copy = mem_printf(
         "mkdir -p %s/auto/old %s/auto/young && cp -r %s/checkpoints/whole/step_3 %s/auto/old && "
         "cp -r %s/checkpoints/whole/step_9 %s/auto/young && touch %s/auto/young/step_9/" RESUME_TRAINER_FILE,
-        folder, folder, folder, folder, folder, folder, folder);
+        test_folder, test_folder, test_folder, test_folder, test_folder, test_folder, test_folder);
     assert_int_equal(system(copy), 0);
     free(copy);
     for (int empty = 0; empty < 2; empty++) {
-        char *more = mem_printf("--resume auto --vlm_checkpoint_path %s/%s --max_training_steps %d", folder,
-                                empty ? "nothing" : "auto", empty ? 1 : 24),
+        char *more = mem_printf("--resume auto --vlm_checkpoint_path %s/%s --max_training_steps %d",
+                                test_folder, empty ? "nothing" : "auto", empty ? 1 : 24),
              *line = train_line("", more), *name = strstr(line, "--run_name "),
              *rest = name + strlen("--run_name ");
         memmove(name, rest, strlen(rest) + 1);
@@ -481,7 +440,7 @@ static void test_auto_without_a_name(void **state) {
     }
     char *compare = mem_printf("cmp %s/auto/young/step_23/model.safetensors %s/checkpoints/whole/step_23/"
                                "model.safetensors && ! test -e %s/auto/old/step_23",
-                               folder, folder, folder);
+                               test_folder, test_folder, test_folder);
     assert_int_equal(system(compare), 0);
     free(compare);
 }
@@ -490,9 +449,9 @@ static void test_auto_without_a_name(void **state) {
 
 static void test_damaged_state(void **state) {
     (void)state;
-    char *text = read_text(in_run("whole", "step_3/" RESUME_TRAINER_FILE));
+    char *text = program_read_text(in_run("whole", "step_3/" RESUME_TRAINER_FILE));
     const size_t n = strlen(text);
-    const char *path = in_folder("trainer.json");
+    const char *path = in_test_folder("trainer.json");
     RunState s;
     Error err;
     for (size_t cut = 0; cut < n; cut += 1 + cut % 7) {
@@ -515,21 +474,10 @@ static void test_damaged_state(void **state) {
 
 static int make_data(void **state) {
     (void)state;
-    if (!mkdtemp(folder)) return 1;
-    char *line = mem_printf("synth --out %s/data --rows 120 --test_rows 0 --seed 3", folder);
-    expect_status(start(line), 0);
-    free(line);
-    return 0;
+    return make_small_run_data(120);
 }
 
-static int remove_data(void **state) {
-    (void)state;
-    remove_folder_tree(folder);
-    return 0;
-}
-
-int main(int argc, char **argv) {
-    if (argc > 2 && !strcmp(argv[1], "--command")) return run_command(argc - 2, argv + 2);
+int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_killed_at_random),
         cmocka_unit_test(test_stopped_by_signals),
@@ -545,5 +493,5 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_auto_without_a_name),
         cmocka_unit_test(test_damaged_state),
     };
-    return cmocka_run_group_tests(tests, make_data, remove_data);
+    return cmocka_run_group_tests(tests, make_data, remove_test_folder);
 }

@@ -17,7 +17,7 @@
 #include <string.h>
 #include <unistd.h>
 
-static char folder[] = "/tmp/vlm_damage_XXXXXX";
+static char *folder;
 static Backend *be;
 static TrainCase c;
 
@@ -209,7 +209,8 @@ static int open_case(void **state) {
     (void)state;
     Error err;
     log_set_level(LOG_ERROR);
-    if (!mkdtemp(folder) || !backend_cpu_create(&be, 1, &err)) return 1;
+    folder = make_folder();
+    if (!backend_cpu_create(&be, 1, &err)) return 1;
     train_case_open(&c, be, "three_groups");
     c.config.options.save_in_background = false;
     write_checkpoint();
@@ -220,7 +221,7 @@ static int close_case(void **state) {
     (void)state;
     train_case_close(&c);
     backend_destroy(be);
-    remove_folder_tree(folder);
+    remove_folder(folder);
     return 0;
 }
 

@@ -84,6 +84,26 @@ static const RowStreamSettings orders[] = {
 };
 enum { N_ORDERS = sizeof orders / sizeof *orders };
 
+static void test_windows_are_as_small_as_asked(void **state) {
+    (void)state;
+    Files f;
+    open_files(&f);
+    size_t largest = 0, all = 0;
+    for (size_t i = 0; i < dataset_group_count(f.data); i++) {
+        const size_t bytes = dataset_group(f.data, i)->bytes;
+        if (bytes > largest) largest = bytes;
+        all += bytes;
+    }
+    for (size_t n = 1; n <= 3; n++) {
+        const size_t window = n * largest;
+        RowStream *s = open_rows(&f, (RowStreamSettings){.shuffle = true, .window_bytes = window});
+        assert_true(all > 4 * window);
+        assert_in_range(row_stream_bytes(s), window, 2 * window); // of two windows
+        row_stream_close(s);
+    }
+    close_files(&f);
+}
+
 static void test_any_place(void **state) { // whatever was read before
     (void)state;
     Files f;
@@ -293,6 +313,7 @@ static void test_reading_ahead(void **state) { // the window behind the current 
 int main(void) {
     log_set_level(LOG_ERROR);
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_windows_are_as_small_as_asked),
         cmocka_unit_test(test_any_place),
         cmocka_unit_test(test_shuffle_buffer),
         cmocka_unit_test(test_windows_differ),

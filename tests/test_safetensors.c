@@ -1,5 +1,6 @@
 // LINK: format
 // safetensors: files of the real library are written again to the same bytes; what is damaged is refused.
+#include "support/folders.h"
 #include "support/golden.h"
 #include "base/memory.h"
 #include "base/random.h"
@@ -15,27 +16,6 @@
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-static char folder[] = "/tmp/test_safetensors.XXXXXX";
-
-static int make_folder(void **state) {
-    (void)state;
-    return mkdtemp(folder) ? 0 : -1;
-}
-
-static int remove_folder(void **state) {
-    (void)state;
-    Error err;
-    FileList left;
-    if (!file_list(&left, folder, &err)) return -1;
-    for (size_t i = 0; i < left.count; i++) {
-        char *path = path_join(folder, left.names[i]);
-        unlink(path);
-        free(path);
-    }
-    file_list_free(&left);
-    return rmdir(folder);
-}
 
 static bool fill_from_file(void *context, size_t i, void *dst) {
     const SafetensorsEntry *e = safetensors_entry(context, i);
@@ -108,7 +88,7 @@ static int visit(const char *path, const struct stat *s, int kind, struct FTW *w
     (void)s, (void)walk;
     const char *dot = strrchr(path, '.');
     if (kind != FTW_F || !dot || strcmp(dot, ".safetensors")) return 0;
-    char *copy = path_join(folder, "copy");
+    char *copy = path_join(test_folder, "copy");
     write_again(path, copy);
     assert_same_file(copy, path);
     free(copy);
@@ -125,7 +105,7 @@ static void test_same_bytes_as_the_library(void **state) {
 
 // Writes length + header + data bytes and returns whether it opens; err holds the message.
 static bool opens_with_length(size_t length, const char *header, size_t data, Error *err) {
-    char *path = path_join(folder, "small"), *bytes = mem_zeroed(1, 8 + strlen(header) + data + 1);
+    char *path = path_join(test_folder, "small"), *bytes = mem_zeroed(1, 8 + strlen(header) + data + 1);
     memcpy(bytes, &(uint64_t){length}, 8);
     memcpy(bytes + 8, header, strlen(header));
     Error written;
@@ -234,7 +214,7 @@ static void test_conversion(void **state) {
                                {"h", DTYPE_F16, 1, {7}},
                                {"d", DTYPE_F64, 1, {2}},
                                {"u", DTYPE_U8, 2, {1, 2}}};
-    char *path = path_join(folder, "kinds");
+    char *path = path_join(test_folder, "kinds");
     Error err;
     Safetensors *st;
     assert_true(safetensors_write(path, specs, 4, NULL, 0, fill_bytes, values, &err));
@@ -286,7 +266,7 @@ static void expect_untouched(const char *path) {
 static void test_failed_write_leaves_the_old_file(void **state) {
     (void)state;
     Error err;
-    char *path = path_join(folder, "model");
+    char *path = path_join(test_folder, "model");
     assert_true(file_write_text(path, "old", 3, &err));
     pid_t child = fork();
     if (child == 0) _exit(write_under_limit(path));
@@ -313,5 +293,5 @@ int main(void) {
         cmocka_unit_test(test_conversion),
         cmocka_unit_test(test_failed_write_leaves_the_old_file),
     };
-    return cmocka_run_group_tests(tests, make_folder, remove_folder);
+    return cmocka_run_group_tests(tests, make_test_folder, remove_test_folder);
 }

@@ -4,37 +4,13 @@
 #include "base/memory.h"
 #include "format/arrow.h"
 #include "image/image.h"
+#include "support/folders.h"
 #include "support/golden.h"
 #include "support/synth_case.h"
 
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-static char *scratch_folder(void) {
-    char *folder = mem_strdup("/tmp/vlm_synth_XXXXXX");
-    assert_non_null(mkdtemp(folder));
-    return folder;
-}
-
-static void remove_folder(const char *folder) {
-    static const char *const parts[] = {"train", "test", "samples"};
-    for (size_t i = 0; i < 3; i++) {
-        char *split = path_join(folder, parts[i]);
-        FileList files;
-        if (file_is_folder(split) && file_list(&files, split, NULL)) {
-            for (size_t k = 0; k < files.count; k++) {
-                char *path = path_join(split, files.names[k]);
-                unlink(path);
-                free(path);
-            }
-            file_list_free(&files);
-            rmdir(split);
-        }
-        free(split);
-    }
-    rmdir(folder);
-}
 
 typedef struct ReadBack {
     size_t rows, pairs, turns;
@@ -133,7 +109,7 @@ static void test_files(void **state) {
     static const char *const settings[3][3] = {{"1", "1", "100"}, {"3", "4", "7"}, {"2", "2", "1000"}};
     ReadBack first = {0};
     for (size_t i = 0; i < 3; i++) {
-        char *folder = scratch_folder();
+        char *folder = make_folder();
         SynthOptions o =
             OPTIONS("out", folder, "rows", "700", "test_rows", "50", "image_size", "32", "shards",
                     settings[i][0], "threads", settings[i][1], "rows_per_group", settings[i][2]);
@@ -146,7 +122,6 @@ static void test_files(void **state) {
         if (i == 0) first = train;
         assert_true(train.hash == first.hash && test.hash != first.hash);
         remove_folder(folder);
-        free(folder);
         fields_free(options_set(&o));
     }
 }
@@ -155,7 +130,7 @@ static void test_files(void **state) {
 static void test_samples(void **state) {
     (void)state;
     enum { SAMPLES = 12 };
-    char *folder = scratch_folder(), *path = mem_printf("%s/samples/questions.jsonl", folder), *text;
+    char *folder = make_folder(), *path = mem_printf("%s/samples/questions.jsonl", folder), *text;
     SynthOptions o =
         OPTIONS("out", folder, "rows", "4", "test_rows", "4", "samples", "12", "image_size", "32");
     size_t size, lines = 0;
@@ -190,7 +165,6 @@ static void test_samples(void **state) {
     free(text);
     free(path);
     remove_folder(folder);
-    free(folder);
     fields_free(options_set(&o));
 }
 
@@ -205,18 +179,17 @@ static void expect_refused(const char *const *pairs, const char *part) {
 
 static void test_errors(void **state) {
     (void)state;
-    char *folder = scratch_folder();
+    char *folder = make_folder();
     REFUSED("no kind 'sound'; there are colour, shape", "kinds", "colour,sound", "out", folder);
     REFUSED("relation needs --max_shapes 2", "kinds", "relation", "max_shapes", "1", "out", folder);
     REFUSED("--shards 9 is more than --rows 8", "rows", "8", "shards", "9", "out", folder);
     REFUSED("/dev/null", "rows", "2", "out", "/dev/null/no");
     remove_folder(folder);
-    free(folder);
 }
 
 static void test_foreign_files_are_refused(void **state) {
     (void)state;
-    char *folder = scratch_folder();
+    char *folder = make_folder();
     Error err;
     SynthOptions o = OPTIONS("out", folder, "rows", "8", "test_rows", "0", "shards", "2", "image_size", "16");
     assert_true(synth_write(&o, &err));
@@ -226,7 +199,6 @@ static void test_foreign_files_are_refused(void **state) {
     assert_false(file_exists(test));
     free(test);
     remove_folder(folder);
-    free(folder);
     fields_free(options_set(&o));
 }
 

@@ -3,6 +3,7 @@
 // Chat templates and messages against transformers and nanoVLM (scripts/make_chat_cases.py), and where a
 // template comes from when the configuration has none.
 #include "support/chatml.h"
+#include "support/folders.h"
 #include "support/golden.h"
 #include "base/file.h"
 #include "text/chat.h"
@@ -164,7 +165,7 @@ static void borders(void **state) {
 
 // ---- where the template comes from ----
 
-static char folder[] = "/tmp/test_text_chat.XXXXXX";
+static char *folder;
 
 static void write_file(const char *name, const char *text) {
     Error err;
@@ -330,22 +331,21 @@ static void formats_refused(void **state) {
     tokenizer_free(gpt);
 }
 
-static int make_folder(void **state) {
+static int set_up(void **state) {
     (void)state;
     char *bytes;
     size_t size;
-    if (!mkdtemp(folder) || !file_read(&bytes, &size, FOLDER "gpt2/tokenizer.json", NULL)) return -1;
+    folder = make_folder();
+    if (!file_read(&bytes, &size, FOLDER "gpt2/tokenizer.json", NULL)) return -1;
     write_file("tokenizer.json", bytes);
     free(bytes);
     return 0;
 }
 
-static int remove_folder(void **state) {
+static int tear_down(void **state) {
     (void)state;
-    write_file("tokenizer.json", NULL);
-    write_file("tokenizer_config.json", NULL);
-    write_file("chat_template.jinja", NULL);
-    return rmdir(folder);
+    remove_folder(folder);
+    return 0;
 }
 
 int main(void) {
@@ -354,5 +354,5 @@ int main(void) {
         cmocka_unit_test(sources),         cmocka_unit_test(sources_refused), cmocka_unit_test(formats),
         cmocka_unit_test(formats_refused),
     };
-    return cmocka_run_group_tests(tests, make_folder, remove_folder);
+    return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -3,6 +3,7 @@
 // ids: no crash, no leak (under the sanitizers), and what can be encoded comes back byte for byte.
 // VLM_FUZZ_SECONDS sets how long each kind goes on.
 #include "support/chatml.h"
+#include "support/folders.h"
 #include "support/fuzz.h"
 #include "support/golden.h"
 #include "base/clock.h"
@@ -16,7 +17,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-static char folder[] = "/tmp/test_text_fuzz.XXXXXX";
+static char *folder;
 static char *tokenizer_file, *config_file; // in the folder
 static Tokenizer *bytes_tokenizer;         // has an entry for each byte
 static double seconds;                     // of each loop
@@ -24,7 +25,7 @@ static double seconds;                     // of each loop
 static int setup(void **state) {
     (void)state;
     seconds = fuzz_seconds(2);
-    if (!mkdtemp(folder)) return -1;
+    folder = make_folder();
     tokenizer_file = path_join(folder, "tokenizer.json");
     config_file = path_join(folder, "tokenizer_config.json");
     TokenPair pairs[] = {{"image_token", "<|image|>"}, {"global_image_token", "<|global_image|>"}};
@@ -38,11 +39,10 @@ static int setup(void **state) {
 static int teardown(void **state) {
     (void)state;
     tokenizer_free(bytes_tokenizer);
-    unlink(tokenizer_file);
-    unlink(config_file);
     free(tokenizer_file);
     free(config_file);
-    return rmdir(folder);
+    remove_folder(folder);
+    return 0;
 }
 
 static void append(CharVec *out, const char *text) {
@@ -340,8 +340,8 @@ static void mutated_configs(void **state) {
     (void)state;
     static const char *const configs[] = {
         "{\"eos_token\": {\"content\": \"<|im_end|>\", \"special\": true}, \"chat_template\": \"{% for "
-        "message in "
-        "messages %}{{'<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + "
+        "message in messages %}{{'<|im_start|>' + message['role'] + '\\n' + message['content'] + "
+        "'<|im_end|>' + "
         "'\\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}\", "
         "\"clean_up_tokenization_spaces\": true}",
         "{\"eos_token\": \"<|im_end|>\", \"chat_template\": [{\"name\": \"default\", \"template\": \"x\"}]}"};

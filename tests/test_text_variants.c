@@ -3,6 +3,7 @@
 // Tokenizers of other kinds: what the tokenizers library makes of them (scripts/make_tokenizer_cases.py),
 // what is refused with which message, where eos comes from, and the chat template's spellings.
 #include "support/chatml.h"
+#include "support/folders.h"
 #include "support/golden.h"
 #include "text/chat.h"
 #include "text/unicode.h"
@@ -11,13 +12,12 @@
 #include <stdio.h>
 #include <unistd.h>
 
-static char folder[] = "/tmp/test_text_variants.XXXXXX";
-static char *tokenizer_file, *config_file; // in the folder
-static json_t *bytes_tokenizer;            // tests/golden/tokenizer/bytes/tokenizer.json
+static char *folder, *tokenizer_file, *config_file; // the files lie in it
+static json_t *bytes_tokenizer;                     // tests/golden/tokenizer/bytes/tokenizer.json
 
-static int make_folder(void **state) {
+static int set_up(void **state) {
     (void)state;
-    if (!mkdtemp(folder)) return -1;
+    folder = make_folder();
     tokenizer_file = path_join(folder, "tokenizer.json");
     config_file = path_join(folder, "tokenizer_config.json");
     char *path = golden_path("tokenizer/bytes/tokenizer.json");
@@ -26,14 +26,13 @@ static int make_folder(void **state) {
     return bytes_tokenizer ? 0 : -1;
 }
 
-static int remove_folder(void **state) {
+static int tear_down(void **state) {
     (void)state;
-    unlink(tokenizer_file);
-    unlink(config_file);
     free(tokenizer_file);
     free(config_file);
     json_decref(bytes_tokenizer);
-    return rmdir(folder);
+    remove_folder(folder);
+    return 0;
 }
 
 static void write_json(const json_t *json, const char *path) {
@@ -338,5 +337,5 @@ int main(void) {
         cmocka_unit_test(extra_tokens),   cmocka_unit_test(chat_templates), cmocka_unit_test(utf8_repair),
         cmocka_unit_test(demo_tokenizer),
     };
-    return cmocka_run_group_tests(tests, make_folder, remove_folder);
+    return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -1,4 +1,5 @@
 // LINK: cmd
+// RUNS: vlm
 // `vlm train` from the command line on a small synthetic data set, each run in a process of its own: loader
 // threads do not change a bit of the log, Ctrl-C saves and says how to go on, what it says works, and wrong
 // flags name the remedy. A run from backbones starts with their values and sizes.
@@ -6,8 +7,8 @@
 #include "base/memory.h"
 #include "cmd/cmd.h"
 #include "cmd/continue_line.h"
-#include "support/folders.h"
 #include "support/reference.h"
+#include "support/small_run.h"
 #include "support/weights_case.h"
 #include "train/pace.h"
 #include "train/stop.h"
@@ -22,66 +23,23 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-static char folder[64] = "/tmp/vlm_train_command_XXXXXX";
-
-static const char *in_folder(const char *name) { // valid for four more calls
-    static char paths[4][256];
-    static int next;
-    char *path = paths[next++ % 4];
-    snprintf(path, sizeof paths[0], "%s/%s", folder, name);
-    return path;
-}
-
 // ---- commands in child processes ----
 
-typedef struct Arguments {
-    int count;
-    char *words[64];
-} Arguments;
-
-static void add_words(Arguments *a, const char *line) { // separated by blanks
-    char *copy = mem_strdup(line), *rest = copy;
-    for (char *word = strtok_r(rest, " ", &rest); word; word = strtok_r(rest, " ", &rest))
-        a->words[a->count++] = mem_strdup(word);
-    free(copy);
-}
-
-static void free_words(Arguments *a) {
-    for (int i = 0; i < a->count; i++) free(a->words[i]);
-}
-
-// A tiny model on the synthetic rows; the last word given of a flag counts.
-static Arguments train_arguments(const char *name, const char *more) {
-    Arguments a = {0};
-    char line[1024],
-        *tokenizer = golden_path("model/tokenizer"); // smaller than the preset's vocabulary: allowed
-    snprintf(
-        line, sizeof line,
+// A tiny model on the synthetic rows; the last word given of a flag counts. Caller frees.
+static char *train_line(const char *name, const char *more) {
+    char *tokenizer = golden_path("model/tokenizer"); // smaller than the preset's vocabulary: allowed
+    char *line = mem_printf(
         "train --preset tiny --vit_n_blocks 1 --lm_n_blocks 1 --lm_max_length 128 --max_sample_length 128 "
         "--val_size 40 --batch_size 2 --gradient_accumulation_steps 2 --eval_interval 4 --threads 1 "
         "--max_training_steps 6 --train_dataset_path %s/data/train --vlm_checkpoint_path %s/checkpoints "
-        "--lm_tokenizer %s --run_name %s",
-        folder, folder, tokenizer, name);
+        "--lm_tokenizer %s --run_name %s %s",
+        test_folder, test_folder, tokenizer, name, more);
     free(tokenizer);
-    add_words(&a, line);
-    add_words(&a, more);
-    return a;
+    return line;
 }
 
-// This program again, with "--command" before the words: main() then runs the command instead of the tests.
-static pid_t start(Arguments *a) {
-    char *argv[sizeof a->words / sizeof *a->words + 3] = {"vlm", "--command"};
-    memcpy(argv + 2, a->words, (size_t)a->count * sizeof *argv);
-    const char *log = in_folder("stderr.txt");
-    fflush(NULL);
-    pid_t child = fork();
-    assert_true(child >= 0);
-    if (child > 0) return child;
-    const int file = open(log, O_WRONLY | O_CREAT | O_TRUNC, 0666);
-    const int output = open(in_folder("stdout.txt"), O_WRONLY | O_CREAT | O_TRUNC, 0666);
-    if (file < 0 || dup2(file, STDERR_FILENO) < 0 || output < 0 || dup2(output, STDOUT_FILENO) < 0) _exit(99);
-    execv("/proc/self/exe", argv);
-    _exit(98);
+static pid_t start(const char *line) {
+    return program_start(line, in_test_folder("stdout.txt"), in_test_folder("stderr.txt"));
 }
 
 // In a process of its own: signals, then what the second one gives.
@@ -96,43 +54,26 @@ static int run_signals(void) {
     return 2;
 }
 
-static int run_command(int argc, char **argv) {
-    if (!strcmp(argv[0], "signals")) return run_signals();
-    for (const Command *c = commands; c->name; c++)
-        if (!strcmp(c->name, argv[0])) return c->run(argc, argv);
-    return 97;
-}
-
 static int wait_for(pid_t child) { // exit status, or minus the signal
     int status;
     assert_int_equal(waitpid(child, &status, 0), child);
     return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
 }
 
-static char *read_text(const char *path) {
-    struct {
-        char *bytes;
-        size_t size;
-    } text = {0};
-    Error err;
-    if (!file_read(&text.bytes, &text.size, path, &err)) fail_msg("%s", err.text);
-    return text.bytes;
-}
-
 static void expect_status(int status, int expected) {
     if (status == expected) return;
-    char *text = read_text(in_folder("stderr.txt"));
+    char *text = program_read_text(in_test_folder("stderr.txt"));
     fail_msg("exit status %d instead of %d: %s", status, expected, text);
 }
 
-static void run(Arguments a, int expected) {
-    const int status = wait_for(start(&a));
-    free_words(&a);
+static void run(char *owned_line, int expected) {
+    const int status = wait_for(start(owned_line));
+    free(owned_line);
     expect_status(status, expected);
 }
 
 static void expect_said(const char *words) {
-    char *text = read_text(in_folder("stderr.txt"));
+    char *text = program_read_text(in_test_folder("stderr.txt"));
     if (!strstr(text, words)) fail_msg("\"%s\" is not in: %s", words, text);
     free(text);
 }
@@ -140,14 +81,14 @@ static void expect_said(const char *words) {
 static const char *in_run(const char *name, const char *file) {
     char path[160];
     snprintf(path, sizeof path, "checkpoints/%s/%s", name, file);
-    return in_folder(path);
+    return in_test_folder(path);
 }
 
 // ---- runs ----
 
 // Losses and norms of all lines of log.jsonl, as written.
 static json_t *logged(const char *name) {
-    char *text = read_text(in_run(name, "log.jsonl")), *rest = text;
+    char *text = program_read_text(in_run(name, "log.jsonl")), *rest = text;
     json_t *values = json_array();
     for (char *line = strtok_r(rest, "\n", &rest); line; line = strtok_r(rest, "\n", &rest)) {
         json_t *object = json_loads(line, 0, NULL);
@@ -163,10 +104,10 @@ static json_t *logged(const char *name) {
 
 static void test_loader_threads_do_not_matter(void **state) {
     (void)state;
-    run(train_arguments("workers_0", "--num_workers 0"), EXIT_DONE);
-    run(train_arguments("workers_1", "--num_workers 1"), EXIT_DONE);
-    run(train_arguments("workers_4", "--num_workers 4 --prefetch_factor 3"), EXIT_DONE);
-    run(train_arguments("seed_1", "--num_workers 1 --seed 1"), EXIT_DONE);
+    run(train_line("workers_0", "--num_workers 0"), EXIT_DONE);
+    run(train_line("workers_1", "--num_workers 1"), EXIT_DONE);
+    run(train_line("workers_4", "--num_workers 4 --prefetch_factor 3"), EXIT_DONE);
+    run(train_line("seed_1", "--num_workers 1 --seed 1"), EXIT_DONE);
     expect_said("best: ");
     json_t *one = logged("workers_1"), *none = logged("workers_0"), *four = logged("workers_4"),
            *other = logged("seed_1");
@@ -195,20 +136,19 @@ static void wait_for_log(const char *name, pid_t child) {
         usleep(100000);
         if (waitpid(child, NULL, WNOHANG) != 0) break;
     }
-    char *text = read_text(in_folder("stderr.txt"));
+    char *text = program_read_text(in_test_folder("stderr.txt"));
     fail_msg("the run logs nothing: %s", text);
 }
 
-// The line after "to go on …", without "vlm".
-static Arguments said_line(void) {
-    char *text = read_text(in_folder("stderr.txt")), *line = strstr(text, "\n  vlm train");
-    if (!line) fail_msg("no line to go on with in: %s", text);
-    line += strlen("\n  vlm ");
+// The line after "to go on …", without "vlm"; caller frees.
+static char *said_line(void) {
+    char *text = program_read_text(in_test_folder("stderr.txt"));
+    const char *at = strstr(text, "\n  vlm train");
+    if (!at) fail_msg("no line to go on with in: %s", text);
+    char *line = mem_strdup(at ? at + strlen("\n  vlm ") : "");
     line[strcspn(line, "\n")] = '\0';
-    Arguments a = {0};
-    add_words(&a, line);
     free(text);
-    return a;
+    return line;
 }
 
 static void test_interrupted(void **state) {
@@ -217,27 +157,26 @@ static void test_interrupted(void **state) {
     for (int i = 0; i < 3; i++) {
         char name[32];
         snprintf(name, sizeof name, "signal_%d", signals[i]);
-        Arguments a =
-            train_arguments(name, "--max_training_steps 100000 --eval_interval 100000 --val_size 0");
-        pid_t child = start(&a);
+        char *line = train_line(name, "--max_training_steps 100000 --eval_interval 100000 --val_size 0");
+        const pid_t child = start(line);
         wait_for_log(name, child);
         kill(child, signals[i]);
         expect_status(wait_for(child), 128 + signals[i]);
-        free_words(&a);
+        free(line);
         expect_said("saved ");
-        Arguments again = said_line();
-        snprintf(name, sizeof name, "--run_name again_%d", signals[i]);
-        add_words(&again, "--max_training_steps 2");
-        add_words(&again, name);
-        run(again, EXIT_DONE);
+        char *said = said_line();
+        run(mem_printf("%s --max_training_steps 2 --run_name again_%d", said, signals[i]), EXIT_DONE);
+        free(said);
     }
 }
 
 static void test_second_signal_ends_at_once(void **state) {
     (void)state;
-    Arguments a = {0};
-    add_words(&a, "signals");
-    run(a, 130);
+    fflush(NULL);
+    const pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) _exit(run_signals());
+    assert_int_equal(wait_for(child), 130);
 }
 
 // Signals that come while the kernels compute must not touch the heap: oneDNN keeps its stack pointer there.
@@ -246,14 +185,13 @@ static void test_signals_while_computing(void **state) {
     for (int i = 0; i < 8; i++) {
         char name[32];
         snprintf(name, sizeof name, "computing_%d", i);
-        Arguments a =
-            train_arguments(name, "--max_training_steps 100000 --eval_interval 100000 --val_size 0");
-        pid_t child = start(&a);
+        char *line = train_line(name, "--max_training_steps 100000 --eval_interval 100000 --val_size 0");
+        const pid_t child = start(line);
         wait_for_log(name, child);
         usleep((useconds_t)i * 17000);
         kill(child, SIGINT);
         expect_status(wait_for(child), 130);
-        free_words(&a);
+        free(line);
     }
 }
 
@@ -261,8 +199,8 @@ static void test_signals_while_computing(void **state) {
 // the program itself takes more or less from one machine to another. Sanitizers have memory of their own.
 static void test_memory_as_planned(void **state) {
     (void)state;
-    run(train_arguments("memory", "--batch_size 8 --lm_n_blocks 6 --val_size 0"), EXIT_DONE);
-    char *text = read_text(in_folder("stderr.txt"));
+    run(train_line("memory", "--batch_size 8 --lm_n_blocks 6 --val_size 0"), EXIT_DONE);
+    char *text = program_read_text(in_test_folder("stderr.txt"));
     const char *at = strstr(text, " MiB resident at most; planned were ");
     double peak = 0, planned = 0;
     assert_non_null(at);
@@ -284,8 +222,8 @@ static void check_epoch(const char *plan) {
     assert_true(at && sscanf(at, "an epoch %zu updates from 260 rows, ", &updates) == 1 && updates > 10);
     char *more = mem_printf("--eval_in_epochs false --max_training_steps %zu", updates + 1),
          *last = mem_printf("{\"step\": %zu, \"epoch\": 1.0", updates - 1);
-    run(train_arguments("epoch", more), EXIT_DONE);
-    char *log = read_text(in_run("epoch", "log.jsonl"));
+    run(train_line("epoch", more), EXIT_DONE);
+    char *log = program_read_text(in_run("epoch", "log.jsonl"));
     if (!strstr(log, last)) fail_msg("no %s in: %s", last, log);
     free(log);
     free(last);
@@ -295,10 +233,10 @@ static void check_epoch(const char *plan) {
 // Everything is opened and timed, nothing written.
 static void test_dry_run(void **state) {
     (void)state;
-    run(train_arguments("planned", "--dry_run"), EXIT_DONE);
+    run(train_line("planned", "--dry_run"), EXIT_DONE);
     assert_false(file_exists(in_run("planned", "log.jsonl")) ||
-                 file_exists(in_folder("checkpoints/planned")));
-    char *text = read_text(in_folder("stdout.txt"));
+                 file_exists(in_test_folder("checkpoints/planned")));
+    char *text = program_read_text(in_test_folder("stdout.txt"));
     static const char *const said[] = {"834496, 834496 of them trained",
                                        "2 batches of 2 x 128 positions",
                                        "tokens of an update",
@@ -312,9 +250,9 @@ static void test_dry_run(void **state) {
         if (!strstr(text, said[i])) fail_msg("\"%s\" is not in: %s", said[i], text);
     check_epoch(text);
     free(text);
-    run(train_arguments("planned", "--dry_run --vlm_checkpoint_path /dev/null/nowhere"), EXIT_FAILED);
+    run(train_line("planned", "--dry_run --vlm_checkpoint_path /dev/null/nowhere"), EXIT_FAILED);
     expect_said("can't be written there");
-    run(train_arguments("planned", "--dry_run --train_dataset_path /nowhere"), EXIT_FAILED);
+    run(train_line("planned", "--dry_run --train_dataset_path /nowhere"), EXIT_FAILED);
     expect_said("/nowhere");
 }
 
@@ -335,7 +273,7 @@ static void test_wrong_flags(void **state) {
         {"--run_name workers_1", "run_name", EXIT_FAILED},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        run(train_arguments("wrong", cases[i].flags), cases[i].status);
+        run(train_line("wrong", cases[i].flags), cases[i].status);
         expect_said(cases[i].said);
         assert_false(file_exists(in_run("wrong", "log.jsonl")));
     }
@@ -343,24 +281,24 @@ static void test_wrong_flags(void **state) {
 
 static void test_says_what_is_left_out(void **state) {
     (void)state;
-    run(train_arguments("left_out", "--log_wandb true --max_training_steps 1"), EXIT_DONE);
+    run(train_line("left_out", "--log_wandb true --max_training_steps 1"), EXIT_DONE);
     expect_said("not part of this build and left out: W&B (log_wandb);");
 }
 
 // ---- backbones ----
 
 // The reference's SigLIP (16 pixels, 4 x 4 patches) and Llama (100 tokens); 578 - 100 rows are new.
-static Arguments backbone_arguments(const char *name, const char *more) {
+static char *backbone_line(const char *name, const char *more) {
     char *vision = golden_path("backbones/siglip_full"), *language = golden_path("backbones/llama_tied"),
          *line = mem_printf("--vlm_load_backbone_weights true --vit_model_type %s --lm_model_type %s "
                             "--vit_n_blocks 2 --lm_n_blocks 2 --mp_image_token_length 4 --max_img_size 16 "
                             "--max_training_steps 2 --lr_vision_backbone 0 %s",
                             vision, language, more);
-    Arguments a = train_arguments(name, line);
+    char *whole = train_line(name, line);
     free(line);
     free(vision);
     free(language);
-    return a;
+    return whole;
 }
 
 static json_t *saved_config(const char *name) {
@@ -377,7 +315,7 @@ static double number_of(const json_t *config, const char *field) {
 // vocabulary and larger pictures.
 static void test_starts_from_backbones(void **state) {
     (void)state;
-    run(backbone_arguments("backbones", ""), EXIT_DONE);
+    run(backbone_line("backbones", ""), EXIT_DONE);
     expect_said("loaded ");
     expect_said("100 rows from the file, 478 new ones drawn");
     json_t *config = saved_config("backbones");
@@ -399,21 +337,21 @@ static void test_starts_from_backbones(void **state) {
         "--resume_from_vlm_checkpoint true --resume_weights_only --lm_vocab_size 600 --vit_img_size 32 "
         "--max_img_size 32 --mp_image_token_length 16 --vlm_checkpoint_path %s",
         in_run("backbones", "step_1"));
-    run(backbone_arguments("larger_refused", more), EXIT_FAILED);
+    run(backbone_line("larger_refused", more), EXIT_FAILED);
     expect_said("--interpolate_positions bicubic");
     char *longer = mem_printf("%s --interpolate_positions bicubic", more);
-    run(backbone_arguments("larger", longer), EXIT_DONE);
+    run(backbone_line("larger", longer), EXIT_DONE);
     expect_said("578 rows from the file, 22 new ones drawn");
     expect_said("a grid of 4 x 4 made 8 x 8, bicubic");
     free(longer);
     free(more);
-    setenv("HF_HUB_CACHE", in_folder("hub"),
+    setenv("HF_HUB_CACHE", in_test_folder("hub"),
            1); // the same out of the cache, in shards; four tiles instead of one
-    shard_into_cache(in_folder("hub"), "org--m", in_run("backbones", "step_1"));
+    shard_into_cache(in_test_folder("hub"), "org--m", in_run("backbones", "step_1"));
     const char *hub = "--resume_from_vlm_checkpoint true --resume_weights_only --vlm_checkpoint_path org/m "
                       "--max_img_size 32 --resize_to_max_side_len true --dry_run";
-    run(backbone_arguments("from_hub", hub), EXIT_DONE);
-    run(backbone_arguments("from_hub", "--resume_from_vlm_checkpoint true --vlm_checkpoint_path org/none"),
+    run(backbone_line("from_hub", hub), EXIT_DONE);
+    run(backbone_line("from_hub", "--resume_from_vlm_checkpoint true --vlm_checkpoint_path org/none"),
         EXIT_USAGE);
     expect_said("hf download org/none");
     unsetenv("HF_HUB_CACHE");
@@ -423,7 +361,7 @@ static void test_starts_from_backbones(void **state) {
 static void put_into_cache(const char *model, const char *from, const char *name) {
     Error err;
     char *source = path_join(from, name), *text, *blob = mem_printf("blob-of-%s", name),
-         *root = mem_printf("%s/home/hub/models--%s", folder, model), *blobs = path_join(root, "blobs"),
+         *root = mem_printf("%s/home/hub/models--%s", test_folder, model), *blobs = path_join(root, "blobs"),
          *snapshot = path_join(root, "snapshots/0a1b"), *refs = path_join(root, "refs"),
          *path = path_join(blobs, blob), *link = path_join(snapshot, name),
          *target = mem_printf("../../blobs/%s", blob);
@@ -443,13 +381,10 @@ static void expect_name(const json_t *config, const char *field, const char *nam
 
 // What `vlm generate` prints about the run's checkpoint; more: further flags.
 static char *generated(const char *more, int status) {
-    Arguments a = {0};
     char *line = mem_printf("generate --checkpoint %s --prompt hi --greedy --max_new_tokens 4 --threads 1 %s",
                             in_run("cached", "step_1"), more);
-    add_words(&a, line);
-    free(line);
-    run(a, status);
-    return read_text(in_folder("stdout.txt"));
+    run(line, status);
+    return program_read_text(in_test_folder("stdout.txt"));
 }
 
 // Backbones and tokenizer by their names on the Hub: the checkpoint keeps the names, as nanoVLM does, answers
@@ -464,9 +399,8 @@ static void test_starts_from_the_cache(void **state) {
     put_into_cache("org--llm", language, "model.safetensors");
     put_into_cache("org--llm", tokenizer, "tokenizer.json");
     put_into_cache("org--llm", tokenizer, "tokenizer_config.json");
-    setenv("HF_HOME", in_folder("home"), 1);
-    run(backbone_arguments("cached",
-                           "--vit_model_type org/vit --lm_model_type org/llm --lm_tokenizer org/llm"),
+    setenv("HF_HOME", in_test_folder("home"), 1);
+    run(backbone_line("cached", "--vit_model_type org/vit --lm_model_type org/llm --lm_tokenizer org/llm"),
         EXIT_DONE);
     expect_said("100 rows from the file, 478 new ones drawn");
     json_t *config = saved_config("cached");
@@ -478,13 +412,13 @@ static void test_starts_from_the_cache(void **state) {
          *on = mem_printf("--resume_from_vlm_checkpoint true --max_training_steps "
                           "3 --vlm_checkpoint_path %s",
                           in_run("cached", "step_1"));
-    run(backbone_arguments("cached_on", on), EXIT_DONE);
-    setenv("HF_HOME", in_folder("empty"), 1); // another machine
+    run(backbone_line("cached_on", on), EXIT_DONE);
+    setenv("HF_HOME", in_test_folder("empty"), 1); // another machine
     free(generated("", EXIT_FAILED));
     expect_said("--lm_tokenizer: org/llm: no such file or folder, and not in the Hub cache");
     char *elsewhere = generated(own, EXIT_DONE);
     assert_string_equal(elsewhere, there);
-    run(backbone_arguments("cached_away", on), EXIT_DONE);
+    run(backbone_line("cached_away", on), EXIT_DONE);
     unsetenv("HF_HOME");
     free(vision), free(language), free(tokenizer), free(own), free(there), free(on), free(elsewhere);
 }
@@ -492,10 +426,10 @@ static void test_starts_from_the_cache(void **state) {
 static void test_backbones_that_do_not_fit(void **state) {
     (void)state;
     static const TensorCase one[] = {{"model.embed_tokens.weight", 2, {100, 32}}, {NULL, 0, {0}}};
-    char *source = golden_path("backbones/llama_tied/config.json"), *config = read_text(source),
-         *half = mem_printf("--lm_model_type %s", in_folder("half"));
-    write_text(in_folder("half"), "config.json", config);
-    write_tensors(in_folder("half/model.safetensors"), one, DTYPE_F32);
+    char *source = golden_path("backbones/llama_tied/config.json"), *config = program_read_text(source),
+         *half = mem_printf("--lm_model_type %s", in_test_folder("half"));
+    write_text(in_test_folder("half"), "config.json", config);
+    write_tensors(in_test_folder("half/model.safetensors"), one, DTYPE_F32);
     static const struct {
         const char *flags, *said;
         int status;
@@ -508,10 +442,10 @@ static void test_backbones_that_do_not_fit(void **state) {
         {"--mp_image_token_length 16", "mp_image_token_length", EXIT_USAGE},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        run(backbone_arguments("wrong", cases[i].flags), cases[i].status);
+        run(backbone_line("wrong", cases[i].flags), cases[i].status);
         expect_said(cases[i].said);
     }
-    run(backbone_arguments("wrong", half), EXIT_FAILED); // config.json fits, a tensor is missing
+    run(backbone_line("wrong", half), EXIT_FAILED); // config.json fits, a tensor is missing
     expect_said("tensor model.layers.0.mlp.gate_proj.weight is missing; ");
     assert_false(file_exists(in_run("wrong", "log.jsonl")));
     free(source);
@@ -570,23 +504,10 @@ static void test_pace(void **state) {
 
 static int make_data(void **state) {
     (void)state;
-    if (!mkdtemp(folder)) return -1;
-    Arguments a = {0};
-    char line[256];
-    snprintf(line, sizeof line, "synth --out %s/data --rows 300 --test_rows 0 --seed 3", folder);
-    add_words(&a, line);
-    run(a, EXIT_DONE);
-    return 0;
+    return make_small_run_data(300);
 }
 
-static int remove_data(void **state) {
-    (void)state;
-    remove_folder_tree(folder);
-    return 0;
-}
-
-int main(int argc, char **argv) {
-    if (argc > 2 && !strcmp(argv[1], "--command")) return run_command(argc - 2, argv + 2);
+int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_loader_threads_do_not_matter),
         cmocka_unit_test(test_interrupted),
@@ -602,5 +523,5 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_continue_line),
         cmocka_unit_test(test_pace),
     };
-    return cmocka_run_group_tests(tests, make_data, remove_data);
+    return cmocka_run_group_tests(tests, make_data, remove_test_folder);
 }

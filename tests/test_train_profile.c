@@ -2,31 +2,23 @@
 // RUNS: vlm
 // `vlm train --profile`: the parts of the run add up to the whole, the operators to forward, backward and
 // update, and the numbers of the run are those without it.
-#include "support/data_case.h"
-#include "support/program.h"
+#include "support/golden.h"
+#include "support/small_run.h"
 
+#include "base/memory.h"
+
+#include <jansson.h>
 #include <math.h>
-
-static char *folder, *tokenizer;
-
-static char *train_line(const char *run, const char *more) { // caller frees
-    return mem_printf(
-        "train --preset tiny --vit_n_blocks 1 --lm_n_blocks 1 --lm_max_length 128 "
-        "--max_sample_length 128 --val_size 30 --batch_size 2 --gradient_accumulation_steps 2 "
-        "--eval_interval 2 --threads 1 --max_training_steps 6 --train_dataset_path %s/data/train "
-        "--vlm_checkpoint_path %s/runs --lm_tokenizer %s --run_name %s %s",
-        folder, folder, tokenizer, run, more);
-}
-
-static char *in_run(const char *run, const char *name) { // caller frees
-    return mem_printf("%s/runs/%s/%s", folder, run, name);
-}
+#include <stdlib.h>
+#include <string.h>
 
 static ProgramResult train(const char *run, const char *more, int status) {
-    char *line = train_line(run, more);
+    char *flags = mem_printf("--val_size 30 --eval_interval 2 --max_training_steps 6 %s", more),
+         *line = small_run_line(run, flags);
     ProgramResult r = program_run(line);
     if (r.status != status) fail_msg("vlm %s: status %d\n%s", line, r.status, r.err);
     free(line);
+    free(flags);
     return r;
 }
 
@@ -37,7 +29,7 @@ static double number(const json_t *object, const char *key) {
 }
 
 static double losses(const char *run) { // their sum, to be compared to the bit
-    char *path = in_run(run, "log.jsonl"), *text = program_read_text(path), *rest = text;
+    char *path = small_run_file(run, "log.jsonl"), *text = program_read_text(path), *rest = text;
     double sum = 0;
     for (char *line = strtok_r(rest, "\n", &rest); line; line = strtok_r(rest, "\n", &rest)) {
         json_t *object = json_loads(line, 0, NULL);
@@ -87,7 +79,7 @@ static void tells_where_the_time_went(void **state) {
         if (!strstr(r.out, said[i])) fail_msg("no %s in: %s", said[i], r.out);
     assert_non_null(strstr(r.err, "threads: 1 for operators (as given; "));
     program_result_free(&r);
-    char *path = in_run("profiled", "profile.json");
+    char *path = small_run_file("profiled", "profile.json");
     json_t *profile = json_load_file(path, 0, NULL);
     assert_non_null(profile);
     assert_true(number(profile, "batches") == 12 && number(profile, "updates") == 6);
@@ -100,7 +92,7 @@ static void tells_where_the_time_went(void **state) {
 static void changes_nothing_and_is_off_by_default(void **state) {
     (void)state;
     ProgramResult r = train("plain", "", 0);
-    char *path = in_run("plain", "profile.json");
+    char *path = small_run_file("plain", "profile.json");
     assert_true(losses("plain") == losses("profiled") && losses("plain") > 0);
     assert_string_equal(r.out, "");
     assert_false(file_exists(path));
@@ -117,19 +109,7 @@ static void two_watchers_are_refused(void **state) {
 
 static int set_up(void **state) {
     (void)state;
-    folder = make_folder();
-    tokenizer = golden_path("model/tokenizer");
-    char *line = mem_printf("synth --out %s/data --rows 150 --test_rows 0 --seed 3", folder);
-    program_expect(line, 0, "", "");
-    free(line);
-    return 0;
-}
-
-static int tear_down(void **state) {
-    (void)state;
-    remove_folder(folder);
-    free(tokenizer);
-    return 0;
+    return make_small_run_data(150);
 }
 
 int main(void) {
@@ -138,5 +118,5 @@ int main(void) {
         cmocka_unit_test(changes_nothing_and_is_off_by_default),
         cmocka_unit_test(two_watchers_are_refused),
     };
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, set_up, remove_test_folder);
 }

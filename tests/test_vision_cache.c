@@ -4,6 +4,7 @@
 #include "support/golden.h"
 #include "support/guard_backend.h"
 #include "support/op_case.h"
+#include "support/random_batch.h"
 
 #include "base/memory.h"
 #include "base/random.h"
@@ -29,22 +30,8 @@ static size_t tile_values(const Fixture *f) {
 }
 
 // Three tiles a sequence, and targets behind them.
-static void make_batch(Fixture *f) {
-    const size_t pixels = TILES * tile_values(f), L = f->config.vlm.mp_image_token_length;
-    Random r = random_stream(7, RANDOM_TEST, 0);
-    Batch *b = &f->batch;
-    *b = (Batch){.B = B, .T = T, .n_tiles = TILES};
-    b->input_ids = mem_zeroed(B * T, sizeof *b->input_ids);
-    b->labels = mem_zeroed(B * T, sizeof *b->labels);
-    b->images = mem_zeroed(pixels, sizeof *b->images);
-    for (size_t i = 0; i < B * T; i++) {
-        const size_t at = i % T;
-        const bool image = at >= FIRST_IMAGE && at < FIRST_IMAGE + TILES / B * L;
-        b->input_ids[i] = image ? IMAGE_TOKEN : (int32_t)(10 + random_below(&r, 300));
-        b->labels[i] = at + TARGETS >= T ? b->input_ids[i] : IGNORE_INDEX;
-    }
-    for (size_t i = 0; i < pixels; i++) b->images[i] = (float)random_uniform(&r);
-}
+static const BatchShape shape = {
+    .B = B, .T = T, .tiles = TILES, .targets = TARGETS, .image_token = IMAGE_TOKEN};
 
 static void open_fixture(Fixture *f, Backend *be, const char *preset, Dtype dtype, bool tile_features) {
     Error err;
@@ -63,7 +50,7 @@ static void open_fixture(Fixture *f, Backend *be, const char *preset, Dtype dtyp
                           .dtype = dtype};
     if (!vlm_create(&f->m, be, c, &plan, &err)) fail_msg("%s", err.text);
     params_initialise(&f->m.params, be, c, "scaled", 3);
-    make_batch(f);
+    f->batch = random_batch(shape, c);
     const size_t bytes = modality_projector_tile_bytes(c, dtype);
     f->features = (TileFeatures){.tile_bytes = bytes,
                                  .keys = mem_zeroed(TILES, sizeof *f->features.keys),

@@ -4,19 +4,16 @@
 // goes on from a checkpoint, is that of a run without, to the bit; entries that are damaged or of other
 // weights are not used.
 #include "support/data_case.h"
-#include "support/program.h"
+#include "support/small_run.h"
 
 #include <ftw.h>
 
-static char *folder, *tokenizer;
-
 static char *train_line(const char *run, const char *more) { // caller frees
-    return mem_printf("train --preset tiny --vit_n_blocks 1 --lm_n_blocks 1 --lm_max_length 128 "
-                      "--max_sample_length 128 --val_size 10 --batch_size 2 --gradient_accumulation_steps 2 "
-                      "--eval_interval 3 --threads 1 --max_training_steps 12 --lr_vision_backbone 0 "
-                      "--train_dataset_path %s/data/train --vlm_checkpoint_path %s/runs --lm_tokenizer %s "
-                      "--run_name %s %s",
-                      folder, folder, tokenizer, run, more);
+    char *flags = mem_printf(
+             "--val_size 10 --eval_interval 3 --max_training_steps 12 --lr_vision_backbone 0 %s", more),
+         *line = small_run_line(run, flags);
+    free(flags);
+    return line;
 }
 
 static void train(const char *run, const char *more, const char *said) {
@@ -28,8 +25,7 @@ static void train(const char *run, const char *more, const char *said) {
 // The numbers of a log that do not tell time.
 static json_t *logged(const char *run) {
     static const char *const keys[] = {"step", "batch_loss", "grad_norm", "val_loss", "epoch_loss"};
-    char *path = mem_printf("%s/runs/%s/log.jsonl", folder, run), *text = program_read_text(path),
-         *rest = text;
+    char *path = small_run_file(run, "log.jsonl"), *text = program_read_text(path), *rest = text;
     json_t *values = json_array();
     for (char *line = strtok_r(rest, "\n", &rest); line; line = strtok_r(rest, "\n", &rest)) {
         json_t *object = json_loads(line, 0, NULL);
@@ -53,7 +49,7 @@ static void expect_same_log(const char *run) {
 
 // How many tiles the run found, encoded, kept, and found damaged.
 static void counts(unsigned long long n[4], const char *run, const char *more) {
-    char *line = train_line(run, more), *flags = mem_printf("%s --cache_vision %s/tiles", line, folder);
+    char *line = train_line(run, more), *flags = mem_printf("%s --cache_vision %s/tiles", line, test_folder);
     ProgramResult r = program_run(flags);
     const char *at = strstr(r.err, "tiles were there, ");
     while (at && at > r.err && at[-1] != '\n') at--;
@@ -87,12 +83,12 @@ static void a_resumed_run_goes_on_with_it(void **state) {
     (void)state;
     unsigned long long n[4];
     counts(n, "stopped", "");
-    remove_folder(mem_printf("%s/runs/stopped/step_9", folder));
-    remove_folder(mem_printf("%s/runs/stopped/step_11", folder));
+    remove_folder(small_run_file("stopped", "step_9"));
+    remove_folder(small_run_file("stopped", "step_11"));
     train("stopped", "--resume auto --max_training_steps 12", "step_6: update 7 of epoch");
     expect_same_log("stopped");
-    remove_folder(mem_printf("%s/runs/stopped/step_9", folder));
-    remove_folder(mem_printf("%s/runs/stopped/step_11", folder));
+    remove_folder(small_run_file("stopped", "step_9"));
+    remove_folder(small_run_file("stopped", "step_11"));
     counts(n, "stopped", "--resume auto");
     expect_same_log("stopped");
     assert_true(n[0] > 0);
@@ -115,7 +111,7 @@ static int damage(const char *path, const struct stat *info, int type, struct FT
 static void damaged_entries_are_made_again(void **state) {
     (void)state;
     unsigned long long n[4];
-    char *tiles = path_join(folder, "tiles");
+    char *tiles = path_join(test_folder, "tiles");
     assert_int_equal(nftw(tiles, damage, 16, FTW_PHYS), 0);
     counts(n, "damaged", "--num_workers 0");
     expect_same_log("damaged");
@@ -127,7 +123,7 @@ static void damaged_entries_are_made_again(void **state) {
 
 static void other_weights_have_their_own(void **state) {
     (void)state;
-    char *cache = mem_printf("--cache_vision %s/tiles", folder), *more;
+    char *cache = mem_printf("--cache_vision %s/tiles", test_folder), *more;
     more = mem_printf("%s --seed 1 --max_training_steps 2", cache);
     train("seed_1", more, "1 other folder is there, of other weights or settings");
     free(more);
@@ -141,8 +137,8 @@ static void other_weights_have_their_own(void **state) {
 
 static void a_dry_run_says_what_it_takes(void **state) {
     (void)state;
-    char *more = mem_printf("--cache_vision %s/nothing --dtype f32 --dry_run", folder),
-         *line = train_line("dry", more), *path = path_join(folder, "nothing");
+    char *more = mem_printf("--cache_vision %s/nothing --dtype f32 --dry_run", test_folder),
+         *line = train_line("dry", more), *path = path_join(test_folder, "nothing");
     program_expect(line, 0, "0.031 MiB a tile; ", ""); // 64 x 128 values and a header
     assert_false(file_exists(path));
     free(path);
@@ -152,19 +148,7 @@ static void a_dry_run_says_what_it_takes(void **state) {
 
 static int set_up(void **state) {
     (void)state;
-    folder = make_folder();
-    tokenizer = golden_path("model/tokenizer");
-    char *line = mem_printf("synth --out %s/data --rows 100 --test_rows 0 --seed 3", folder);
-    program_expect(line, 0, "", "");
-    free(line);
-    return 0;
-}
-
-static int tear_down(void **state) {
-    (void)state;
-    remove_folder(folder);
-    free(tokenizer);
-    return 0;
+    return make_small_run_data(100);
 }
 
 int main(void) {
@@ -175,5 +159,5 @@ int main(void) {
         cmocka_unit_test(other_weights_have_their_own),
         cmocka_unit_test(a_dry_run_says_what_it_takes),
     };
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, set_up, remove_test_folder);
 }

@@ -5,6 +5,7 @@
 #include "base/random.h"
 #include "format/convert.h"
 #include "format/weights.h"
+#include "support/folders.h"
 #include "support/golden.h"
 #include "support/weights_case.h"
 
@@ -14,8 +15,6 @@
 #include <string.h>
 #include <unistd.h>
 
-static char folder[] = "/tmp/vlm-weights-XXXXXX";
-
 static const TensorCase first[] = {{"b", 2, {3, 5}}, {"a", 1, {7}}, {NULL, 0, {0}}};
 static const TensorCase second[] = {{"c", 0, {0}}, {"aa", 3, {2, 1, 2}}, {NULL, 0, {0}}};
 #define INDEX                                                                                                \
@@ -23,7 +22,7 @@ static const TensorCase second[] = {{"c", 0, {0}}, {"aa", 3, {2, 1, 2}}, {NULL, 
     "\"aa\": \"two.safetensors\", \"c\": \"two.safetensors\"}}"
 
 static char *in_folder(const char *name) { // caller frees
-    return path_join(folder, name);
+    return path_join(test_folder, name);
 }
 
 static char *fresh_folder(void) { // of shards, without an index; caller frees
@@ -223,17 +222,6 @@ static void test_conversion_of_doubles(void **state) {
     assert_true(convert_is_float(DTYPE_F16) && !convert_is_float(DTYPE_I64) && !convert_is_float(DTYPE_U8));
 }
 
-static int make_folder(void **state) {
-    (void)state;
-    return mkdtemp(folder) ? 0 : -1;
-}
-
-static int remove_all(void **state) {
-    (void)state;
-    remove_folder_tree(folder);
-    return 0;
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_shards),
@@ -244,5 +232,5 @@ int main(void) {
         cmocka_unit_test(test_conversion_of_halves),
         cmocka_unit_test(test_conversion_of_doubles),
     };
-    return cmocka_run_group_tests(tests, make_folder, remove_all);
+    return cmocka_run_group_tests(tests, make_test_folder, remove_test_folder);
 }

@@ -1,6 +1,7 @@
 // LINK: format
 // Damaged safetensors files and folders of shards: no crash, no read outside of the map (under the
 // sanitizers), and all that is accepted can be used. VLM_FUZZ_SECONDS sets how long each goes on.
+#include "support/folders.h"
 #include "support/fuzz.h"
 
 #include "base/clock.h"
@@ -11,7 +12,7 @@
 #include <unistd.h>
 
 #define INDEX "model.safetensors.index.json"
-static char folder[] = "/tmp/test_weights_fuzz.XXXXXX";
+static char *folder;
 static const char *const names[] = {"one.safetensors", "two.safetensors", "config.json", INDEX};
 enum { FILES = sizeof names / sizeof *names };
 static CharVec seeds[FILES];
@@ -56,7 +57,7 @@ static int make_seeds(void **state) {
                                           {"empty", DTYPE_F32, 2, {0, 9}},
                                           {"d", DTYPE_F64, 0, {0}},
                                           {"mask", DTYPE_BOOL, 1, {3}}};
-    if (!mkdtemp(folder)) return -1;
+    folder = make_folder();
     make_shard(0, one, 2, (size_t[]){60, 14});
     make_shard(1, two, 4, (size_t[]){16, 0, 8, 3});
     make_text(2, "{\"model_type\": \"llama\", \"hidden_size\": 48, \"rope_scaling\": {\"factor\": 4.0}}");
@@ -67,13 +68,9 @@ static int make_seeds(void **state) {
 
 static int remove_seeds(void **state) {
     (void)state;
-    for (size_t i = 0; i < FILES; i++) {
-        char *path = path_of(i);
-        unlink(path);
-        free(path);
-        vec_free(&seeds[i]);
-    }
-    return rmdir(folder);
+    for (size_t i = 0; i < FILES; i++) vec_free(&seeds[i]);
+    remove_folder(folder);
+    return 0;
 }
 
 // ---- what is done with them ----

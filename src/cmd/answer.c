@@ -1,6 +1,7 @@
 #include "cmd/answer.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/mib.h"
 #include "format/safetensors.h"
 #include "text/unicode.h"
 
@@ -170,15 +171,13 @@ json_t *answer_json(const Answer *a) {
 }
 
 void answer_log(const Answer *a, const Generation *g) {
-    const double mib = 1048576.0;
     log_info("%zu prompt tokens in %.3f s (%.1f tokens/s, of that pictures %.3f s), %zu new tokens in %.3f s "
              "(%.1f tokens/s), ended by %s",
              a->prompt_tokens, a->prefill_seconds, rate(a->prompt_tokens, a->prefill_seconds),
              a->vision_seconds, a->ids.count, a->decode_seconds, decode_rate(a), a->finish);
     log_info("memory: weights %.1f MiB (%s), cache %.1f MiB for %zu positions, %.1f MiB resident at most",
-             (double)g->m->params.values.size / mib, dtype_name(g->m->params.weights),
-             (double)g->cache.arena.size / mib, g->capacity,
-             (double)mem_resident_peak() / mib);
+             in_mib(g->m->params.values.size), dtype_name(g->m->params.weights), in_mib(g->cache.arena.size),
+             g->capacity, in_mib(mem_resident_peak()));
 }
 
 static bool fill_logits(void *context, size_t i, void *dst) {

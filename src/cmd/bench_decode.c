@@ -1,6 +1,7 @@
 // `vlm bench decode`: tokens a second of one sequence, and what share that is of the speed at which this
 // machine reads memory, measured in the same run: each token reads every weight once.
 #include "base/log.h"
+#include "base/mib.h"
 #include "cmd/bench.h"
 #include "cmd/cmd.h"
 #include "cmd/generate.h"
@@ -110,7 +111,7 @@ static void report(const Timings *t, const Session *s, const DecodeFlags *f) {
         printf("prefill   %9.1f tokens/s (%zu at once)\n", bench_rate((double)f->prompt_tokens, t->prefill),
                f->prompt_tokens);
         printf("decode    %9.1f tokens/s, %.2f ms each\n", bench_rate(1, t->token), 1e3 * t->token);
-        printf("weights   %9.1f MiB a token, %.2f GB/s\n", (double)bytes / 1048576, gigabytes);
+        printf("weights   %9.1f MiB a token, %.2f GB/s\n", in_mib(bytes), gigabytes);
         printf("memory    %9.2f GB/s read in the same run: decode is at %.0f%%\n", stream,
                stream > 0 ? 100 * gigabytes / stream : 0);
         return;

@@ -20,8 +20,8 @@ void data_setup_close(DataSetup *s);
 
 // All rows in the order of the files, validation rows among them; caller closes.
 bool data_setup_rows(RowStream **rows, DataSetup *s, Error *err);
-// The rules with samples of any length kept, so that those that are too long can be measured; but where the run
-// would cut them (long_samples truncate), its own. *any_length is theirs as long as they are used.
+// The rules with samples of any length kept, so that those that are too long can be measured; but where the
+// run would cut them (long_samples truncate), its own. *any_length is theirs as long as they are used.
 SampleRules data_setup_any_length(TrainConfig *any_length, const DataSetup *s);
 PackLimits data_setup_limits(const Config *config); // what a sequence of the loader may hold
 size_t data_setup_files(const Dataset *data);       // files that hold rows

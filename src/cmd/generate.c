@@ -15,9 +15,7 @@
 static const Field generate_fields[] = {
     {"checkpoint", FIELD_STRING, AT(checkpoint), NULL, 0, 0, NULL,
      "folder with config.json and model.safetensors, or its name on the Hub (found in the local cache); or, "
-     "to answer without pictures, a decoder alone: a "
-     ".gguf "
-     "file or a folder with a Llama model"},
+     "to answer without pictures, a decoder alone: a .gguf file or a folder with a Llama model"},
     {"hf_model", FIELD_STRING, AT(hf_model), NULL, 0, 0, NULL,
      "the same as a name on the Hugging Face Hub, found in the local cache"},
     {"adapter", FIELD_STRING, AT(adapter), NULL, 0, 0, NULL,

@@ -2,6 +2,7 @@
 // plans without getting any of it. Only tokenizer and data are opened, for what they take.
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/mib.h"
 #include "cmd/bench.h"
 #include "cmd/cmd.h"
 #include "data/loader.h"
@@ -38,10 +39,6 @@ typedef struct Opened {
     HostMemory host;
     bool is_known; // the data, and what it takes
 } Opened;
-
-static double mib(size_t bytes) {
-    return (double)bytes / 1048576.0;
-}
 
 static const struct {
     const char *key, *what;
@@ -124,9 +121,10 @@ static void print_json(const MemoryPlan *m, const Question *q, size_t tile, bool
     json_t *o = json_pack("{s:I, s:I, s:I, s:I, s:b}", "batch_size", (json_int_t)q->config->train.batch_size,
                           "positions", (json_int_t)q->config->vlm.lm_max_length, "tiles",
                           (json_int_t)q->tiles, "targets", (json_int_t)q->targets, "data", is_known);
-    for (size_t i = 0; i < N_ROWS; i++) json_object_set_new(o, rows[i].key, json_real(mib(row_bytes(m, i))));
-    json_object_set_new(o, "total", json_real(mib(memory_plan_total(m))));
-    json_object_set_new(o, "tile", json_real(mib(tile)));
+    for (size_t i = 0; i < N_ROWS; i++)
+        json_object_set_new(o, rows[i].key, json_real(in_mib(row_bytes(m, i))));
+    json_object_set_new(o, "total", json_real(in_mib(memory_plan_total(m))));
+    json_object_set_new(o, "tile", json_real(in_mib(tile)));
     json_object_set_new(o, "mean_tiles", json_integer((json_int_t)q->host->training.tiles));
     bench_print_json(o);
 }
@@ -135,8 +133,8 @@ static void print_table(const MemoryPlan *m, const Question *q, size_t tile, boo
     const size_t most = loader_max_tiles(q->config), mean = q->host->training.tiles;
     printf("batches of %zu x %zu tokens, %zu tiles and %zu targets at most\n", q->config->train.batch_size,
            q->config->vlm.lm_max_length, q->tiles, q->targets);
-    for (size_t i = 0; i < N_ROWS; i++) printf("%-24s %12.1f MiB\n", rows[i].what, mib(row_bytes(m, i)));
-    printf("%-24s %12.1f MiB\n", "total", mib(memory_plan_total(m)));
+    for (size_t i = 0; i < N_ROWS; i++) printf("%-24s %12.1f MiB\n", rows[i].what, in_mib(row_bytes(m, i)));
+    printf("%-24s %12.1f MiB\n", "total", in_mib(memory_plan_total(m)));
     if (!is_known) printf("Rows of the data and samples that wait come on top.\n");
     if (is_known) printf("The data begins with %zu tiles a batch on average.\n", mean);
     if (q->tiles < most) return;
@@ -144,7 +142,7 @@ static void print_table(const MemoryPlan *m, const Question *q, size_t tile, boo
         "A run reserves addresses for all %zu tiles, but only what a batch fills becomes memory: each tile "
         "less is %.1f MiB less. --tiles N says what N tiles a sequence take, --max_tiles of a run limits "
         "them.\n",
-        most, mib(tile));
+        most, in_mib(tile));
 }
 
 static bool print_memory(Backend *be, Config *c, const Flags *f, Error *err) {

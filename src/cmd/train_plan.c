@@ -2,6 +2,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/memory.h"
+#include "base/mib.h"
 #include "train/pace.h"
 #include "train/saver.h"
 
@@ -12,8 +13,6 @@
 #include <string.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
-
-static const double mib = 1048576.0;
 
 // ---- time ----
 
@@ -90,7 +89,7 @@ static void print_cache(const Config *c, const Timing *t, Dtype dtype, double up
                  tiles =
                      updates * (double)c->train.gradient_accumulation_steps * t->tiles / (double)t->batches;
     printf("cache_vision             %12.3f MiB a tile; %.0f tiles of an epoch or so take %.1f MiB\n",
-           tile / mib, tiles, tiles * tile / mib);
+           in_mib(tile), tiles, in_mib(tiles * tile));
 }
 
 static bool print_epoch(const Config *c, const Timing *t, Dtype dtype, Loader *training, Comm *comm,
@@ -133,10 +132,9 @@ static bool print_memory(const Config *c, const Trainer *t, const HostMemory *ho
         MemoryPlan m;
         if (!memory_plan_run(&m, t->model->be, c, host, cases[i].tiles, cases[i].targets, err)) return false;
         printf("%-24s %12.1f MiB with %zu tiles a batch, %s\n", i ? "" : "memory",
-               (double)memory_plan_total(&m) / mib, cases[i].tiles, cases[i].what);
+               in_mib(memory_plan_total(&m)), cases[i].tiles, cases[i].what);
     }
-    printf("%-24s %12.1f MiB so far, without a copy for checkpoints\n", "",
-           (double)mem_resident_peak() / mib);
+    printf("%-24s %12.1f MiB so far, without a copy for checkpoints\n", "", in_mib(mem_resident_peak()));
     return true;
 }
 
@@ -174,7 +172,7 @@ static bool print_disk(const Config *c, const Trainer *t, Error *err) {
         const double one = (double)saver_disk_bytes(&t->model->params, optimizer_moments(&c->options)),
                      all = one * checkpoints_kept(c), space = (double)disk.f_bavail * (double)disk.f_frsize;
         printf("a checkpoint             %12.1f MiB; %.0f at a time take %.1f MiB of %.1f free in %s%s\n",
-               one / mib, checkpoints_kept(c), all / mib, space / mib, folder,
+               in_mib(one), checkpoints_kept(c), in_mib(all), in_mib(space), folder,
                all > space ? ": too little, use --keep_checkpoints" : "");
     }
     free(folder);

@@ -32,14 +32,12 @@ static bool check_projector(const VLMConfig *c, Error *err) {
     size_t grid = c->vit_img_size / c->vit_patch_size, factor = c->mp_pixel_shuffle_factor;
     RULE(grid % factor == 0,
          "mp_pixel_shuffle_factor %zu does not divide the grid of %zu x %zu patches (vit_img_size %zu / "
-         "vit_patch_size "
-         "%zu): change one of the three",
+         "vit_patch_size %zu): change one of the three",
          factor, grid, grid, c->vit_img_size, c->vit_patch_size);
     size_t vectors = grid / factor * (grid / factor);
     RULE(vectors == c->mp_image_token_length,
          "mp_image_token_length is %zu, but a tile gives %zu vectors ((vit_img_size %zu / vit_patch_size %zu "
-         "/ "
-         "mp_pixel_shuffle_factor %zu) squared): set it to %zu",
+         "/ mp_pixel_shuffle_factor %zu) squared): set it to %zu",
          c->mp_image_token_length, vectors, c->vit_img_size, c->vit_patch_size, factor, vectors);
     return true;
 }
@@ -108,14 +106,12 @@ static bool check_pictures(const VLMConfig *c, const TrainConfig *t, Error *err)
     snprintf(last, sizeof last, "r%zuc%zu", grid, grid);
     RULE(grid == 1 || find_token(&c->vlm_extra_tokens, last),
          "max_img_size %zu / vit_img_size %zu gives up to %zu x %zu tiles, but vlm_extra_tokens has no %s: "
-         "lower "
-         "max_img_size or add the tokens",
+         "lower max_img_size or add the tokens",
          c->max_img_size, c->vit_img_size, grid, grid, last);
     size_t length = c->lm_max_length < t->max_sample_length ? c->lm_max_length : t->max_sample_length;
     RULE(c->mp_image_token_length + 2 < length,
          "mp_image_token_length %zu leaves no room in lm_max_length %zu and max_sample_length %zu: every "
-         "sample with a "
-         "picture would be left out",
+         "sample with a picture would be left out",
          c->mp_image_token_length, c->lm_max_length, t->max_sample_length);
     RULE(
         t->max_images_per_example <= t->max_images_per_knapsack,

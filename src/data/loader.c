@@ -225,8 +225,7 @@ static bool no_batch(const Loader *l, bool had_one, Error *err) {
         err,
         "%s gives no batch of %zu sequences with a picture: of %llu rows so far %llu are samples, %llu "
         "unreadable, %llu filtered by ratings, %llu too long, %llu with too many pictures; %llu batches have "
-        "no "
-        "picture; use more data, a smaller batch_size or other limits",
+        "no picture; use more data, a smaller batch_size or other limits",
         l->config->train.train_dataset_path, l->config->train.batch_size, (unsigned long long)c.rows,
         (unsigned long long)c.samples, (unsigned long long)c.skipped_unreadable,
         (unsigned long long)c.skipped_ratings, (unsigned long long)c.skipped_too_long,

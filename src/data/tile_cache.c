@@ -3,6 +3,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/mib.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -107,7 +108,7 @@ void tile_cache_open(TileCache *c, const char *made_by) {
     const size_t others = count_others(c);
     log_info("cache_vision: %s, %s; %.3f MiB a tile", c->within,
              was_there ? "which was begun earlier with the same weights and settings" : "begun now",
-             (double)tile_cache_entry_bytes(c->tile_bytes) / 1048576);
+             in_mib(tile_cache_entry_bytes(c->tile_bytes)));
     if (others)
         log_info("cache_vision: %zu other folder%s there, of other weights or settings (made_by.json in each "
                  "says which), may be removed if no other run uses them",

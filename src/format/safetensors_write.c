@@ -71,7 +71,8 @@ static bool write_all(FileWriter *w, const char *header, const SafetensorsSpec *
     size_t length = strlen(header);
     unsigned char length_bytes[8];
     for (int i = 0; i < 8; i++) length_bytes[i] = (unsigned char)((uint64_t)length >> 8 * i);
-    if (!file_put(w, length_bytes, sizeof length_bytes, err) || !file_put(w, header, length, err)) return false;
+    if (!file_put(w, length_bytes, sizeof length_bytes, err) || !file_put(w, header, length, err))
+        return false;
     for (size_t i = 0; i < n; i++) {
         const SafetensorsSpec *s = &specs[order[i]];
         if (!fill(context, order[i], buffer))

@@ -1,6 +1,7 @@
 // Configurations, rows and pictures for the tests of the data room. Static, so that the other tests need not
 // link it.
 #pragma once
+#include "support/folders.h"
 #include "support/golden.h"
 
 #include "base/memory.h"
@@ -54,31 +55,6 @@ static inline Tokenizer *data_tokenizer(const Config *c) {
     expect(tokenizer_load(&t, path, &c->vlm.vlm_extra_tokens, &err), &err);
     free(path);
     return t;
-}
-
-// A folder of its own for a test, removed by its end.
-static inline char *make_folder(void) {
-    char *folder = mem_strdup("/tmp/test_data.XXXXXX");
-    assert_non_null(mkdtemp(folder));
-    return folder;
-}
-
-static inline void remove_folder(char *owned) {
-    Error err;
-    FileList list;
-    expect(file_list(&list, owned, &err), &err);
-    for (size_t i = 0; i < list.count; i++) {
-        char *path = path_join(owned, list.names[i]);
-        if (file_is_folder(path)) {
-            remove_folder(path);
-        } else {
-            unlink(path);
-            free(path);
-        }
-    }
-    file_list_free(&list);
-    rmdir(owned);
-    free(owned);
 }
 
 static inline void copy_file(const char *to, const char *from, size_t most_bytes) {

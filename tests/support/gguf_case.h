@@ -1,5 +1,6 @@
 // GGUF files for tests. Static, so that the other tests need not link the format room.
 #pragma once
+#include "support/folders.h"
 #include "support/golden.h"
 
 #include "base/memory.h"
@@ -9,6 +10,20 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+// The file that a program of tests writes, between these two as set-up and tear-down of the group.
+static char *gguf_file;
+
+static inline int make_gguf_file(void **state) {
+    make_test_folder(state);
+    gguf_file = path_join(test_folder, "small.gguf");
+    return 0;
+}
+
+static inline int remove_gguf_file(void **state) {
+    free(gguf_file);
+    return remove_test_folder(state);
+}
 
 static inline Gguf *open_gguf(const char *path) {
     Gguf *g;

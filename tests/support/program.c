@@ -47,32 +47,47 @@ void program_exec(char *const words[]) {
     _exit(127);
 }
 
-int program_run_into(char *const words[], const char *out, const char *err) {
-    pid_t child = fork();
+static pid_t start(char *const words[], const char *out, const char *err) {
+    fflush(NULL);
+    const pid_t child = fork();
     assert_true(child >= 0);
-    if (child == 0) {
-        redirect(1, out);
-        redirect(2, err);
-        program_exec(words);
-    }
+    if (child > 0) return child;
+    redirect(STDOUT_FILENO, out);
+    redirect(STDERR_FILENO, err);
+    program_exec(words);
+}
+
+int program_run_into(char *const words[], const char *out, const char *err) {
     int status;
+    const pid_t child = start(words, out, err);
     assert_int_equal(waitpid(child, &status, 0), child);
     return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
 
-ProgramResult program_run(const char *line) {
+pid_t program_start(const char *line, const char *out, const char *err) {
     char *copy = mem_strdup(line), *words[MAX_WORDS + 1] = {0};
-    int n = 0;
-    for (char *word = strtok(copy, " "); word && n < MAX_WORDS; word = strtok(NULL, " ")) words[n++] = word;
+    size_t n = 0;
+    for (char *word = strtok(copy, " "); word; word = strtok(NULL, " ")) {
+        assert_true(n < MAX_WORDS);
+        words[n++] = word;
+    }
+    const pid_t child = start(words, out, err);
+    free(copy);
+    return child;
+}
+
+ProgramResult program_run(const char *line) {
+    int status;
     char *out = program_temporary("out"), *err = program_temporary("err");
-    ProgramResult r = {.status = program_run_into(words, out, err)};
+    const pid_t child = program_start(line, out, err);
+    assert_int_equal(waitpid(child, &status, 0), child);
+    ProgramResult r = {.status = WIFEXITED(status) ? WEXITSTATUS(status) : -1};
     r.out = program_read_text(out);
     r.err = program_read_text(err);
     unlink(out);
     unlink(err);
     free(out);
     free(err);
-    free(copy);
     return r;
 }
 

@@ -2,6 +2,7 @@
 // that uses it says "// RUNS: vlm".
 #pragma once
 #include <stddef.h>
+#include <sys/types.h>
 
 typedef struct ProgramResult {
     int status;      // exit status; -1 when killed
@@ -13,6 +14,8 @@ ProgramResult program_run(const char *line);
 void program_result_free(ProgramResult *r);
 // Runs it with these words (NULL-terminated); its two outputs go to files. Returns its status.
 int program_run_into(char *const words[], const char *out, const char *err);
+// Begins to run it with the words of the line, its two outputs to these files.
+pid_t program_start(const char *line, const char *out, const char *err);
 // In a child process: becomes the program with these words; does not return.
 _Noreturn void program_exec(char *const words[]);
 // Runs it and fails the test unless it ends with this status and its output holds these texts.
