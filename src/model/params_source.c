@@ -140,6 +140,21 @@ static void pack(float *values, Dtype dtype, size_t n) {
     }
 }
 
+// Pieces whose values follow one another in the window as in the parameter go together.
+static void upload_pieces(const Reading *r) {
+    const size_t count = r->pieces.count;
+    for (size_t i = 0, next; i < count; i = next) {
+        const Piece *p = &r->pieces.items[i];
+        const SourceCopy *copy = &r->sources->copies.items[p->copy];
+        const Tensor w = copy->param->w, flat = tensor_reshape(w, SHAPE(tensor_count(w)));
+        size_t n = p->count;
+        for (next = i + 1; next < count && p[next - i].copy == p->copy && w.dtype == DTYPE_F32; next++)
+            n += p[next - i].count;
+        tensor_upload(r->sources->be, STREAM_COMPUTE, tensor_slice(flat, copy->first + p->first, n),
+                      p->values);
+    }
+}
+
 static bool finish_window(Reading *r, Error *err) {
     const ParamSources *s = r->sources;
 #pragma omp parallel for schedule(dynamic)
@@ -153,13 +168,10 @@ static bool finish_window(Reading *r, Error *err) {
         }
         pack(p->values, s->copies.items[p->copy].param->w.dtype, p->count);
     }
-    for (size_t i = 0; i < r->pieces.count; i++) {
-        const Piece *p = &r->pieces.items[i];
-        const SourceCopy *copy = &s->copies.items[p->copy];
-        if (!p->ok && !read_piece(r, p, err)) return false; // again, for its message
-        Tensor flat = tensor_reshape(copy->param->w, SHAPE(tensor_count(copy->param->w)));
-        tensor_upload(s->be, STREAM_COMPUTE, tensor_slice(flat, copy->first + p->first, p->count), p->values);
-    }
+    for (size_t i = 0; i < r->pieces.count; i++)
+        if (!r->pieces.items[i].ok && !read_piece(r, &r->pieces.items[i], err))
+            return false; // again, for its message
+    upload_pieces(r);
     backend_sync(s->be);
     vec_clear(&r->pieces);
     r->used = 0;
@@ -212,7 +224,7 @@ static void draw_rows(const ParamSources *s, const SourceRows *rows) {
     const size_t n = tensor_count(fresh);
     float *x = mem_alloc(n * sizeof *x + 1);
     Random random = random_stream(s->rules.seed, RANDOM_INIT, rows->stream);
-    for (size_t i = 0; i < n; i++) x[i] = (float)(0.02 * random_normal(&random));
+    random_normals(x, n, 0.02, &random, 0);
     pack(x, fresh.dtype, n);
     tensor_upload(s->be, STREAM_COMPUTE, fresh, x);
     backend_sync(s->be);
