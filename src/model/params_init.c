@@ -7,26 +7,26 @@
 #include <math.h>
 #include <string.h>
 
-// Values are made in a window of host memory, a part of a parameter at a time, and uploaded from there:
-// memory as large as the parameter would have to be got from the system, cleared, for each one.
-enum { WINDOW_VALUES = 1 << 20, PART = 1 << 13 };
+// Values are made in pieces that fit into a core's cache and uploaded from there, by all threads, which wait
+// for one another only at the end. Every piece is drawn by itself, because its numbers have fixed places in
+// the stream of its parameter: one block a normal value, half a block a uniform one.
+enum { PIECE_VALUES = 1 << 16 };
 
-// The values of parameter `p` from `first` on.
-typedef struct Window {
+// The values of parameter `p` from `first` on; first is even.
+typedef struct Piece {
     const Param *p;
     float *x; // [n]
     size_t first, n;
-} Window;
+} Piece;
 
-// A normal value takes a block of the stream, so any part of the values can be drawn by itself.
-static void draw_normal(Window w, double std, const Random *r) {
-#pragma omp parallel for schedule(static) if (w.n >= 8 * PART)
-    for (size_t i = 0; i < w.n; i += PART)
-        random_normals(w.x + i, w.n - i < PART ? w.n - i : PART, std, r, w.first + i);
+static void draw_uniform(Piece w, double factor, double shift, double divisor, const Random *stream) {
+    Random r = *stream;
+    random_seek(&r, w.first / 2);
+    for (size_t i = 0; i < w.n; i++) w.x[i] = (float)((factor * random_uniform(&r) - shift) / divisor);
 }
 
 // 1 / base^(2i/D), in float32 as torch computes it (nanoVLM, RotaryEmbedding).
-static void inverse_frequencies(Window w, double base) {
+static void inverse_frequencies(Piece w, double base) {
     const size_t D = 2 * tensor_count(w.p->w);
     for (size_t i = 0; i < w.n; i++) w.x[i] = 1.0f / powf((float)base, (float)(2 * (w.first + i)) / (float)D);
 }
@@ -38,12 +38,11 @@ static double weight_std(const Param *p, const VLMConfig *c, bool scaled) {
     return p->init == INIT_RESIDUAL ? std / sqrt(2.0 * (double)blocks) : std;
 }
 
-// r goes on from one part of the parameter to the next.
-static void first_values(Window w, const VLMConfig *config, bool scaled, Random *r) {
+static void first_values(Piece w, const VLMConfig *config, bool scaled, const Random *r) {
     switch (w.p->init) {
     case INIT_WEIGHT:
     case INIT_RESIDUAL:
-        draw_normal(w, weight_std(w.p, config, scaled), r);
+        random_normals(w.x, w.n, weight_std(w.p, config, scaled), r, w.first);
         break;
     case INIT_ZERO:
         memset(w.x, 0, w.n * sizeof *w.x);
@@ -55,13 +54,12 @@ static void first_values(Window w, const VLMConfig *config, bool scaled, Random 
         // Uniform in [0, 1) is meant for loading a backbone over it; from scratch, positions must be of the
         // patches' size.
         if (scaled)
-            draw_normal(w, 0.5, r);
+            random_normals(w.x, w.n, 0.5, r, w.first);
         else
-            for (size_t i = 0; i < w.n; i++) w.x[i] = (float)random_uniform(r);
+            draw_uniform(w, 1, 0, 1, r);
         break;
     case INIT_LORA:
-        for (size_t i = 0; i < w.n; i++)
-            w.x[i] = (float)((2.0 * random_uniform(r) - 1.0) / sqrt((double)w.p->fan_in));
+        draw_uniform(w, 2, 1, sqrt((double)w.p->fan_in), r);
         break;
     case INIT_INV_FREQ:
         inverse_frequencies(w, config->lm_re_base.value);
@@ -93,43 +91,68 @@ static void centre_patches(Params *p, Backend *be) {
     free(w);
 }
 
-// window: [WINDOW_VALUES], or the parameter's values if there are fewer.
-static void initialise(Params *p, size_t i, Backend *be, const VLMConfig *config, const char *init,
-                       uint64_t seed, float *window) {
-    const bool scaled = !strcmp(init, "scaled");
-    CHECK(scaled || !strcmp(init, "nanovlm"), "init %s", init);
-    Param *q = &p->items[i];
+typedef struct Drawing {
+    Params *params;
+    Backend *be;
+    const VLMConfig *config;
+    bool scaled;
+    uint64_t seed;
+} Drawing;
+
+// In a parallel region, by all its threads.
+static void draw(const Drawing *d, size_t i, float *values) {
+    const Param *q = &d->params->items[i];
     const size_t n = tensor_count(q->w);
-    if (scaled && q == p->vision.patch_b) return; // set with the weight, which stands before it
     const Tensor flat = tensor_reshape(q->w, SHAPE(n));
-    Random r = random_stream(seed, RANDOM_INIT, i);
-    for (size_t first = 0; first < n; first += WINDOW_VALUES) {
-        const size_t here = n - first < WINDOW_VALUES ? n - first : WINDOW_VALUES;
-        first_values((Window){q, window, first, here}, config, scaled, &r);
-        upload(be, tensor_slice(flat, first, here), window);
+    const Random r = random_stream(d->seed, RANDOM_INIT, i);
+    if (d->scaled && q == d->params->vision.patch_b) return; // set with the weight
+#pragma omp for schedule(dynamic) nowait
+    for (size_t first = 0; first < n; first += PIECE_VALUES) {
+        const size_t here = n - first < PIECE_VALUES ? n - first : PIECE_VALUES;
+        first_values((Piece){q, values, first, here}, d->config, d->scaled, &r);
+        upload(d->be, tensor_slice(flat, first, here), values);
     }
-    if (scaled && q == p->vision.patch_w) centre_patches(p, be);
-    param_refresh(q, be);
 }
 
-static float *window_for(size_t values) {
-    return mem_alloc((values < WINDOW_VALUES ? values : WINDOW_VALUES) * sizeof(float));
+// The parameters first … end − 1 that are wanted.
+static void draw_all(const Drawing *d, size_t first, size_t end, bool (*is_wanted)(const Param *p)) {
+#pragma omp parallel
+    {
+        float *values = mem_alloc(PIECE_VALUES * sizeof *values);
+        for (size_t i = first; i < end; i++)
+            if (is_wanted(&d->params->items[i])) draw(d, i, values);
+        free(values);
+    }
+    for (size_t i = first; i < end; i++) {
+        Param *p = &d->params->items[i];
+        if (!is_wanted(p)) continue;
+        if (d->scaled && p == d->params->vision.patch_w) centre_patches(d->params, d->be);
+        param_refresh(p, d->be);
+    }
+}
+
+static bool is_any(const Param *p) {
+    return p != NULL;
+}
+
+static Drawing drawing(Params *p, Backend *be, const VLMConfig *config, const char *init, uint64_t seed) {
+    const bool scaled = !strcmp(init, "scaled");
+    CHECK(scaled || !strcmp(init, "nanovlm"), "init %s", init);
+    return (Drawing){p, be, config, scaled, seed};
 }
 
 void param_initialise(Params *p, size_t i, Backend *be, const VLMConfig *config, const char *init,
                       uint64_t seed) {
-    float *window = window_for(tensor_count(p->items[i].w));
-    initialise(p, i, be, config, init, seed, window);
-    free(window);
+    const Drawing d = drawing(p, be, config, init, seed);
+    draw_all(&d, i, i + 1, is_any);
 }
 
 void params_initialise(Params *p, Backend *be, const VLMConfig *config, const char *init, uint64_t seed) {
-    float *window = window_for(WINDOW_VALUES);
-    for (size_t i = 0; i < p->count; i++) initialise(p, i, be, config, init, seed, window);
-    free(window);
+    const Drawing d = drawing(p, be, config, init, seed);
+    draw_all(&d, 0, p->count, is_any);
 }
 
 void params_initialise_adapters(Params *p, Backend *be, const VLMConfig *config, uint64_t seed) {
-    for (size_t i = 0; i < p->count; i++)
-        if (param_is_adapter(&p->items[i])) param_initialise(p, i, be, config, "nanovlm", seed);
+    const Drawing d = drawing(p, be, config, "nanovlm", seed);
+    draw_all(&d, 0, p->count, param_is_adapter);
 }
