@@ -1,6 +1,7 @@
-// LINK: base
+// LINK: base OpenMP::OpenMP_C
 // How many threads compute: quotas of control groups of both versions, wherever on the way up they are set,
-// and files that say nothing sensible.
+// and files that say nothing sensible. Where OpenMP binds threads, those of operators have a place each and
+// all others stay free.
 #include "support/folders.h"
 #include "support/golden.h"
 
@@ -9,10 +10,12 @@
 #include "base/memory.h"
 
 #include <math.h>
+#include <omp.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static char *root;
@@ -118,6 +121,68 @@ static void a_mask_is_respected(void **state) {
     assert_true(cores_here().set == all.set);
 }
 
+static void *read_mask(void *mask) {
+    CPU_ZERO((cpu_set_t *)mask);
+    sched_getaffinity(0, sizeof(cpu_set_t), mask);
+    return NULL;
+}
+
+// ---- this program again, with OMP_PROC_BIND or another variable; `processors` as counted without it ----
+
+static int threads_have_a_place_each(cpu_set_t all) {
+    const int n = omp_get_num_places();
+    int odd = 0;
+    cpu_set_t used;
+    CPU_ZERO(&used);
+#pragma omp parallel num_threads(n) reduction(+ : odd)
+    {
+        cpu_set_t mine, both;
+        read_mask(&mine);
+        CPU_AND(&both, &mine, &all);
+#pragma omp critical
+        {
+            cpu_set_t again;
+            CPU_AND(&again, &mine, &used);
+            odd += !CPU_EQUAL(&both, &mine) || CPU_COUNT(&mine) == 0 || CPU_COUNT(&again) > 0;
+            CPU_OR(&used, &used, &mine);
+        }
+    }
+    return odd;
+}
+
+static int bound(size_t processors) {
+    cpu_set_t mine, other;
+    pthread_t thread;
+    const Cores here = cores_here();
+    read_mask(&mine);
+    if (omp_get_num_places() < 1) return 2;
+    if (here.processors != processors) return 3;
+    if (processors > 1 && (size_t)CPU_COUNT(&mine) >= processors) return 4; // the variable did nothing
+    if (cores_start_thread(&thread, read_mask, &other) || pthread_join(thread, NULL)) return 5;
+    if ((size_t)CPU_COUNT(&other) != processors) return 6;
+    return threads_have_a_place_each(other) ? 7 : 0;
+}
+
+static void bound_threads_leave_the_others_free(void **state) {
+    (void)state;
+    static const char *const variables[][2] = {
+        {"OMP_PROC_BIND", "true"}, {"OMP_PROC_BIND", "close"}, {"OMP_PLACES", "threads"}};
+    char processors[32];
+    snprintf(processors, sizeof processors, "%zu", cores_here().processors);
+    for (size_t i = 0; i < sizeof variables / sizeof *variables; i++) {
+        int status;
+        const pid_t child = fork();
+        if (child == 0) {
+            setenv(variables[i][0], variables[i][1], 1);
+            execl("/proc/self/exe", "test_cores", "bound", processors, NULL);
+            _exit(99);
+        }
+        assert_true(child > 0 && waitpid(child, &status, 0) == child);
+        if (!WIFEXITED(status) || WEXITSTATUS(status))
+            fail_msg("%s=%s: status %d", variables[i][0], variables[i][1], WEXITSTATUS(status));
+    }
+}
+
 static int set_up(void **state) {
     (void)state;
     root = make_folder();
@@ -130,13 +195,15 @@ static int tear_down(void **state) {
     return 0;
 }
 
-int main(void) {
+int main(int argc, char **argv) {
+    if (argc == 3) return bound((size_t)atol(argv[2]));
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(quotas_of_version_2),
         cmocka_unit_test(quotas_of_version_1),
         cmocka_unit_test(memberships_that_make_no_sense),
         cmocka_unit_test(threads_follow_the_scarcer),
         cmocka_unit_test(a_mask_is_respected),
+        cmocka_unit_test(bound_threads_leave_the_others_free),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

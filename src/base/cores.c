@@ -1,7 +1,9 @@
 #include "base/cores.h"
 #include "base/bytes.h"
+#include "base/memory.h"
 
 #include <math.h>
+#include <omp.h>
 #include <sched.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -21,6 +23,30 @@ static int core_of(int cpu) {
     if (fscanf(f, "%d", &first) != 1) first = cpu;
     fclose(f);
     return first;
+}
+
+static bool find_allowed(cpu_set_t *allowed) {
+    CPU_ZERO(allowed);
+    if (sched_getaffinity(0, sizeof *allowed, allowed) != 0) return false;
+    for (int place = 0; place < omp_get_num_places(); place++) {
+        const int n = omp_get_place_num_procs(place);
+        int *cpus = mem_zeroed((size_t)n + 1, sizeof *cpus);
+        omp_get_place_proc_ids(place, cpus);
+        for (int i = 0; i < n; i++) CPU_SET((size_t)cpus[i], allowed);
+        free(cpus);
+    }
+    return true;
+}
+
+int cores_start_thread(pthread_t *thread, void *(*run)(void *), void *state) {
+    cpu_set_t allowed;
+    pthread_attr_t attributes;
+    int failed = pthread_attr_init(&attributes);
+    if (failed) return failed;
+    if (find_allowed(&allowed)) failed = pthread_attr_setaffinity_np(&attributes, sizeof allowed, &allowed);
+    if (!failed) failed = pthread_create(thread, &attributes, run, state);
+    pthread_attr_destroy(&attributes);
+    return failed;
 }
 
 // ---- quota ----
@@ -110,7 +136,7 @@ Cores cores_here(void) {
     char groups[4096] = "";
     Cores c = {1, 1, INFINITY, 0};
     CPU_ZERO(&cores);
-    if (sched_getaffinity(0, sizeof allowed, &allowed) == 0) {
+    if (find_allowed(&allowed)) {
         for (int cpu = 0; cpu < CPU_SETSIZE; cpu++)
             if (CPU_ISSET(cpu, &allowed)) CPU_SET(core_of(cpu), &cores);
         c.processors = (size_t)CPU_COUNT(&allowed);

@@ -1,6 +1,8 @@
 #include "base/random.h"
+#include "base/kernels/normals.h"
 
 #include <math.h>
+#include <string.h>
 
 void philox4x32(uint32_t out[4], const uint32_t counter[4], const uint32_t key[2]) {
     uint32_t c0 = counter[0], c1 = counter[1], c2 = counter[2], c3 = counter[3], k0 = key[0], k1 = key[1];
@@ -61,6 +63,36 @@ double random_normal(Random *r) {
     double u = 1.0 - random_uniform(r); // (0, 1], so that the logarithm is finite
     double v = random_uniform(r);
     return sqrt(-2.0 * log(u)) * cos(6.283185307179586 * v);
+}
+
+static NormalsKernel *normals_kernel(void) { // every level gives the same bits
+    CpuLevel level;
+    Error err;
+    if (!cpu_level_choose(&level, &err)) return normals_generic;
+#ifdef CPU_LEVELS_X86
+    if (level >= CPU_AVX512) return normals_avx512;
+    if (level >= CPU_AVX2) return normals_avx2;
+#endif
+    return normals_generic;
+}
+
+void random_normals(float *x, size_t n, double std, const Random *r, uint64_t block) {
+    NormalsKernel *const kernel = normals_kernel();
+    float values[NORMALS];
+    int32_t doubtful[NORMALS];
+    for (size_t done = 0; done < n; done += NORMALS) {
+        const size_t here = n - done < NORMALS ? n - done : NORMALS;
+        Random part = *r;
+        random_seek(&part, block + done);
+        size_t left = kernel(values, doubtful, std, part.key, part.counter);
+        for (size_t i = 0; left > 0; i++) {
+            if (!doubtful[i]) continue;
+            random_seek(&part, block + done + i);
+            values[i] = (float)(std * random_normal(&part));
+            left--;
+        }
+        memcpy(x + done, values, here * sizeof *x);
+    }
 }
 
 void random_permutation(size_t *out, size_t n, Random *r) {

@@ -24,7 +24,10 @@ void philox4x32(uint32_t out[4], const uint32_t counter[4], const uint32_t key[2
 Random random_stream(uint64_t seed, RandomPurpose purpose, uint64_t index);
 void random_seek(Random *r, uint64_t block); // to the stream's block of four words with this number
 uint32_t random_u32(Random *r);
-uint64_t random_below(Random *r, uint64_t n);              // uniform in [0, n), without bias; n > 0
-double random_uniform(Random *r);                          // [0, 1), 53 bits
-double random_normal(Random *r);                           // N(0, 1), Box-Muller, two uniforms a value
+uint64_t random_below(Random *r, uint64_t n); // uniform in [0, n), without bias; n > 0
+double random_uniform(Random *r);             // [0, 1), 53 bits
+double random_normal(Random *r);              // N(0, 1), Box-Muller, two uniforms a value
+// x[i] = (float)(std · N(0, 1)) drawn from block `block` + i, to the bit what random_seek and random_normal
+// give, at any level of instructions. std is not negative.
+void random_normals(float *x, size_t n, double std, const Random *r, uint64_t block);
 void random_permutation(size_t *out, size_t n, Random *r); // Fisher-Yates over 0 … n-1

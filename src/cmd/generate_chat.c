@@ -1,5 +1,6 @@
 // `vlm generate --interactive`: a chat. Lines of standard input are turns or commands. Keys and values of
 // what was said stay in the cache, so that each turn runs only its own tokens.
+#include "base/cores.h"
 #include "base/log.h"
 #include "base/check.h"
 #include "base/pyjson.h"
@@ -48,7 +49,7 @@ void chat_catch_interrupts(void) {
     sigaddset(&set, SIGINT);
     signal(SIGINT, SIG_DFL);
     int failed = pthread_sigmask(SIG_BLOCK, &set, NULL);
-    if (!failed) failed = pthread_create(&thread, NULL, wait_for_interrupts, NULL);
+    if (!failed) failed = cores_start_thread(&thread, wait_for_interrupts, NULL);
     CHECK(!failed, "no thread for signals: error %d", failed);
     pthread_detach(thread);
 }

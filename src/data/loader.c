@@ -1,5 +1,6 @@
 #include "data/loader_stages.h"
 
+#include "base/cores.h"
 #include "base/check.h"
 
 // ---- sizes ----
@@ -72,7 +73,7 @@ static bool start_threads(Loader *l, Error *err) {
     size_t n = l->config->options.num_workers;
     l->threads = mem_zeroed(n + 1, sizeof *l->threads);
     for (; l->n_threads < n; l->n_threads++)
-        if (pthread_create(&l->threads[l->n_threads], NULL, worker, l) != 0)
+        if (cores_start_thread(&l->threads[l->n_threads], worker, l) != 0)
             return error_set(err, "cannot start loader thread %zu of %zu; lower --num_workers",
                              l->n_threads + 1, n);
     return true;

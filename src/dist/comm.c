@@ -1,4 +1,5 @@
 #include "dist/comm.h"
+#include "base/cores.h"
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/memory.h"
@@ -286,7 +287,7 @@ static void start_thread(Comm *c) {
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    const int failed = pthread_create(&c->thread, NULL, talk, c);
+    const int failed = cores_start_thread(&c->thread, talk, c);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     CHECK(!failed, "no thread to talk to the other ranks: error %d", failed);
 }

@@ -10,8 +10,9 @@
 #include <stdio.h>
 #include <string.h>
 
-// Values are converted in pieces, all threads at once, into a window of host memory, and uploaded from there.
-enum { PIECE_VALUES = 1 << 16, WINDOW_VALUES = 1 << 22 };
+// Values are converted and uploaded in pieces that fit into a core's cache, by all threads, which wait for
+// one another only at the end.
+enum { PIECE_VALUES = 1 << 16 };
 
 ParamSources sources_begin(Params *params, Backend *be, const SourceRules *rules) {
     return (ParamSources){.params = params, .be = be, .rules = *rules};
@@ -95,18 +96,10 @@ void sources_add(ParamSources *s, const Param *p, const WeightsEntry *e, size_t 
 
 // ---- reading ----
 
-typedef struct Piece {
-    size_t copy, first, count; // of the entry's values
-    float *values;
-    bool ok;
-} Piece;
-
 typedef struct Reading {
     const ParamSources *sources;
-    VEC(Piece) pieces; // of the window in work
-    float *window;
-    size_t used; // values of the window
-    size_t *bad; // not finite, a copy
+    size_t *bad;                 // values that are not finite, a copy
+    size_t failed, failed_first; // the first copy that could not be read, and from which value on
 } Reading;
 
 static size_t count_not_finite(const float *x, size_t n) {
@@ -117,10 +110,6 @@ static size_t count_not_finite(const float *x, size_t n) {
         bad += (bits & 0x7f800000) == 0x7f800000;
     }
     return bad;
-}
-
-static bool read_piece(const Reading *r, const Piece *p, Error *err) {
-    return weights_read_f32(p->values, r->sources->copies.items[p->copy].entry, p->first, p->count, err);
 }
 
 // Makes the values what the parameter keeps, where they stand: no format is wider than F32. A Q8_0 block that
@@ -140,43 +129,54 @@ static void pack(float *values, Dtype dtype, size_t n) {
     }
 }
 
-static bool finish_window(Reading *r, Error *err) {
-    const ParamSources *s = r->sources;
-#pragma omp parallel for schedule(dynamic)
-    for (size_t i = 0; i < r->pieces.count; i++) {
-        Piece *p = &r->pieces.items[i];
-        p->ok = read_piece(r, p, NULL);
-        const size_t bad = p->ok ? count_not_finite(p->values, p->count) : 0;
-        if (bad) {
+static bool read_piece(float *values, const SourceCopy *copy, size_t first, Error *err) {
+    const size_t left = copy->entry->count - first;
+    return weights_read_f32(values, copy->entry, first, left < PIECE_VALUES ? left : PIECE_VALUES, err);
+}
+
+static void upload_piece(const Reading *r, size_t c, size_t first, float *values) {
+    const SourceCopy *copy = &r->sources->copies.items[c];
+    const Tensor w = copy->param->w, flat = tensor_reshape(w, SHAPE(tensor_count(w)));
+    const size_t left = copy->entry->count - first, n = left < PIECE_VALUES ? left : PIECE_VALUES;
+    const size_t bad = count_not_finite(values, n);
+    if (bad) {
 #pragma omp atomic
-            r->bad[p->copy] += bad;
+        r->bad[c] += bad;
+    }
+    pack(values, w.dtype, n);
+    tensor_upload(r->sources->be, STREAM_COMPUTE, tensor_slice(flat, copy->first + first, n), values);
+    backend_sync(r->sources->be);
+}
+
+// In a parallel region, by all its threads.
+static void read_copy(Reading *r, size_t c, float *values) {
+    const SourceCopy *copy = &r->sources->copies.items[c];
+#pragma omp for schedule(dynamic) nowait
+    for (size_t first = 0; first < copy->entry->count; first += PIECE_VALUES) {
+        if (read_piece(values, copy, first, NULL)) {
+            upload_piece(r, c, first, values);
+            continue;
         }
-        pack(p->values, s->copies.items[p->copy].param->w.dtype, p->count);
+#pragma omp critical
+        if (c < r->failed) r->failed = c, r->failed_first = first;
     }
-    for (size_t i = 0; i < r->pieces.count; i++) {
-        const Piece *p = &r->pieces.items[i];
-        const SourceCopy *copy = &s->copies.items[p->copy];
-        if (!p->ok && !read_piece(r, p, err)) return false; // again, for its message
-        Tensor flat = tensor_reshape(copy->param->w, SHAPE(tensor_count(copy->param->w)));
-        tensor_upload(s->be, STREAM_COMPUTE, tensor_slice(flat, copy->first + p->first, p->count), p->values);
-    }
-    backend_sync(s->be);
-    vec_clear(&r->pieces);
-    r->used = 0;
-    return true;
 }
 
 static bool read_all(Reading *r, Error *err) {
-    for (size_t c = 0; c < r->sources->copies.count; c++) {
-        const size_t total = r->sources->copies.items[c].entry->count;
-        for (size_t first = 0; first < total; first += PIECE_VALUES) {
-            const size_t n = total - first < PIECE_VALUES ? total - first : PIECE_VALUES;
-            if (r->used + n > WINDOW_VALUES && !finish_window(r, err)) return false;
-            vec_push(&r->pieces, (Piece){c, first, n, r->window + r->used, false});
-            r->used += n;
-        }
+    const size_t count = r->sources->copies.count;
+    r->failed = count;
+#pragma omp parallel
+    {
+        float *values = mem_alloc(PIECE_VALUES * sizeof *values);
+        for (size_t c = 0; c < count; c++) read_copy(r, c, values);
+        free(values);
     }
-    return finish_window(r, err);
+    if (r->failed == count) return true;
+    float *values = mem_alloc(PIECE_VALUES * sizeof *values); // again, for its message
+    const bool ok = read_piece(values, &r->sources->copies.items[r->failed], r->failed_first, err);
+    CHECK(!ok, "what could not be read can be");
+    free(values);
+    return false;
 }
 
 static bool report_not_finite(const Reading *r, Error *err) {
@@ -194,15 +194,8 @@ static bool report_not_finite(const Reading *r, Error *err) {
 }
 
 static bool read_copies(const ParamSources *s, Error *err) {
-    Reading r = {.sources = s};
-    r.window = s->be->device->host_alloc(s->be, WINDOW_VALUES * sizeof *r.window);
-    if (!r.window)
-        return error_set(err, "cannot get %zu MiB for reading weights",
-                         WINDOW_VALUES * sizeof *r.window >> 20);
-    r.bad = mem_zeroed(s->copies.count + 1, sizeof *r.bad);
+    Reading r = {.sources = s, .bad = mem_zeroed(s->copies.count + 1, sizeof *r.bad)};
     const bool ok = read_all(&r, err) && report_not_finite(&r, err);
-    s->be->device->host_release(s->be, r.window, WINDOW_VALUES * sizeof *r.window);
-    vec_free(&r.pieces);
     free(r.bad);
     return ok;
 }
@@ -212,7 +205,7 @@ static void draw_rows(const ParamSources *s, const SourceRows *rows) {
     const size_t n = tensor_count(fresh);
     float *x = mem_alloc(n * sizeof *x + 1);
     Random random = random_stream(s->rules.seed, RANDOM_INIT, rows->stream);
-    for (size_t i = 0; i < n; i++) x[i] = (float)(0.02 * random_normal(&random));
+    random_normals(x, n, 0.02, &random, 0);
     pack(x, fresh.dtype, n);
     tensor_upload(s->be, STREAM_COMPUTE, fresh, x);
     backend_sync(s->be);

@@ -1,6 +1,7 @@
 // Rows to Parquet files: threads draw a block of rows, one writes it, so the files do not depend on the
 // threads.
 #include "synth/kinds.h"
+#include "base/cores.h"
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
@@ -57,7 +58,7 @@ static void draw_block(Split *s) {
     memset(s->block, 0, BLOCK_ROWS * sizeof *s->block);
     atomic_store(&s->next, 0);
     // This thread draws too; if others cannot be started it draws alone.
-    while (started + 1 < s->threads && pthread_create(&threads[started], NULL, draw_rows, s) == 0) started++;
+    while (started + 1 < s->threads && cores_start_thread(&threads[started], draw_rows, s) == 0) started++;
     draw_rows(s);
     for (size_t i = 0; i < started; i++) pthread_join(threads[i], NULL);
 }

@@ -26,6 +26,7 @@ typedef struct OpCall {
 typedef struct BackendOps BackendOps; // the operators; declared in tensor/ops_table.h
 
 // Memory and order: what every device must offer beside its operators. alloc returns zeroed memory or NULL.
+// Several host threads may upload at once, each to a place of its own, and wait (sync).
 typedef struct BackendDevice {
     void *(*alloc)(Backend *be, size_t bytes);
     void (*release)(Backend *be, void *memory, size_t bytes);

@@ -1,4 +1,5 @@
 #include "train/saver.h"
+#include "base/cores.h"
 #include "base/check.h"
 #include "base/file.h"
 #include "base/log.h"
@@ -249,7 +250,7 @@ void saver_begin(Saver *s, const char *folder, const RunState *state, CharVec *p
                 tensor_download(s->trainer->model->be, STREAM_COMPUTE, s->tensors[i].copy,
                                 s->tensors[i].tensor);
         backend_sync(s->trainer->model->be);
-        s->is_threaded = pthread_create(&s->thread, NULL, save, s) == 0;
+        s->is_threaded = cores_start_thread(&s->thread, save, s) == 0;
     }
     if (!s->is_threaded) save(s);
 }

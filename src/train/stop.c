@@ -1,4 +1,5 @@
 #include "train/stop.h"
+#include "base/cores.h"
 #include "base/check.h"
 
 #include <pthread.h>
@@ -43,7 +44,7 @@ void stop_on_signals(void) {
     if (is_waiting) return;
     pthread_t thread;
     int failed = pthread_sigmask(SIG_BLOCK, &set, NULL);
-    if (!failed) failed = pthread_create(&thread, NULL, wait_for_signals, NULL);
+    if (!failed) failed = cores_start_thread(&thread, wait_for_signals, NULL);
     CHECK(!failed, "no thread for signals: error %d", failed);
     pthread_detach(thread);
     is_waiting = true;

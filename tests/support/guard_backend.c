@@ -3,6 +3,7 @@
 #include "base/memory.h"
 #include "ops/cpu/cpu.h"
 
+#include <pthread.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -22,6 +23,9 @@ static void protect(const void *data, size_t bytes, int protection) {
     uintptr_t end = ((uintptr_t)data + bytes + page - 1) / page * page;
     CHECK(mprotect((void *)first, end - first, protection) == 0, "%zu bytes at %p", bytes, data);
 }
+
+// Several threads upload at once, perhaps to the same page.
+static pthread_mutex_t uploading = PTHREAD_MUTEX_INITIALIZER;
 
 static Backend *cpu_of(const Backend *be) {
     return be->hook_state;
@@ -48,9 +52,11 @@ static void guard_host_release(Backend *be, void *memory, size_t bytes) {
 
 static void guard_upload(Backend *be, Stream stream, void *device, const void *host, size_t bytes) {
     (void)be, (void)stream;
+    pthread_mutex_lock(&uploading);
     protect(device, bytes, PROT_READ | PROT_WRITE);
     memcpy(device, host, bytes);
     protect(device, bytes, PROT_NONE);
+    pthread_mutex_unlock(&uploading);
 }
 
 static void guard_download(Backend *be, Stream stream, void *host, const void *device, size_t bytes) {

@@ -7,6 +7,7 @@
 #include "ops/cpu/gemm.h"
 #include "tensor/ops_table.h"
 
+#include <omp.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -44,9 +45,14 @@ static void cpu_release(Backend *be, void *memory, size_t bytes) {
     munmap(memory, bytes ? bytes : 1);
 }
 
+// By all threads where there is much of it: what is uploaded at the start goes to pages that don't exist yet,
+// and often comes from a file's, so the system has more to do than to copy.
 static void cpu_upload(Backend *be, Stream stream, void *device, const void *host, size_t bytes) {
-    (void)be, (void)stream;
-    memcpy(device, host, bytes);
+    (void)stream;
+    enum { PART = 1 << 18 };
+#pragma omp parallel for schedule(static) num_threads(cpu_threads(be)) if (bytes >= 4 * PART)
+    for (size_t i = 0; i < bytes; i += PART)
+        memcpy((char *)device + i, (const char *)host + i, bytes - i < PART ? bytes - i : PART);
 }
 
 static void cpu_download(Backend *be, Stream stream, void *host, const void *device, size_t bytes) {
@@ -125,6 +131,7 @@ bool backend_cpu_create(Backend **be, size_t threads, Error *err) {
     if (!cpu_level_choose(&level, err)) return false;
     if (threads > CPU_SETSIZE) return error_set(err, "%zu threads; at most %d will do", threads, CPU_SETSIZE);
     if (threads == 0) threads = cores_threads(cores_here());
+    omp_set_num_threads((int)threads);           // of this host thread, for what it does beside operators
     const bool rows_alone = level >= CPU_AVX512; // below, oneDNN has ways of its own for few rows a thread
     gemm_limit_level(cpu_level_names[level]);
     CpuState *state = mem_zeroed(1, sizeof *state);
