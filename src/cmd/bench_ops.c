@@ -228,14 +228,14 @@ static void run_layer_norm(Backend *be, const Measured *m) {
 }
 static void run_layer_norm_backward(Backend *be, const Measured *m) {
     const Tensor *t = m->t;
-    layer_norm_backward(be, t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7]);
+    layer_norm_backward(be, t[0], t[8], t[1], t[2], t[3], t[4], t[5], t[6], t[7]);
 }
 static void run_rms_norm(Backend *be, const Measured *m) {
     rms_norm_forward(be, m->t[0], m->t[1], m->t[2], m->t[3], 1e-5f);
 }
 static void run_rms_norm_backward(Backend *be, const Measured *m) {
     const Tensor *t = m->t;
-    rms_norm_backward(be, t[0], t[1], t[2], t[3], t[4], t[5]);
+    rms_norm_backward(be, t[0], t[6], t[1], t[2], t[3], t[4], t[5]);
 }
 static void run_add(Backend *be, const Measured *m) {
     add(be, m->t[0], m->t[0], m->t[1]);
