@@ -188,21 +188,34 @@ ALWAYS_INLINE Lanes exp_lanes(Lanes x) {
 #endif
 }
 
-// σ(x) and σ(−x) = 1 − σ(x), both without cancellation.
+// So many vectors at a time where a value takes a long chain of instructions: the processor looks too few
+// instructions ahead to find other chains to work on by itself.
+#if defined(__AVX512F__)
+#define CHAINS 4
+#else
+#define CHAINS 1
+#endif
+#define FOR_CHAINS(v) for (size_t v = 0; v < V; v++)
+
+// σ(x) and σ(−x) = 1 − σ(x), both without cancellation, of V vectors.
 typedef struct Sigmoid {
-    Lanes plus, minus;
+    Lanes plus[CHAINS], minus[CHAINS];
 } Sigmoid;
 
 // For |x| ≤ 86, so that no power of e is too small or too large for 2ⁿ to be a sum of exponents. As exp_f32
 // in vecmath.h otherwise. Of NaN the results may be anything.
-ALWAYS_INLINE Sigmoid sigmoid_lanes(Lanes x) {
-    const Lanes shifted = x * -1.44269504f + 12582912.0f, n = shifted - 12582912.0f;
-    const Lanes r = -x - n * 0x1.63p-1f - n * -2.12194440e-4f;
-    Lanes p = r * 0.0013814599f + 0.008368717f;
-    p = p * r + 0.04166839f;
-    p = p * r + 0.16666521f;
-    p = p * r + 0.49999994f;
-    p = (p * r + 1.0f) * r + 1.0f;
-    const Lanes e = (Lanes)((LanesBits)p + ((LanesBits)shifted << 23)), plus = reciprocal(1.0f + e);
-    return (Sigmoid){plus, e * plus};
+ALWAYS_INLINE void sigmoid_lanes(Sigmoid *s, const Lanes *x, const size_t V) {
+    static const float taylor[] = {0.0013814599f, 0.008368717f, 0.04166839f, 0.16666521f,
+                                   0.49999994f,   1.0f,         1.0f};
+    Lanes shifted[CHAINS], r[CHAINS], p[CHAINS];
+    FOR_CHAINS(v) shifted[v] = x[v] * -1.44269504f + 12582912.0f;
+    FOR_CHAINS(v) r[v] = shifted[v] - 12582912.0f;
+    FOR_CHAINS(v) p[v] = -x[v] - r[v] * 0x1.63p-1f;
+    FOR_CHAINS(v) r[v] = p[v] - r[v] * -2.12194440e-4f;
+    FOR_CHAINS(v) p[v] = r[v] * taylor[0] + taylor[1];
+    for (size_t i = 2; i < 7; i++) FOR_CHAINS(v) p[v] = p[v] * r[v] + taylor[i];
+    FOR_CHAINS(v) p[v] = (Lanes)((LanesBits)p[v] + ((LanesBits)shifted[v] << 23));
+    FOR_CHAINS(v) s->plus[v] = 1.0f + p[v];
+    FOR_CHAINS(v) s->plus[v] = reciprocal(s->plus[v]);
+    FOR_CHAINS(v) s->minus[v] = p[v] * s->plus[v];
 }
