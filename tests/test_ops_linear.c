@@ -361,6 +361,13 @@ static void test_add_norm_bits(void **state) {
         assert_memory_equal(sum[0].data, sum[1].data, tensor_bytes(sum[0]));
         assert_memory_equal(y[0].data, y[1].data, tensor_bytes(y[0]));
         assert_memory_equal(statistics[0].data, statistics[1].data, tensor_bytes(statistics[0]));
+        for (size_t m = 0; m < M; m++) // a row alone
+            add_layer_norm_forward(be, tensor_slice(sum[1], m, 1), tensor_slice(y[1], m, 1),
+                                   tensor_slice(tensor_reshape(statistics[1], SHAPE(3 * M)), m, 1),
+                                   tensor_slice(tensor_reshape(statistics[1], SHAPE(3 * M)), M + m, 1),
+                                   tensor_slice(x, m, 1), tensor_slice(branch, m, 1), w, b, EPS);
+        assert_memory_equal(y[0].data, y[1].data, tensor_bytes(y[0]));
+        assert_memory_equal(statistics[0].data, statistics[1].data, tensor_bytes(statistics[0]));
         const Tensor all[] = {x, branch, w, b, sum[0], sum[1], y[0], y[1], statistics[0], statistics[1]};
         for (size_t k = 0; k < COUNT(all); k++) free_matrix(be, all[k]);
     }

@@ -237,6 +237,14 @@ static void run_rms_norm_backward(Backend *be, const Measured *m) {
     const Tensor *t = m->t;
     rms_norm_backward(be, t[0], t[6], t[1], t[2], t[3], t[4], t[5]);
 }
+static void run_add_layer_norm(Backend *be, const Measured *m) {
+    const Tensor *t = m->t;
+    add_layer_norm_forward(be, t[3], t[0], t[1], t[2], t[3], t[6], t[4], t[5], 1e-6f);
+}
+static void run_add_rms_norm(Backend *be, const Measured *m) {
+    const Tensor *t = m->t;
+    add_rms_norm_forward(be, t[2], t[0], t[1], t[2], t[4], t[3], 1e-5f);
+}
 static void run_add(Backend *be, const Measured *m) {
     add(be, m->t[0], m->t[0], m->t[1]);
 }
