@@ -273,7 +273,13 @@ static void measure_rows(Backend *be, const Flags *f, const char *op, Dtype act,
                          void (*run)(Backend *, const Measured *), size_t bytes_a_value, const Tensor *t) {
     char name[64];
     snprintf(name, sizeof name, "%s %zu x %zu, %s", op, M, C, dtype_name(act));
-    if (wanted(f, name)) measure_bytes(be, f, name, run, false, (double)(M * C * bytes_a_value), t);
+    if (wanted(f, name)) {
+        measure_bytes(be, f, name, run, false, (double)(M * C * bytes_a_value), t);
+        return;
+    }
+    Measured unwanted = {0};
+    memcpy(unwanted.t, t, sizeof unwanted.t);
+    release(be, &unwanted);
 }
 
 // The residual stream and its gradient are F32, all else act.
@@ -292,6 +298,14 @@ static void measure_norms(Backend *be, const Flags *f, Dtype act, size_t M, size
                  OPERANDS_OF(ACT, ROWS, STREAM, COLUMNS));
     measure_rows(be, f, "rms_norm_backward", act, M, C, run_rms_norm_backward, 3 * x + a,
                  OPERANDS_OF(STREAM, COLUMNS, ACT, STREAM, COLUMNS, ROWS));
+    measure_rows(be, f, "add_layer_norm_forward", act, M, C, run_add_layer_norm, 2 * x + 2 * a,
+                 OPERANDS_OF(ACT, ROWS, ROWS, STREAM, COLUMNS, COLUMNS, ACT));
+    measure_rows(be, f, "add_rms_norm_forward", act, M, C, run_add_rms_norm, 2 * x + 2 * a,
+                 OPERANDS_OF(ACT, ROWS, STREAM, COLUMNS, ACT));
+    if (act == DTYPE_BF16)
+        measure_rows(be, f, "layer_norm_backward, rounded,", act, M, C, run_layer_norm_backward,
+                     3 * x + 2 * a,
+                     OPERANDS_OF(STREAM, COLUMNS, COLUMNS, ACT, STREAM, COLUMNS, ROWS, ROWS, ACT));
     measure_rows(be, f, "add", act, M, C, run_add, 2 * x + a, OPERANDS_OF(STREAM, ACT));
     measure_rows(be, f, "copy", act, M, C, run_copy, x + a, OPERANDS_OF(ACT, STREAM));
 }
