@@ -5,44 +5,39 @@
 
 #include <math.h>
 
-// So many rows at a time: a row's sum is long in coming, and the processor works on the next ones meanwhile.
-// They are read one after the other, because memory is faster that way. A row comes to the same bits alone.
-enum { GROUP = 4 };
-#define FOR_ROWS(m) for (size_t m = 0; m < R; m++)
-
 ALWAYS_INLINE float total_of_four(const Lanes s[4]) {
     return total_of((s[0] + s[1]) + (s[2] + s[3]));
 }
 
 // ---- forward ----
 
-// Rows of x (+ branch, and then the sums are written) and what becomes of them; what an operator has not is
+// A row of x (+ branch, and then the sum is written) and what becomes of it; what an operator has not is
 // NULL.
-typedef struct ForwardRows {
-    const char *x[GROUP], *branch[GROUP], *w, *b;
-    char *sum[GROUP], *y[GROUP];
+typedef struct ForwardRow {
+    const char *x, *branch, *w, *b;
+    char *sum, *y;
     size_t C;
-    float eps, mean[GROUP], rstd[GROUP]; // the last two are results
-} ForwardRows;
+} ForwardRow;
 
-// Σ x² or, for a mean, Σ x, of row m. The sum with the branch is made on the way.
-ALWAYS_INLINE float sum_row(const ForwardRows *r, size_t m, const Dtype act, const bool adds,
-                            const bool squares) {
-    const char *from = r->x[m], *branch = r->branch[m];
-    char *sum = r->sum[m];
+typedef struct Statistics {
+    float mean, rstd;
+} Statistics;
+
+// Σ x² or, for a mean, Σ x. The sum with the branch is made on the way.
+ALWAYS_INLINE float sum_row(ForwardRow r, const Dtype act, const bool adds, const bool squares) {
     Lanes s[4] = {0};
-    FOR_VECTORS(r->C, i, n, k, {
-        Lanes x = load_some(from, DTYPE_F32, i, n);
+    FOR_VECTORS(r.C, i, n, k, {
+        Lanes x = load_some(r.x, DTYPE_F32, i, n);
         if (adds) {
-            x += load_some(branch, act, i, n);
-            store_some(sum, DTYPE_F32, i, n, x);
+            x += load_some(r.branch, act, i, n);
+            store_some(r.sum, DTYPE_F32, i, n, x);
         }
         s[k] += x * (squares ? x : lanes_of(1));
     });
     return total_of_four(s);
 }
 
-ALWAYS_INLINE float sum_squares_about(const char *x, float mean, size_t C) {
+ALWAYS_INLINE float sum_of_squares_about(const char *x, float mean, size_t C) {
     Lanes s[4] = {0};
     FOR_VECTORS(C, i, n, k, {
         Lanes d = load_some(x, DTYPE_F32, i, n) - mean;
@@ -53,103 +48,87 @@ ALWAYS_INLINE float sum_squares_about(const char *x, float mean, size_t C) {
 }
 
 // y = (x − mean) · rstd · w + b; RMSNorm has neither mean nor b.
-ALWAYS_INLINE void write_row(const ForwardRows *r, size_t m, const char *x, const Dtype act,
-                             const bool centred) {
-    const char *w = r->w, *b = r->b;
-    char *y = r->y[m];
-    const float mean = r->mean[m], rstd = r->rstd[m];
-    FOR_VECTORS(r->C, i, n, k, {
-        const Lanes v = load_some(x, DTYPE_F32, i, n), weight = load_some(w, DTYPE_F32, i, n);
-        store_some(y, act, i, n,
-                   centred ? (v - mean) * rstd * weight + load_some(b, DTYPE_F32, i, n) : v * rstd * weight);
+ALWAYS_INLINE void write_row(ForwardRow r, const char *x, Statistics s, const Dtype act, const bool centred) {
+    FOR_VECTORS(r.C, i, n, k, {
+        const Lanes v = load_some(x, DTYPE_F32, i, n), w = load_some(r.w, DTYPE_F32, i, n);
+        const Lanes y =
+            centred ? (v - s.mean) * s.rstd * w + load_some(r.b, DTYPE_F32, i, n) : v * s.rstd * w;
+        store_some(r.y, act, i, n, y);
         (void)k;
     });
 }
 
-ALWAYS_INLINE void norm_rows(ForwardRows *r, const Dtype act, const bool adds, const bool centred,
-                             const size_t R) {
-    const char *const *x = adds ? (const char *const *)r->sum : r->x;
-    const float size = (float)r->C;
-    float total[GROUP];
-    FOR_ROWS(m) total[m] = sum_row(r, m, act, adds, !centred);
-    FOR_ROWS(m) r->mean[m] = centred ? total[m] / size : 0;
-    if (centred) FOR_ROWS(m) total[m] = sum_squares_about(x[m], r->mean[m], r->C);
-    FOR_ROWS(m) r->rstd[m] = 1.0f / sqrtf(total[m] / size + r->eps);
-    FOR_ROWS(m) write_row(r, m, x[m], act, centred);
+ALWAYS_INLINE Statistics norm_row(ForwardRow r, float eps, const Dtype act, const bool adds,
+                                  const bool centred) {
+    const float first = sum_row(r, act, adds, !centred), size = (float)r.C;
+    const char *x = adds ? r.sum : r.x;
+    Statistics s = {centred ? first / size : 0, 0};
+    const float squares = centred ? sum_of_squares_about(x, s.mean, r.C) : first;
+    s.rstd = 1.0f / sqrtf(squares / size + eps);
+    write_row(r, x, s, act, centred);
+    return s;
 }
 
-// With what is known of a call made a constant, once each; `all`: GROUP rows, otherwise one.
-typedef void NormRows(ForwardRows *r, bool all);
-#define NORM_ROWS_OF(name, act, adds, centred)                                                               \
-    static void name(ForwardRows *r, bool all) {                                                             \
-        if (all)                                                                                             \
-            norm_rows(r, act, adds, centred, GROUP);                                                         \
-        else                                                                                                 \
-            norm_rows(r, act, adds, centred, 1);                                                             \
+// With what is known of a call made a constant, once each.
+typedef Statistics NormRow(ForwardRow r, float eps);
+#define NORM_ROW(name, adds, centred)                                                                        \
+    static Statistics name##_f32(ForwardRow r, float eps) {                                                  \
+        return norm_row(r, eps, DTYPE_F32, adds, centred);                                                   \
+    }                                                                                                        \
+    static Statistics name##_bf16(ForwardRow r, float eps) {                                                 \
+        return norm_row(r, eps, DTYPE_BF16, adds, centred);                                                  \
     }
-#define NORM_ROWS(name, adds, centred)                                                                       \
-    NORM_ROWS_OF(name##_f32, DTYPE_F32, adds, centred)                                                       \
-    NORM_ROWS_OF(name##_bf16, DTYPE_BF16, adds, centred)
-NORM_ROWS(layer_norm, false, true)
-NORM_ROWS(rms_norm, false, false)
-NORM_ROWS(add_layer_norm, true, true)
-NORM_ROWS(add_rms_norm, true, false)
+NORM_ROW(layer_norm, false, true)
+NORM_ROW(rms_norm, false, false)
+NORM_ROW(add_layer_norm, true, true)
+NORM_ROW(add_rms_norm, true, false)
 
-// What an operator has not is absent.
-typedef struct NormTensors {
-    Tensor sum, y, mean, rstd, x, branch, w, b;
-    float eps;
-} NormTensors;
-
-static ForwardRows forward_rows(const NormTensors *t, size_t first, size_t n) {
-    const Matrix x = matrix(t->x);
-    ForwardRows r = {.w = t->w.data, .b = t->b.data, .C = x.cols, .eps = t->eps};
-    for (size_t k = 0; k < n; k++) {
-        const size_t m = first + k, at = m * x.cols, act = at * bytes_of(t->y.dtype);
-        r.x[k] = (const char *)row(x, m);
-        r.branch[k] = t->branch.data ? t->branch.data + act : NULL;
-        r.sum[k] = t->sum.data ? t->sum.data + at * sizeof(float) : NULL;
-        r.y[k] = t->y.data + act;
-    }
-    return r;
-}
-
-static void norm_forward(Backend *be, NormRows *f32, NormRows *bf16, NormTensors t) {
-    const size_t M = tensor_rows(t.x), C = tensor_cols(t.x);
-    NormRows *of_rows = t.y.dtype == DTYPE_BF16 ? bf16 : f32;
-#pragma omp parallel for num_threads(threads_for(be, M *C))
-    for (size_t g = 0; g < (M + GROUP - 1) / GROUP; g++) {
-        const size_t left = M - g * GROUP, step = left < GROUP ? 1 : GROUP;
-        for (size_t m = g * GROUP; m < M && m < (g + 1) * GROUP; m += step) {
-            ForwardRows r = forward_rows(&t, m, step);
-            of_rows(&r, step == GROUP);
-            for (size_t k = 0; t.mean.data && k < step; k++) floats(t.mean)[m + k] = r.mean[k];
-            for (size_t k = 0; k < step; k++) floats(t.rstd)[m + k] = r.rstd[k];
-        }
+// mean and b may be absent; branch and sum both, if `of_row` adds none.
+static void norm_forward(Backend *be, NormRow *of_row, Tensor sum, Tensor y, Tensor mean, Tensor rstd,
+                         Tensor x, Tensor branch, Tensor w, Tensor b, float eps) {
+    const Matrix mx = matrix(x);
+    const size_t C = mx.cols, act = bytes_of(y.dtype);
+#pragma omp parallel for num_threads(threads_for(be, mx.rows *C))
+    for (size_t m = 0; m < mx.rows; m++) {
+        const ForwardRow r = {.x = (const char *)row(mx, m),
+                              .branch = branch.data ? branch.data + m * C * act : NULL,
+                              .sum = sum.data ? sum.data + m * C * sizeof(float) : NULL,
+                              .y = y.data + m * C * act,
+                              .w = w.data,
+                              .b = b.data,
+                              .C = C};
+        const Statistics s = of_row(r, eps);
+        if (mean.data) floats(mean)[m] = s.mean;
+        floats(rstd)[m] = s.rstd;
     }
 }
 
 void KERNEL(layer_norm_forward)(Backend *be, Tensor y, Tensor mean, Tensor rstd, Tensor x, Tensor w, Tensor b,
                                 float eps) {
-    norm_forward(be, layer_norm_f32, layer_norm_bf16,
-                 (NormTensors){TENSOR_NONE, y, mean, rstd, x, TENSOR_NONE, w, b, eps});
+    norm_forward(be, y.dtype == DTYPE_BF16 ? layer_norm_bf16 : layer_norm_f32, TENSOR_NONE, y, mean, rstd, x,
+                 TENSOR_NONE, w, b, eps);
 }
 void KERNEL(rms_norm_forward)(Backend *be, Tensor y, Tensor rstd, Tensor x, Tensor w, float eps) {
-    norm_forward(be, rms_norm_f32, rms_norm_bf16,
-                 (NormTensors){TENSOR_NONE, y, TENSOR_NONE, rstd, x, TENSOR_NONE, w, TENSOR_NONE, eps});
+    norm_forward(be, y.dtype == DTYPE_BF16 ? rms_norm_bf16 : rms_norm_f32, TENSOR_NONE, y, TENSOR_NONE, rstd,
+                 x, TENSOR_NONE, w, TENSOR_NONE, eps);
 }
 void KERNEL(add_layer_norm_forward)(Backend *be, Tensor sum, Tensor y, Tensor mean, Tensor rstd, Tensor x,
                                     Tensor branch, Tensor w, Tensor b, float eps) {
-    norm_forward(be, add_layer_norm_f32, add_layer_norm_bf16,
-                 (NormTensors){sum, y, mean, rstd, x, branch, w, b, eps});
+    norm_forward(be, y.dtype == DTYPE_BF16 ? add_layer_norm_bf16 : add_layer_norm_f32, sum, y, mean, rstd, x,
+                 branch, w, b, eps);
 }
 void KERNEL(add_rms_norm_forward)(Backend *be, Tensor sum, Tensor y, Tensor rstd, Tensor x, Tensor branch,
                                   Tensor w, float eps) {
-    norm_forward(be, add_rms_norm_f32, add_rms_norm_bf16,
-                 (NormTensors){sum, y, TENSOR_NONE, rstd, x, branch, w, TENSOR_NONE, eps});
+    norm_forward(be, y.dtype == DTYPE_BF16 ? add_rms_norm_bf16 : add_rms_norm_f32, sum, y, TENSOR_NONE, rstd,
+                 x, branch, w, TENSOR_NONE, eps);
 }
 
 // ---- backward ----
+
+// So many rows at a time, for which sums over rows are read and written once. Their own sums are made one row
+// after the other, because memory is faster that way.
+enum { GROUP = 4 };
+#define FOR_ROWS(m) for (size_t m = 0; m < R; m++)
 
 typedef struct BackwardRows {
     const char *dy[GROUP], *x[GROUP], *w;

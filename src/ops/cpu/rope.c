@@ -19,25 +19,32 @@ void KERNEL(rope_table)(Backend *be, Tensor cos, Tensor sin, Tensor positions, T
     }
 }
 
-// The pair (a, b) = (x_i, x_{i + D/2}) becomes (a c_i − b s_i, b c_{i+D/2} + a s_{i+D/2}); back: the
-// transpose.
-ALWAYS_INLINE void rotate(char *x, const Dtype dtype, const float *cos, const float *sin, size_t half,
+// n pairs from i on: (a, b) = (x_i, x_{i + D/2}) becomes (a c_i − b s_i, b c_{i+D/2} + a s_{i+D/2}); back:
+// the transpose.
+ALWAYS_INLINE void rotate_pairs(char *x, const Dtype dtype, const char *c, const char *s, size_t i,
+                                size_t half, const size_t n, const bool back) {
+    const size_t j = i + half;
+    const Lanes c1 = load_some(c, DTYPE_F32, i, n), c2 = load_some(c, DTYPE_F32, j, n),
+                s1 = load_some(s, DTYPE_F32, i, n), s2 = load_some(s, DTYPE_F32, j, n),
+                a = load_some(x, dtype, i, n), b = load_some(x, dtype, j, n);
+    store_some(x, dtype, i, n, back ? a * c1 + b * s2 : a * c1 - b * s1);
+    store_some(x, dtype, j, n, back ? b * c2 - a * s1 : b * c2 + a * s2);
+}
+
+// The heads of one position.
+ALWAYS_INLINE void rotate(char *x, const Dtype dtype, const char *cos, const char *sin, size_t H, size_t half,
                           const bool back) {
-    for (size_t i = 0; i < half; i += LANES) {
-        const size_t n = half - i < LANES ? half - i : LANES, j = i + half;
-        const char *c = (const char *)cos, *s = (const char *)sin;
-        const Lanes c1 = load_some(c, DTYPE_F32, i, n), c2 = load_some(c, DTYPE_F32, j, n),
-                    s1 = load_some(s, DTYPE_F32, i, n), s2 = load_some(s, DTYPE_F32, j, n),
-                    a = load_some(x, dtype, i, n), b = load_some(x, dtype, j, n);
-        store_some(x, dtype, i, n, back ? a * c1 + b * s2 : a * c1 - b * s1);
-        store_some(x, dtype, j, n, back ? b * c2 - a * s1 : b * c2 + a * s2);
+    for (size_t h = 0; h < H; h++, x += 2 * half * bytes_of(dtype)) {
+        size_t i = 0;
+        for (; i + LANES <= half; i += LANES) rotate_pairs(x, dtype, cos, sin, i, half, LANES, back);
+        if (i < half) rotate_pairs(x, dtype, cos, sin, i, half, half - i, back);
     }
 }
 
-typedef void Rotation(char *x, const float *cos, const float *sin, size_t half);
+typedef void Rotation(char *x, const char *cos, const char *sin, size_t H, size_t half);
 #define ROTATION(name, dtype, back)                                                                          \
-    static void name(char *x, const float *cos, const float *sin, size_t half) {                             \
-        rotate(x, dtype, cos, sin, half, back);                                                              \
+    static void name(char *x, const char *cos, const char *sin, size_t H, size_t half) {                     \
+        rotate(x, dtype, cos, sin, H, half, back);                                                           \
     }
 ROTATION(forward_f32, DTYPE_F32, false)
 ROTATION(forward_bf16, DTYPE_BF16, false)
@@ -48,8 +55,8 @@ static void rotate_all(Backend *be, Tensor x, Tensor cos, Tensor sin, Rotation *
     size_t M = x.shape[0], H = x.shape[1], D = x.shape[2], n = tensor_rows(cos);
 #pragma omp parallel for num_threads(threads_for(be, M *H *D))
     for (size_t m = 0; m < M; m++) {
-        const float *c = floats(cos) + m % n * D, *s = floats(sin) + m % n * D;
-        for (size_t h = 0; h < H; h++) rotation(x.data + (m * H + h) * D * bytes_of(x.dtype), c, s, D / 2);
+        const size_t angles = m % n * D * sizeof(float);
+        rotation(x.data + m * H * D * bytes_of(x.dtype), cos.data + angles, sin.data + angles, H, D / 2);
     }
 }
 
