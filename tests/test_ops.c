@@ -392,7 +392,8 @@ static void test_empty(void **state) {
     linear_backward_input(be, none, out, weight, false);
     linear_backward_weight(be, weight, TENSOR_NONE, out, none);
     layer_norm_forward(be, none, list, list, none, vector, vector, 1e-5f);
-    rms_norm_backward(be, none, vector, none, none, vector, list);
+    rms_norm_backward(be, none, TENSOR_NONE, vector, none, none, vector, list);
+    add_rms_norm_forward(be, none, none, list, none, none, vector, 1e-5f);
     gelu_forward(be, none, none);
     embedding_forward(be, none, weight, ids), embedding_backward(be, weight, none, ids);
     gather_rows(be, none, weight, ids), scatter_rows(be, weight, none, ids), zero_rows(be, weight, ids);

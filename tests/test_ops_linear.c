@@ -23,9 +23,11 @@ RUNNER(linear_forward, t[0], t[1], t[2], t[3])
 RUNNER(linear_backward_input, t[0], t[1], t[2], c->flag)
 RUNNER(linear_backward_weight, t[0], t[1], t[2], t[3])
 RUNNER(layer_norm_forward, t[0], t[1], t[2], t[3], t[4], t[5], c->f[0])
-RUNNER(layer_norm_backward, t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7])
+RUNNER(layer_norm_backward, t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7], t[8])
 RUNNER(rms_norm_forward, t[0], t[1], t[2], t[3], c->f[0])
-RUNNER(rms_norm_backward, t[0], t[1], t[2], t[3], t[4], t[5])
+RUNNER(rms_norm_backward, t[0], t[1], t[2], t[3], t[4], t[5], t[6])
+RUNNER(add_layer_norm_forward, t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7], c->f[0])
+RUNNER(add_rms_norm_forward, t[0], t[1], t[2], t[3], t[4], t[5], c->f[0])
 RUNNER(gelu_forward, t[0], t[1])
 RUNNER(gelu_backward, t[0], t[1], t[2], t[3])
 RUNNER(swiglu_forward, t[0], t[1], t[2])
@@ -214,8 +216,8 @@ static void test_linear_rounding_bits(void **state) {
 
 // ---- norms ----
 
-static const size_t norms[][2] = {{1, 1},  {1, 3},  {3, 7},   {5, 8},
-                                  {4, 31}, {9, 33}, {2, 300}, {200, 130}}; // M, C
+static const size_t norms[][2] = {{1, 1},  {1, 3},   {3, 7},     {5, 8},    {4, 31},
+                                  {9, 33}, {2, 300}, {200, 130}, {1100, 20}}; // M, C
 #define EPS 1e-5f
 
 // The row's mean and 1/sqrt(var + eps), or for RMSNorm 0 and 1/sqrt(mean of squares + eps).
@@ -284,59 +286,184 @@ static void test_norm_forward(void **state) {
     }
 }
 
+static void ref_sum_of_streams(double *sum, const double *x, const double *branch, const Arg *shape) {
+    for (size_t i = 0; i < arg_count(shape); i++) sum[i] = x[i] + branch[i];
+}
+static void ref_add_layer_norm(double **a, const OpCase *c) {
+    ref_sum_of_streams(a[0], a[4], a[5], &c->args[4]);
+    ref_norm(a[1], a[2], a[3], a[0], a[6], a[7], &c->args[4], true);
+}
+static void ref_add_rms_norm(double **a, const OpCase *c) {
+    ref_sum_of_streams(a[0], a[3], a[4], &c->args[3]);
+    ref_norm(a[1], NULL, a[2], a[0], a[5], NULL, &c->args[3], false);
+}
+
+static void test_add_norm_forward(void **state) {
+    (void)state;
+    for (size_t i = 0; i < COUNT(norms); i++)
+        for (int in_place = 0; in_place < 2; in_place++) {
+            size_t M = norms[i][0], C = norms[i][1];
+            OpCase c = {.op = "add_layer_norm_forward",
+                        .run = run_add_layer_norm_forward,
+                        .reference = ref_add_layer_norm,
+                        .f = {EPS},
+                        .limit = 8 + sqrt((double)C),
+                        .args = {F32_ARG(sum, ROLE_ASSIGNED, M, C), F32_ARG(y, ROLE_ASSIGNED, M, C),
+                                 F32_ARG(mean, ROLE_ASSIGNED, M), F32_ARG(rstd, ROLE_ASSIGNED, M),
+                                 F32_ARG(x, ROLE_IN, M, C), F32_ARG(branch, ROLE_IN, M, C),
+                                 F32_ARG(w, ROLE_IN, C), F32_ARG(b, ROLE_IN, C)}};
+            if (in_place) c.args[0].shares = 5;
+            op_case_check(c);
+            op_case_check_bf16(c, 1 << 1 | 1 << 5);
+            OpCase r = {.op = "add_rms_norm_forward",
+                        .run = run_add_rms_norm_forward,
+                        .reference = ref_add_rms_norm,
+                        .f = {EPS},
+                        .limit = 4 + sqrt((double)C),
+                        .args = {F32_ARG(sum, ROLE_ASSIGNED, M, C), F32_ARG(y, ROLE_ASSIGNED, M, C),
+                                 F32_ARG(rstd, ROLE_ASSIGNED, M), F32_ARG(x, ROLE_IN, M, C),
+                                 F32_ARG(branch, ROLE_IN, M, C), F32_ARG(w, ROLE_IN, C)}};
+            if (in_place) r.args[0].shares = 4;
+            op_case_check(r);
+            op_case_check_bf16(r, 1 << 1 | 1 << 4);
+        }
+}
+
+// To the bits of an addition and a norm, because backward makes some again in one way and some in the other.
+static void test_add_norm_bits(void **state) {
+    (void)state;
+    enum { M = 21 };
+    Backend *be;
+    Error err;
+    assert_true(backend_cpu_create(&be, 2, &err));
+    for (size_t i = 0; i < 2 * COUNT(norms); i++) {
+        const size_t C = norms[i / 2][1];
+        const Dtype act = i % 2 ? DTYPE_BF16 : DTYPE_F32;
+        Tensor x = random_matrix(be, DTYPE_F32, M, C, 1), branch = random_matrix(be, act, M, C, 2),
+               w = random_matrix(be, DTYPE_F32, 1, C, 3), b = random_matrix(be, DTYPE_F32, 1, C, 4), sum[2],
+               y[2], statistics[2];
+        for (int k = 0; k < 2; k++) {
+            sum[k] = random_matrix(be, DTYPE_F32, M, C, 0);
+            y[k] = random_matrix(be, act, 2 * M, C, 0);
+            statistics[k] = random_matrix(be, DTYPE_F32, 3, M, 0);
+        }
+        const Tensor layer = tensor_slice(y[0], 0, M), rms = tensor_slice(y[0], M, M);
+        const Tensor mean = tensor_slice(statistics[0], 0, 1), rstd = tensor_slice(statistics[0], 1, 1),
+                     rms_rstd = tensor_slice(statistics[0], 2, 1);
+        add(be, sum[0], x, branch);
+        layer_norm_forward(be, layer, mean, rstd, sum[0], w, b, EPS);
+        rms_norm_forward(be, rms, rms_rstd, sum[0], w, EPS);
+        add_layer_norm_forward(be, sum[1], tensor_slice(y[1], 0, M), tensor_slice(statistics[1], 0, 1),
+                               tensor_slice(statistics[1], 1, 1), x, branch, w, b, EPS);
+        assert_memory_equal(sum[0].data, sum[1].data, tensor_bytes(sum[0]));
+        add_rms_norm_forward(be, sum[1], tensor_slice(y[1], M, M), tensor_slice(statistics[1], 2, 1), x,
+                             branch, w, EPS);
+        assert_memory_equal(sum[0].data, sum[1].data, tensor_bytes(sum[0]));
+        assert_memory_equal(y[0].data, y[1].data, tensor_bytes(y[0]));
+        assert_memory_equal(statistics[0].data, statistics[1].data, tensor_bytes(statistics[0]));
+        for (size_t m = 0; m < M; m++) // a row alone
+            add_layer_norm_forward(be, tensor_slice(sum[1], m, 1), tensor_slice(y[1], m, 1),
+                                   tensor_slice(tensor_reshape(statistics[1], SHAPE(3 * M)), m, 1),
+                                   tensor_slice(tensor_reshape(statistics[1], SHAPE(3 * M)), M + m, 1),
+                                   tensor_slice(x, m, 1), tensor_slice(branch, m, 1), w, b, EPS);
+        assert_memory_equal(y[0].data, y[1].data, tensor_bytes(y[0]));
+        assert_memory_equal(statistics[0].data, statistics[1].data, tensor_bytes(statistics[0]));
+        const Tensor all[] = {x, branch, w, b, sum[0], sum[1], y[0], y[1], statistics[0], statistics[1]};
+        for (size_t k = 0; k < COUNT(all); k++) free_matrix(be, all[k]);
+    }
+    backend_destroy(be);
+}
+
 static void prepare_layer_norm_backward(double **a, const OpCase *c) {
-    ref_norm(NULL, a[6], a[7], a[4], a[5], NULL, &c->args[4], true);
+    ref_norm(NULL, a[7], a[8], a[5], a[6], NULL, &c->args[5], true);
 }
 static void prepare_rms_norm_backward(double **a, const OpCase *c) {
-    ref_norm(NULL, NULL, a[5], a[3], a[4], NULL, &c->args[3], false);
+    ref_norm(NULL, NULL, a[6], a[4], a[5], NULL, &c->args[4], false);
 }
 static double layer_norm_loss(double **a, const OpCase *c) {
-    return norm_loss(a[3], a[4], a[5], &c->args[4], true);
+    return norm_loss(a[4], a[5], a[6], &c->args[5], true);
 }
 static double rms_norm_loss(double **a, const OpCase *c) {
-    return norm_loss(a[2], a[3], a[4], &c->args[3], false);
+    return norm_loss(a[3], a[4], a[5], &c->args[4], false);
+}
+
+// dx before the call + rstd (g − Σ g/C − n Σ g n/C), g = dy w, n = (x − mean) rstd; dx itself is held against
+// differences.
+static void ref_rounded(double *rounded, const double *dx, const double *dy, const double *x, const double *w,
+                        const Arg *shape, bool centred) {
+    size_t M = shape->shape[0], C = shape->shape[1];
+    for (size_t m = 0; rounded && m < M; m++) {
+        double mu, r = row_statistics(&mu, x + m * C, C, centred), s = 0, sn = 0;
+        for (size_t i = m * C; i < (m + 1) * C; i++) {
+            s += centred ? dy[i] * w[i % C] / (double)C : 0;
+            sn += dy[i] * w[i % C] * (x[i] - mu) * r / (double)C;
+        }
+        for (size_t i = m * C; i < (m + 1) * C; i++)
+            rounded[i] = dx[i] + r * (dy[i] * w[i % C] - s - (x[i] - mu) * r * sn);
+    }
 }
 
 // The bias is no argument of backward, so its gradient is written out: db = Σ_m dy.
-static void ref_bias_gradient(double **a, const OpCase *c) {
-    size_t C = c->args[4].shape[1];
-    for (size_t k = 0; a[2] && k < c->args[4].shape[0] * C; k++) a[2][k % C] += a[3][k];
+static void ref_layer_norm_backward(double **a, const OpCase *c) {
+    size_t C = c->args[5].shape[1];
+    for (size_t k = 0; a[3] && k < c->args[5].shape[0] * C; k++) a[3][k % C] += a[4][k];
+    ref_rounded(a[1], a[0], a[4], a[5], a[6], &c->args[5], true);
+}
+static void ref_rms_norm_backward(double **a, const OpCase *c) {
+    ref_rounded(a[1], a[0], a[3], a[4], a[5], &c->args[4], false);
 }
 
-static void test_norm_backward(void **state) {
+static void test_layer_norm_backward(void **state) {
     (void)state;
     for (size_t i = 1; i < COUNT(norms); i++)
-        for (int variant = 0; variant < 4; variant++) { // strided; without weights' gradients
+        for (int variant = 0; variant < 8; variant++) { // strided; without weights' gradients; with rounded
             size_t M = norms[i][0], C = norms[i][1];
-            double limit = 20 + 2 * sqrt((double)(C + M));
             OpCase c = {.op = "layer_norm_backward",
                         .run = run_layer_norm_backward,
                         .prepare = prepare_layer_norm_backward,
-                        .reference = ref_bias_gradient,
+                        .reference = ref_layer_norm_backward,
                         .loss = layer_norm_loss,
-                        .limit = limit,
-                        .args = {F32_ARG(dx, ROLE_ACCUMULATED, M, C), F32_ARG(dw, ROLE_ACCUMULATED, C),
-                                 F32_ARG(db, ROLE_ACCUMULATED, C), F32_ARG(dy, ROLE_IN, M, C),
-                                 F32_ARG(x, ROLE_IN, M, C), F32_ARG(w, ROLE_IN, C), F32_ARG(mean, ROLE_IN, M),
+                        .limit = 20 + 2 * sqrt((double)(C + M)),
+                        .limit_bf16 = 0.51,
+                        .args = {F32_ARG(dx, ROLE_ACCUMULATED, M, C), BF16_ARG(rounded, ROLE_ASSIGNED, M, C),
+                                 F32_ARG(dw, ROLE_ACCUMULATED, C), F32_ARG(db, ROLE_ACCUMULATED, C),
+                                 F32_ARG(dy, ROLE_IN, M, C), F32_ARG(x, ROLE_IN, M, C),
+                                 F32_ARG(w, ROLE_IN, C), F32_ARG(mean, ROLE_IN, M),
                                  F32_ARG(rstd, ROLE_IN, M)}};
-            c.args[0].gradient_of = 5, c.args[1].gradient_of = 6;
-            c.args[0].gap = variant & 1 ? 3 : 0, c.args[4].gap = variant & 1 ? 6 : 0;
-            if (variant & 2) c.args[1].ndim = c.args[2].ndim = 0;
+            c.args[0].gradient_of = 6, c.args[2].gradient_of = 7;
+            c.args[0].gap = variant & 1 ? 3 : 0, c.args[5].gap = variant & 1 ? 6 : 0;
+            if (variant & 2) c.args[2].ndim = c.args[3].ndim = 0;
+            if (!(variant & 4)) c.args[1].ndim = 0;
             op_case_check(c);
-            op_case_check_bf16(c, 8);
+            op_case_check_bf16(c, 1 << 4);
+            if (variant & 4) c.args[1].shares = 5;
+            op_case_check_bf16(c, 1 << 4);
+        }
+}
+
+static void test_rms_norm_backward(void **state) {
+    (void)state;
+    for (size_t i = 1; i < COUNT(norms); i++)
+        for (int variant = 0; variant < 4; variant++) { // without weights' gradients; with rounded
+            size_t M = norms[i][0], C = norms[i][1];
             OpCase r = {.op = "rms_norm_backward",
                         .run = run_rms_norm_backward,
                         .prepare = prepare_rms_norm_backward,
+                        .reference = ref_rms_norm_backward,
                         .loss = rms_norm_loss,
-                        .limit = limit,
-                        .args = {F32_ARG(dx, ROLE_ACCUMULATED, M, C), F32_ARG(dw, ROLE_ACCUMULATED, C),
-                                 F32_ARG(dy, ROLE_IN, M, C), F32_ARG(x, ROLE_IN, M, C),
-                                 F32_ARG(w, ROLE_IN, C), F32_ARG(rstd, ROLE_IN, M)}};
-            r.args[0].gradient_of = 4, r.args[1].gradient_of = 5;
-            if (variant & 2) r.args[1].ndim = 0;
-            if (variant & 1) continue;
+                        .limit = 20 + 2 * sqrt((double)(C + M)),
+                        .limit_bf16 = 0.51,
+                        .args = {F32_ARG(dx, ROLE_ACCUMULATED, M, C), BF16_ARG(rounded, ROLE_ASSIGNED, M, C),
+                                 F32_ARG(dw, ROLE_ACCUMULATED, C), F32_ARG(dy, ROLE_IN, M, C),
+                                 F32_ARG(x, ROLE_IN, M, C), F32_ARG(w, ROLE_IN, C),
+                                 F32_ARG(rstd, ROLE_IN, M)}};
+            r.args[0].gradient_of = 5, r.args[2].gradient_of = 6;
+            if (variant & 1) r.args[2].ndim = 0;
+            if (!(variant & 2)) r.args[1].ndim = 0;
             op_case_check(r);
-            op_case_check_bf16(r, 4);
+            op_case_check_bf16(r, 1 << 3);
+            if (variant & 2) r.args[1].shares = 4;
+            op_case_check_bf16(r, 1 << 3);
         }
 }
 
@@ -565,12 +692,21 @@ static void test_rope(void **state) {
 
 static int all_tests(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_activations_far_out),  cmocka_unit_test(test_linear_forward),
-        cmocka_unit_test(test_linear_backward),      cmocka_unit_test(test_linear_rounding),
-        cmocka_unit_test(test_linear_rounding_bits), cmocka_unit_test(test_norm_forward),
-        cmocka_unit_test(test_norm_backward),        cmocka_unit_test(test_activations),
-        cmocka_unit_test(test_activations_backward), cmocka_unit_test(test_activations_again),
-        cmocka_unit_test(test_rope_table),           cmocka_unit_test(test_rope),
+        cmocka_unit_test(test_activations_far_out),
+        cmocka_unit_test(test_linear_forward),
+        cmocka_unit_test(test_linear_backward),
+        cmocka_unit_test(test_linear_rounding),
+        cmocka_unit_test(test_linear_rounding_bits),
+        cmocka_unit_test(test_norm_forward),
+        cmocka_unit_test(test_add_norm_forward),
+        cmocka_unit_test(test_add_norm_bits),
+        cmocka_unit_test(test_layer_norm_backward),
+        cmocka_unit_test(test_rms_norm_backward),
+        cmocka_unit_test(test_activations),
+        cmocka_unit_test(test_activations_backward),
+        cmocka_unit_test(test_activations_again),
+        cmocka_unit_test(test_rope_table),
+        cmocka_unit_test(test_rope),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     print_worst_shares();

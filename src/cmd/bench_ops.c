@@ -220,6 +220,114 @@ static void measure_loss(Backend *be, const Flags *f, Dtype dtype) {
                                          operand(be, DTYPE_I32, SHAPE(rows))});
 }
 
+// ---- norms and activations ----
+
+static void run_layer_norm(Backend *be, const Measured *m) {
+    const Tensor *t = m->t;
+    layer_norm_forward(be, t[0], t[1], t[2], t[3], t[4], t[5], 1e-6f);
+}
+static void run_layer_norm_backward(Backend *be, const Measured *m) {
+    const Tensor *t = m->t;
+    layer_norm_backward(be, t[0], t[8], t[1], t[2], t[3], t[4], t[5], t[6], t[7]);
+}
+static void run_rms_norm(Backend *be, const Measured *m) {
+    rms_norm_forward(be, m->t[0], m->t[1], m->t[2], m->t[3], 1e-5f);
+}
+static void run_rms_norm_backward(Backend *be, const Measured *m) {
+    const Tensor *t = m->t;
+    rms_norm_backward(be, t[0], t[6], t[1], t[2], t[3], t[4], t[5]);
+}
+static void run_add_layer_norm(Backend *be, const Measured *m) {
+    const Tensor *t = m->t;
+    add_layer_norm_forward(be, t[3], t[0], t[1], t[2], t[3], t[6], t[4], t[5], 1e-6f);
+}
+static void run_add_rms_norm(Backend *be, const Measured *m) {
+    const Tensor *t = m->t;
+    add_rms_norm_forward(be, t[2], t[0], t[1], t[2], t[4], t[3], 1e-5f);
+}
+static void run_add(Backend *be, const Measured *m) {
+    add(be, m->t[0], m->t[0], m->t[1]);
+}
+static void run_copy(Backend *be, const Measured *m) {
+    copy(be, m->t[0], m->t[1]);
+}
+static void run_gelu(Backend *be, const Measured *m) {
+    gelu_forward(be, m->t[0], m->t[1]);
+}
+static void run_gelu_backward(Backend *be, const Measured *m) {
+    gelu_backward(be, m->t[0], m->t[1], m->t[2], m->t[3]);
+}
+static void run_swiglu(Backend *be, const Measured *m) {
+    swiglu_forward(be, m->t[0], m->t[1], m->t[2]);
+}
+static void run_swiglu_backward(Backend *be, const Measured *m) {
+    const Tensor *t = m->t;
+    swiglu_backward(be, t[0], t[1], t[2], t[3], t[4], t[5]);
+}
+static void run_rope(Backend *be, const Measured *m) {
+    rope_forward(be, m->t[0], m->t[1], m->t[2]);
+}
+
+// What one value of a row takes, in bytes, is given; what there is once a row or a column does not count.
+static void measure_rows(Backend *be, const Flags *f, const char *op, Dtype act, size_t M, size_t C,
+                         void (*run)(Backend *, const Measured *), size_t bytes_a_value, const Tensor *t) {
+    char name[64];
+    snprintf(name, sizeof name, "%s %zu x %zu, %s", op, M, C, dtype_name(act));
+    if (wanted(f, name)) {
+        measure_bytes(be, f, name, run, false, (double)(M * C * bytes_a_value), t);
+        return;
+    }
+    Measured unwanted = {0};
+    memcpy(unwanted.t, t, sizeof unwanted.t);
+    release(be, &unwanted);
+}
+
+// The residual stream and its gradient are F32, all else act.
+static void measure_norms(Backend *be, const Flags *f, Dtype act, size_t M, size_t C) {
+    const size_t a = dtype_size(act), x = sizeof(float);
+#define STREAM           operand(be, DTYPE_F32, SHAPE(M, C))
+#define ACT              operand(be, act, SHAPE(M, C))
+#define ROWS             operand(be, DTYPE_F32, SHAPE(M))
+#define COLUMNS          operand(be, DTYPE_F32, SHAPE(C))
+#define OPERANDS_OF(...) (Tensor[OPERANDS]){__VA_ARGS__}
+    measure_rows(be, f, "layer_norm_forward", act, M, C, run_layer_norm, x + a,
+                 OPERANDS_OF(ACT, ROWS, ROWS, STREAM, COLUMNS, COLUMNS));
+    measure_rows(be, f, "layer_norm_backward", act, M, C, run_layer_norm_backward, 3 * x + a,
+                 OPERANDS_OF(STREAM, COLUMNS, COLUMNS, ACT, STREAM, COLUMNS, ROWS, ROWS));
+    measure_rows(be, f, "rms_norm_forward", act, M, C, run_rms_norm, x + a,
+                 OPERANDS_OF(ACT, ROWS, STREAM, COLUMNS));
+    measure_rows(be, f, "rms_norm_backward", act, M, C, run_rms_norm_backward, 3 * x + a,
+                 OPERANDS_OF(STREAM, COLUMNS, ACT, STREAM, COLUMNS, ROWS));
+    measure_rows(be, f, "add_layer_norm_forward", act, M, C, run_add_layer_norm, 2 * x + 2 * a,
+                 OPERANDS_OF(ACT, ROWS, ROWS, STREAM, COLUMNS, COLUMNS, ACT));
+    measure_rows(be, f, "add_rms_norm_forward", act, M, C, run_add_rms_norm, 2 * x + 2 * a,
+                 OPERANDS_OF(ACT, ROWS, STREAM, COLUMNS, ACT));
+    if (act == DTYPE_BF16)
+        measure_rows(be, f, "layer_norm_backward, rounded,", act, M, C, run_layer_norm_backward,
+                     3 * x + 2 * a,
+                     OPERANDS_OF(STREAM, COLUMNS, COLUMNS, ACT, STREAM, COLUMNS, ROWS, ROWS, ACT));
+    measure_rows(be, f, "add", act, M, C, run_add, 2 * x + a, OPERANDS_OF(STREAM, ACT));
+    measure_rows(be, f, "copy", act, M, C, run_copy, x + a, OPERANDS_OF(ACT, STREAM));
+}
+
+static void measure_activations(Backend *be, const Flags *f, Dtype act, size_t M, size_t C) {
+    const size_t a = dtype_size(act), D = 64;
+    measure_rows(be, f, "gelu_forward", act, M, C, run_gelu, 2 * a, OPERANDS_OF(ACT, ACT));
+    measure_rows(be, f, "gelu_backward", act, M, C, run_gelu_backward, 4 * a,
+                 OPERANDS_OF(ACT, ACT, ACT, ACT));
+    measure_rows(be, f, "swiglu_forward", act, M, C, run_swiglu, 3 * a, OPERANDS_OF(ACT, ACT, ACT));
+    measure_rows(be, f, "swiglu_backward", act, M, C, run_swiglu_backward, 6 * a,
+                 OPERANDS_OF(ACT, ACT, ACT, ACT, ACT, ACT));
+    measure_rows(be, f, "rope_forward", act, M, C, run_rope, 2 * a,
+                 OPERANDS_OF(operand(be, act, SHAPE(M, C / D, D)), operand(be, DTYPE_F32, SHAPE(M, D)),
+                             operand(be, DTYPE_F32, SHAPE(M, D))));
+#undef STREAM
+#undef ACT
+#undef ROWS
+#undef COLUMNS
+#undef OPERANDS_OF
+}
+
 static bool measure_all(const Flags *f, Error *err) {
     static const AttentionSize sizes[] = {{"4 x 1024, 12 heads of 64", 4, 1024, 12, 12, 64, false},
                                           {"causal 1024, 15/5 heads of 64", 1, 1024, 15, 5, 64, true},
@@ -230,6 +338,10 @@ static bool measure_all(const Flags *f, Error *err) {
     measure_memory(be, f);
     measure_loss(be, f, DTYPE_F32);
     measure_loss(be, f, DTYPE_BF16);
+    for (int bf16 = 0; bf16 < 2; bf16++) {
+        measure_norms(be, f, bf16 ? DTYPE_BF16 : DTYPE_F32, 4096, 768);
+        measure_activations(be, f, bf16 ? DTYPE_BF16 : DTYPE_F32, 4096, 3072);
+    }
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         measure_attention(be, f, sizes[i], DTYPE_F32);
         measure_attention(be, f, sizes[i], DTYPE_BF16);

@@ -28,6 +28,8 @@ static DecoderBlockActs take_block(const LanguageModel *lm, const BlockPlan *pla
     const Dtype act = lm->params->act;
     const size_t C = c->lm_hidden_dim, M = lm->B * lm->T, KD = c->lm_n_kv_heads * vlm_config_head_dim(c);
     DecoderBlockActs b = {.x = x, .branch = lm->branch};
+    // lm->branch holds a gradient while backward runs the forward again
+    if (plan->keep && lm->recompute == RECOMPUTE_BLOCK) b.branch = lm->dattn;
     TAKE(norm1, RECOMPUTE_NORMS, act, M, C);
     TAKE(norm1_rstd, RECOMPUTE_BLOCK, DTYPE_F32, M);
     TAKE(q, RECOMPUTE_BLOCK, act, M, C);
@@ -146,48 +148,63 @@ static void attention_branch(LanguageModel *lm, const DecoderBlockParams *w, Dec
     lora_forward(&lm->lora, b->branch, b->attn, w->out, NULL);
 }
 
-// All that backward reads of a block: up to silu(gate(norm2 x_mid)) · up(norm2 x_mid), x_mid = x +
-// out_proj(attention(norm1 x)).
-static void block_inside(LanguageModel *lm, size_t block, Tensor mask, KVCache *cache) {
-    Backend *be = lm->be;
-    const DecoderBlockParams *w = &lm->params->decoder.blocks[block];
-    DecoderBlockActs *b = &lm->blocks[block];
-    float eps = (float)lm->config->lm_rms_eps.value;
-    rms_norm_forward(be, b->norm1, b->norm1_rstd, b->x, w->norm1->w, eps);
-    attention_branch(lm, w, b, block, mask, cache);
-    add(be, b->x_mid, b->x, b->branch);
-    rms_norm_forward(be, b->norm2, b->norm2_rstd, b->x_mid, w->norm2->w, eps);
-    lora_forward(&lm->lora, b->gate, b->norm2, w->gate, NULL);
-    lora_forward(&lm->lora, b->up, b->norm2, w->up, NULL);
-    swiglu_forward(be, b->swiglu, b->gate, b->up);
+static float norm_eps(const LanguageModel *lm) {
+    return (float)lm->config->lm_rms_eps.value;
 }
 
-// x_out = x_mid + down(silu(gate) · up).
-static void block_forward(LanguageModel *lm, size_t block, Tensor x_out, Tensor mask, KVCache *cache) {
+static void first_norm(LanguageModel *lm, size_t block) {
     const DecoderBlockActs *b = &lm->blocks[block];
+    rms_norm_forward(lm->be, b->norm1, b->norm1_rstd, b->x, lm->params->decoder.blocks[block].norm1->w,
+                     norm_eps(lm));
+}
+
+static void second_norm(LanguageModel *lm, size_t block) {
+    const DecoderBlockActs *b = &lm->blocks[block];
+    add_rms_norm_forward(lm->be, b->x_mid, b->norm2, b->norm2_rstd, b->x, b->branch,
+                         lm->params->decoder.blocks[block].norm2->w, norm_eps(lm));
+}
+
+// From norm1 x to all that backward reads of a block: up to silu(gate(norm2 x_mid)) · up(norm2 x_mid), x_mid
+// = x + out_proj(attention(norm1 x)).
+static void block_inside(LanguageModel *lm, size_t block, Tensor mask, KVCache *cache) {
+    const DecoderBlockParams *w = &lm->params->decoder.blocks[block];
+    DecoderBlockActs *b = &lm->blocks[block];
+    attention_branch(lm, w, b, block, mask, cache);
+    second_norm(lm, block);
+    lora_forward(&lm->lora, b->gate, b->norm2, w->gate, NULL);
+    lora_forward(&lm->lora, b->up, b->norm2, w->up, NULL);
+    swiglu_forward(lm->be, b->swiglu, b->gate, b->up);
+}
+
+// x_out = x_mid + down(silu(gate) · up), which is the next block's x, with what norm reads it next. norm1 of
+// x has been made.
+static void block_forward(LanguageModel *lm, size_t block, Tensor mask, KVCache *cache) {
+    const DecoderBlockActs *b = &lm->blocks[block], *next = b + 1;
+    const DecoderBlockParams *w = &lm->params->decoder.blocks[block];
     block_inside(lm, block, mask, cache);
-    const Param *down = lm->params->decoder.blocks[block].down;
-    lora_forward(&lm->lora, lm->branch, b->swiglu, down, NULL);
-    add(lm->be, x_out, b->x_mid, lm->branch);
+    lora_forward(&lm->lora, lm->branch, b->swiglu, w->down, NULL);
+    if (block + 1 == lm->config->lm_n_blocks)
+        add_rms_norm_forward(lm->be, lm->x_out, lm->out, lm->norm_rstd, b->x_mid, lm->branch,
+                             lm->params->decoder.norm->w, norm_eps(lm));
+    else
+        add_rms_norm_forward(lm->be, next->x, next->norm1, next->norm1_rstd, b->x_mid, lm->branch,
+                             w[1].norm1->w, norm_eps(lm));
 }
 
 // Puts back what later blocks have written over, all but swiglu, which its backward makes. The last one's is
 // still there.
 static void make_again(LanguageModel *lm, size_t block, Tensor mask) {
-    const DecoderBlockParams *w = &lm->params->decoder.blocks[block];
     const DecoderBlockActs *b = &lm->blocks[block];
-    const float eps = (float)lm->config->lm_rms_eps.value;
     const size_t K = lm->config->lm_n_kv_heads;
     if (lm->recompute == RECOMPUTE_NONE || block + 1 == lm->config->lm_n_blocks) return;
+    first_norm(lm, block);
     if (lm->recompute == RECOMPUTE_BLOCK) {
         block_inside(lm, block, mask, NULL);
         return;
     }
-    rms_norm_forward(lm->be, b->norm1, b->norm1_rstd, b->x, w->norm1->w, eps);
     if (lm->recompute == RECOMPUTE_ATTENTION)
         attend(lm, b, by_sequence(lm, b->k, K), by_sequence(lm, b->v, K), mask);
-    add(lm->be, b->x_mid, b->x, b->branch);
-    rms_norm_forward(lm->be, b->norm2, b->norm2_rstd, b->x_mid, w->norm2->w, eps);
+    second_norm(lm, block);
 }
 
 static void upload_positions(LanguageModel *lm, size_t end) {
@@ -232,21 +249,17 @@ void language_model_forward(LanguageModel *lm, Tensor mask, KVCache *cache) {
     if (cache) upload_cache_rows(lm, cache);
     if (!tensor_exists(lm->starts)) run_through(lm, cache ? cache->used : 0);
     rotary_tables(lm);
-    for (size_t i = 0; i < n; i++)
-        block_forward(lm, i, i + 1 < n ? lm->blocks[i + 1].x : lm->x_out, mask, cache);
+    first_norm(lm, 0);
+    for (size_t i = 0; i < n; i++) block_forward(lm, i, mask, cache);
     if (cache) cache->used += lm->T;
-    rms_norm_forward(lm->be, lm->out, lm->norm_rstd, lm->x_out, lm->params->decoder.norm->w,
-                     (float)lm->config->lm_rms_eps.value);
 }
 
-// The gradient of what a branch added to the residual stream is the stream's own, in the products' dtype.
-static Tensor branch_gradient(LanguageModel *lm) {
-    if (lm->branch.dtype == lm->dx.dtype) return lm->dx;
-    copy(lm->be, lm->branch, lm->dx);
-    return lm->branch;
+// Where a norm's backward leaves the gradient of the residual stream in the products' dtype.
+static Tensor rounded_gradient(const LanguageModel *lm) {
+    return lm->branch.dtype == DTYPE_BF16 ? lm->branch : TENSOR_NONE;
 }
 
-// lm->dx holds d x_out on entry and d x on return; see block_forward.
+// lm->dx holds d x_out on entry and d x on return, and rounded_gradient the same; see block_forward.
 static void block_backward(LanguageModel *lm, size_t block, Tensor mask) {
     Backend *be = lm->be;
     const DecoderBlockParams *w = &lm->params->decoder.blocks[block];
@@ -254,16 +267,16 @@ static void block_backward(LanguageModel *lm, size_t block, Tensor mask) {
     size_t H = lm->config->lm_n_heads, K = lm->config->lm_n_kv_heads;
     // x_out = x_mid + down(silu(gate) · up)
     // swiglu, which the weights' gradients read, is made again by its backward
-    const Tensor dbranch = branch_gradient(lm),
+    const Tensor rounded = rounded_gradient(lm), dbranch = tensor_exists(rounded) ? rounded : lm->dx,
                  again = recomputes_between(lm->recompute) ? b->swiglu : TENSOR_NONE;
     lora_backward_input(&lm->lora, lm->dswiglu, dbranch, w->down, false);
     swiglu_backward(be, lm->dgate, lm->dup, again, lm->dswiglu, b->gate, b->up);
     lora_backward_weight(&lm->lora, dbranch, b->swiglu, w->down, NULL);
     lora_backward(&lm->lora, lm->dnorm, lm->dgate, b->norm2, w->gate, NULL, false);
     lora_backward(&lm->lora, lm->dnorm, lm->dup, b->norm2, w->up, NULL, true);
-    rms_norm_backward(be, lm->dx, w->norm2->d, lm->dnorm, b->x_mid, w->norm2->w, b->norm2_rstd);
+    rms_norm_backward(be, lm->dx, rounded, w->norm2->d, lm->dnorm, b->x_mid, w->norm2->w, b->norm2_rstd);
     // x_mid = x + out_proj(attention(norm1 x))
-    lora_backward(&lm->lora, lm->dattn, branch_gradient(lm), b->attn, w->out, NULL, false);
+    lora_backward(&lm->lora, lm->dattn, dbranch, b->attn, w->out, NULL, false);
     attention_backward(be, by_sequence(lm, lm->dq, H), by_sequence(lm, lm->dk, K), by_sequence(lm, lm->dv, K),
                        lm->delta, by_sequence(lm, lm->dattn, H), by_sequence(lm, b->q, H),
                        by_sequence(lm, b->k, K), by_sequence(lm, b->v, K), by_sequence(lm, b->attn, H),
@@ -273,13 +286,16 @@ static void block_backward(LanguageModel *lm, size_t block, Tensor mask) {
     lora_backward(&lm->lora, lm->dnorm, lm->dq, b->norm1, w->q, NULL, false);
     lora_backward(&lm->lora, lm->dnorm, lm->dk, b->norm1, w->k, NULL, true);
     lora_backward(&lm->lora, lm->dnorm, lm->dv, b->norm1, w->v, NULL, true);
-    rms_norm_backward(be, lm->dx, w->norm1->d, lm->dnorm, b->x, w->norm1->w, b->norm1_rstd);
+    // the embeddings take it in F32
+    rms_norm_backward(be, lm->dx, block ? rounded : TENSOR_NONE, w->norm1->d, lm->dnorm, b->x, w->norm1->w,
+                      b->norm1_rstd);
 }
 
 void language_model_backward(LanguageModel *lm, Tensor mask) {
     const Param *norm = lm->params->decoder.norm;
     fill(lm->be, lm->dx, 0.0f);
-    rms_norm_backward(lm->be, lm->dx, norm->d, lm->dnorm, lm->x_out, norm->w, lm->norm_rstd);
+    rms_norm_backward(lm->be, lm->dx, rounded_gradient(lm), norm->d, lm->dnorm, lm->x_out, norm->w,
+                      lm->norm_rstd);
     for (size_t i = lm->config->lm_n_blocks; i-- > 0;) {
         make_again(lm, i, mask);
         block_backward(lm, i, mask);

@@ -109,48 +109,42 @@ static void attend(VisionEncoder *v, const VisionBlockActs *b) {
                       TENSOR_NONE, attention_scale(v->config), false);
 }
 
-// All that backward reads of a block: up to gelu(fc1(ln2(x_mid))), x_mid = x + out_proj(attention(ln1(x))).
+static float norm_eps(const VisionEncoder *v) {
+    return (float)v->config->vit_ln_eps.value;
+}
+
+static void first_norm(VisionEncoder *v, const VisionBlockParams *w, const VisionBlockActs *b) {
+    layer_norm_forward(v->be, b->ln1, b->ln1_mean, b->ln1_rstd, b->x, w->ln1_w->w, w->ln1_b->w, norm_eps(v));
+}
+
+static void second_norm(VisionEncoder *v, const VisionBlockParams *w, const VisionBlockActs *b) {
+    add_layer_norm_forward(v->be, b->x_mid, b->ln2, b->ln2_mean, b->ln2_rstd, b->x, b->branch, w->ln2_w->w,
+                           w->ln2_b->w, norm_eps(v));
+}
+
+// From ln1(x) to all that backward reads of a block: up to gelu(fc1(ln2(x_mid))), x_mid = x +
+// out_proj(attention(ln1(x))).
 static void block_inside(VisionEncoder *v, const VisionBlockParams *w, const VisionBlockActs *b) {
-    Backend *be = v->be;
-    const VLMConfig *c = v->config;
-    float eps = (float)c->vit_ln_eps.value;
-    layer_norm_forward(be, b->ln1, b->ln1_mean, b->ln1_rstd, b->x, w->ln1_w->w, w->ln1_b->w, eps);
     lora_forward(&v->lora, b->qkv, b->ln1, w->qkv_w, w->qkv_b);
     attend(v, b);
     lora_forward(&v->lora, b->branch, b->attn, w->out_w, w->out_b);
-    add(be, b->x_mid, b->x, b->branch);
-    layer_norm_forward(be, b->ln2, b->ln2_mean, b->ln2_rstd, b->x_mid, w->ln2_w->w, w->ln2_b->w, eps);
+    second_norm(v, w, b);
     lora_forward(&v->lora, b->fc1, b->ln2, w->fc1_w, w->fc1_b);
-    gelu_forward(be, b->gelu, b->fc1);
-}
-
-// x_out = x_mid + fc2(gelu(fc1(ln2(x_mid)))).
-static void block_forward(VisionEncoder *v, const VisionBlockParams *w, const VisionBlockActs *b,
-                          Tensor x_out) {
-    block_inside(v, w, b);
-    lora_forward(&v->lora, v->branch, b->gelu, w->fc2_w, w->fc2_b);
-    add(v->be, x_out, b->x_mid, v->branch);
+    gelu_forward(v->be, b->gelu, b->fc1);
 }
 
 // Puts back what other blocks and the decoder have written over, all but gelu, which its backward makes.
 static void make_again(VisionEncoder *v, size_t block) {
     const VisionBlockParams *w = &v->params->vision.blocks[block];
     const VisionBlockActs *b = &v->blocks[block];
-    const float eps = (float)v->config->vit_ln_eps.value;
     if (v->recompute == RECOMPUTE_NONE) return;
+    first_norm(v, w, b);
     if (v->recompute == RECOMPUTE_BLOCK) {
         block_inside(v, w, b);
         return;
     }
-    layer_norm_forward(v->be, b->ln1, b->ln1_mean, b->ln1_rstd, b->x, w->ln1_w->w, w->ln1_b->w, eps);
     if (v->recompute == RECOMPUTE_ATTENTION) attend(v, b);
-    add(v->be, b->x_mid, b->x, b->branch);
-    layer_norm_forward(v->be, b->ln2, b->ln2_mean, b->ln2_rstd, b->x_mid, w->ln2_w->w, w->ln2_b->w, eps);
-}
-
-// The input of the block after i, which is also what block i writes.
-static Tensor block_output(const VisionEncoder *v, size_t i) {
-    return i + 1 < v->config->vit_n_blocks ? v->blocks[i + 1].x : v->x_out;
+    second_norm(v, w, b);
 }
 
 // What the last norm reads: all tokens, or with vit_cls_flag the first of each tile (rows N*C apart).
@@ -172,6 +166,34 @@ static Tensor without_leading_one(Tensor t) {
     return tensor_reshape(t, SHAPE(tensor_rows(t), tensor_cols(t)));
 }
 
+// The last sum and the norm behind it; with vit_cls_flag they see different rows.
+static void last_norm(VisionEncoder *v, Tensor x_mid) {
+    const Param *w = v->params->vision.ln_w, *b = v->params->vision.ln_b;
+    if (!v->config->vit_cls_flag) {
+        add_layer_norm_forward(v->be, v->x_out, v->out, v->ln_mean, v->ln_rstd, x_mid, v->branch, w->w, b->w,
+                               norm_eps(v));
+        return;
+    }
+    add(v->be, v->x_out, x_mid, v->branch);
+    const Tensor x = norm_input(v, v->x_out);
+    layer_norm_forward(v->be, v->out, tensor_head(v->ln_mean, tensor_rows(x)),
+                       tensor_head(v->ln_rstd, tensor_rows(x)), x, w->w, b->w, norm_eps(v));
+}
+
+// x_out = x_mid + fc2(gelu(fc1(ln2(x_mid)))), which is the next block's x, with what norm reads it next. ln1
+// of x has been made.
+static void block_forward(VisionEncoder *v, size_t i) {
+    const VisionBlockParams *w = &v->params->vision.blocks[i];
+    const VisionBlockActs *b = &v->blocks[i], *next = b + 1;
+    block_inside(v, w, b);
+    lora_forward(&v->lora, v->branch, b->gelu, w->fc2_w, w->fc2_b);
+    if (i + 1 == v->config->vit_n_blocks)
+        last_norm(v, b->x_mid);
+    else
+        add_layer_norm_forward(v->be, next->x, next->ln1, next->ln1_mean, next->ln1_rstd, b->x_mid, v->branch,
+                               w[1].ln1_w->w, w[1].ln1_b->w, norm_eps(v));
+}
+
 void vision_encoder_forward(VisionEncoder *v, Tensor images) {
     Backend *be = v->be;
     const VLMConfig *c = v->config;
@@ -182,36 +204,32 @@ void vision_encoder_forward(VisionEncoder *v, Tensor images) {
     linear_forward(be, v->embedded, v->patches, as_matrix(p->vision.patch_w, p->vision.patch_w->product),
                    p->vision.patch_b->w);
     position_forward(be, v->blocks[0].x, v->embedded, position, cls);
-    for (size_t i = 0; i < c->vit_n_blocks; i++)
-        block_forward(v, &p->vision.blocks[i], &v->blocks[i], block_output(v, i));
-    Tensor x = norm_input(v, v->x_out);
-    layer_norm_forward(be, v->out, tensor_head(v->ln_mean, tensor_rows(x)),
-                       tensor_head(v->ln_rstd, tensor_rows(x)), x, p->vision.ln_w->w, p->vision.ln_b->w,
-                       (float)c->vit_ln_eps.value);
+    first_norm(v, &p->vision.blocks[0], &v->blocks[0]);
+    for (size_t i = 0; i < c->vit_n_blocks; i++) block_forward(v, i);
 }
 
-// The gradient of what a branch added to the residual stream is the stream's own, in the products' dtype.
-static Tensor branch_gradient(VisionEncoder *v) {
-    if (v->branch.dtype == v->dx.dtype) return v->dx;
-    copy(v->be, v->branch, v->dx);
-    return v->branch;
+// Where a norm's backward leaves the gradient of the residual stream in the products' dtype: in the place of
+// the gradient that it has read.
+static Tensor rounded_gradient(const VisionEncoder *v) {
+    return v->dnorm.dtype == DTYPE_BF16 ? v->dnorm : TENSOR_NONE;
 }
 
-// v->dx holds d x_out on entry and d x on return; quoted lines are block_forward's.
+// v->dx holds d x_out on entry and d x on return, and rounded_gradient the same; quoted lines are
+// block_forward's.
 static void block_backward(VisionEncoder *v, const VisionBlockParams *w, const VisionBlockActs *b) {
     Backend *be = v->be;
     const VLMConfig *c = v->config;
+    // The gradient of what a branch added to the residual stream is the stream's own.
+    const Tensor rounded = rounded_gradient(v), dbranch = tensor_exists(rounded) ? rounded : v->dx;
     // x_out = x_mid + fc2(gelu(fc1(ln2(x_mid)))): dx reaches x_mid both directly and through the branch
-    Tensor dbranch = branch_gradient(v);
     // gelu, which the weights' gradients read, is made again by its backward
     lora_backward_input(&v->lora, v->dinner, dbranch, w->fc2_w, false);
     gelu_backward(be, v->dinner, recomputes_between(v->recompute) ? b->gelu : TENSOR_NONE, v->dinner, b->fc1);
     lora_backward_weight(&v->lora, dbranch, b->gelu, w->fc2_w, w->fc2_b);
     lora_backward(&v->lora, v->dnorm, v->dinner, b->ln2, w->fc1_w, w->fc1_b, false);
-    layer_norm_backward(be, v->dx, w->ln2_w->d, w->ln2_b->d, v->dnorm, b->x_mid, w->ln2_w->w, b->ln2_mean,
-                        b->ln2_rstd);
+    layer_norm_backward(be, v->dx, rounded, w->ln2_w->d, w->ln2_b->d, v->dnorm, b->x_mid, w->ln2_w->w,
+                        b->ln2_mean, b->ln2_rstd);
     // x_mid = x + out_proj(attention(ln1(x)))
-    dbranch = branch_gradient(v);
     lora_backward(&v->lora, v->dattn, dbranch, b->attn, w->out_w, w->out_b, false);
     attention_backward(be, qkv_part(v, v->dqkv, 0), qkv_part(v, v->dqkv, 1), qkv_part(v, v->dqkv, 2),
                        v->delta, tensor_split_last(v->dattn, c->vit_n_heads), qkv_part(v, b->qkv, 0),
@@ -219,19 +237,28 @@ static void block_backward(VisionEncoder *v, const VisionBlockParams *w, const V
                        tensor_split_last(b->attn, c->vit_n_heads), b->lse, TENSOR_NONE, TENSOR_NONE,
                        attention_scale(c), false);
     lora_backward(&v->lora, v->dnorm, v->dqkv, b->ln1, w->qkv_w, w->qkv_b, false);
-    layer_norm_backward(be, v->dx, w->ln1_w->d, w->ln1_b->d, v->dnorm, b->x, w->ln1_w->w, b->ln1_mean,
-                        b->ln1_rstd);
+    // the first block's goes on to the positions, in F32
+    layer_norm_backward(be, v->dx, b == v->blocks ? TENSOR_NONE : rounded, w->ln1_w->d, w->ln1_b->d, v->dnorm,
+                        b->x, w->ln1_w->w, b->ln1_mean, b->ln1_rstd);
+}
+
+// The last norm's.
+static void last_norm_backward(VisionEncoder *v, Tensor dout) {
+    const Param *w = v->params->vision.ln_w, *b = v->params->vision.ln_b;
+    const Tensor x = norm_input(v, v->x_out), rounded = rounded_gradient(v);
+    const bool all = !v->config->vit_cls_flag;
+    fill(v->be, v->dx,
+         0.0f); // the norm's backward accumulates, and with cls it reaches one token a tile only
+    layer_norm_backward(v->be, norm_input(v, v->dx), all ? rounded : TENSOR_NONE, w->d, b->d, dout, x, w->w,
+                        tensor_head(v->ln_mean, tensor_rows(x)), tensor_head(v->ln_rstd, tensor_rows(x)));
+    if (!all && tensor_exists(rounded)) copy(v->be, rounded, v->dx);
 }
 
 void vision_encoder_backward(VisionEncoder *v, Tensor dout) {
     Backend *be = v->be;
     const VLMConfig *c = v->config;
     const Params *p = v->params;
-    Tensor x = norm_input(v, v->x_out);
-    fill(be, v->dx, 0.0f); // the norm's backward accumulates, and with cls it reaches one token a tile only
-    layer_norm_backward(be, norm_input(v, v->dx), p->vision.ln_w->d, p->vision.ln_b->d, dout, x,
-                        p->vision.ln_w->w, tensor_head(v->ln_mean, tensor_rows(x)),
-                        tensor_head(v->ln_rstd, tensor_rows(x)));
+    last_norm_backward(v, dout);
     for (size_t i = c->vit_n_blocks; i-- > 0;) {
         make_again(v, i);
         block_backward(v, &p->vision.blocks[i], &v->blocks[i]);

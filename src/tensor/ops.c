@@ -187,8 +187,15 @@ void layer_norm_forward(Backend *be, Tensor y, Tensor mean, Tensor rstd, Tensor 
     if (tensor_count(y)) RUN(layer_norm_forward, 3, (y, mean, rstd, x, w, b), eps);
 }
 
-void layer_norm_backward(Backend *be, Tensor dx, Tensor dw, Tensor db, Tensor dy, Tensor x, Tensor w,
-                         Tensor mean, Tensor rstd) {
+static void check_rounded(Tensor rounded, Tensor x) {
+    if (!tensor_exists(rounded)) return;
+    CHECK_PLAIN(rounded, DTYPE_BF16);
+    CHECK_MATRIX(rounded, tensor_rows(x), tensor_cols(x));
+}
+
+void layer_norm_backward(Backend *be, Tensor dx, Tensor rounded, Tensor dw, Tensor db, Tensor dy, Tensor x,
+                         Tensor w, Tensor mean, Tensor rstd) {
+    check_rounded(rounded, x);
     CHECK_STRIDED(dx), CHECK_FLOAT(dy), CHECK_STRIDED(x), CHECK_F32(w), CHECK_F32(mean), CHECK_F32(rstd);
     CHECK_MATRIX(dx, tensor_rows(x), tensor_cols(x)), CHECK_MATRIX(dy, tensor_rows(x), tensor_cols(x));
     CHECK_COUNT(mean, tensor_rows(x)), CHECK_COUNT(rstd, tensor_rows(x)), CHECK_COUNT(w, tensor_cols(x));
@@ -197,7 +204,7 @@ void layer_norm_backward(Backend *be, Tensor dx, Tensor dw, Tensor db, Tensor dy
         CHECK_F32(dw), CHECK_F32(db);
         CHECK_COUNT(dw, tensor_cols(x)), CHECK_COUNT(db, tensor_cols(x));
     }
-    if (tensor_count(dy)) RUN(layer_norm_backward, 3, (dx, dw, db, dy, x, w, mean, rstd));
+    if (tensor_count(dy)) RUN(layer_norm_backward, 4, (dx, rounded, dw, db, dy, x, w, mean, rstd));
 }
 
 void rms_norm_forward(Backend *be, Tensor y, Tensor rstd, Tensor x, Tensor w, float eps) {
@@ -207,7 +214,9 @@ void rms_norm_forward(Backend *be, Tensor y, Tensor rstd, Tensor x, Tensor w, fl
     if (tensor_count(y)) RUN(rms_norm_forward, 2, (y, rstd, x, w), eps);
 }
 
-void rms_norm_backward(Backend *be, Tensor dx, Tensor dw, Tensor dy, Tensor x, Tensor w, Tensor rstd) {
+void rms_norm_backward(Backend *be, Tensor dx, Tensor rounded, Tensor dw, Tensor dy, Tensor x, Tensor w,
+                       Tensor rstd) {
+    check_rounded(rounded, x);
     CHECK_F32(dx), CHECK_FLOAT(dy), CHECK_F32(x), CHECK_F32(w), CHECK_F32(rstd);
     CHECK_MATRIX(dx, tensor_rows(x), tensor_cols(x)), CHECK_MATRIX(dy, tensor_rows(x), tensor_cols(x));
     CHECK_COUNT(rstd, tensor_rows(x)), CHECK_COUNT(w, tensor_cols(x));
@@ -215,7 +224,27 @@ void rms_norm_backward(Backend *be, Tensor dx, Tensor dw, Tensor dy, Tensor x, T
         CHECK_F32(dw);
         CHECK_COUNT(dw, tensor_cols(x));
     }
-    if (tensor_count(dy)) RUN(rms_norm_backward, 2, (dx, dw, dy, x, w, rstd));
+    if (tensor_count(dy)) RUN(rms_norm_backward, 3, (dx, rounded, dw, dy, x, w, rstd));
+}
+
+static void check_add(Tensor sum, Tensor y, Tensor rstd, Tensor x, Tensor branch, Tensor w) {
+    CHECK_F32(sum), CHECK_FLOAT(y), CHECK_F32(rstd), CHECK_F32(x), CHECK_FLOAT(branch), CHECK_F32(w);
+    CHECK_SAME(sum, x), CHECK_SAME(branch, x), CHECK_LIKE(branch, y);
+    CHECK_MATRIX(y, tensor_rows(x), tensor_cols(x));
+    CHECK_COUNT(rstd, tensor_rows(x)), CHECK_COUNT(w, tensor_cols(x));
+}
+
+void add_layer_norm_forward(Backend *be, Tensor sum, Tensor y, Tensor mean, Tensor rstd, Tensor x,
+                            Tensor branch, Tensor w, Tensor b, float eps) {
+    check_add(sum, y, rstd, x, branch, w);
+    CHECK_F32(mean), CHECK_F32(b), CHECK_COUNT(mean, tensor_rows(x)), CHECK_COUNT(b, tensor_cols(x));
+    if (tensor_count(y)) RUN(add_layer_norm_forward, 4, (sum, y, mean, rstd, x, branch, w, b), eps);
+}
+
+void add_rms_norm_forward(Backend *be, Tensor sum, Tensor y, Tensor rstd, Tensor x, Tensor branch, Tensor w,
+                          float eps) {
+    check_add(sum, y, rstd, x, branch, w);
+    if (tensor_count(y)) RUN(add_rms_norm_forward, 3, (sum, y, rstd, x, branch, w), eps);
 }
 
 // ---- activations ----

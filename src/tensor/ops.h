@@ -54,14 +54,24 @@ void linear_backward_weight(Backend *be, Tensor dw, Tensor db, Tensor dy, Tensor
 void layer_norm_forward(Backend *be, Tensor y, Tensor mean, Tensor rstd, Tensor x, Tensor w, Tensor b,
                         float eps);
 // dx [M, C] strided, dw and db (opt, both or none) [C]: all accumulated, because dx meets the residual branch
-// there. dy act.
-void layer_norm_backward(Backend *be, Tensor dx, Tensor dw, Tensor db, Tensor dy, Tensor x, Tensor w,
-                         Tensor mean, Tensor rstd);
+// there. dy act. rounded (opt) [M, C] BF16 = dx as it then is, for the products that follow; assigned; it may
+// be dy.
+void layer_norm_backward(Backend *be, Tensor dx, Tensor rounded, Tensor dw, Tensor db, Tensor dy, Tensor x,
+                         Tensor w, Tensor mean, Tensor rstd);
 // y = x · rstd · w, rstd = 1/sqrt(mean(x²) + eps). y [M, C] act, x [M, C]; rstd [M]; assigned. (Zhang &
 // Sennrich 2019)
 void rms_norm_forward(Backend *be, Tensor y, Tensor rstd, Tensor x, Tensor w, float eps);
-// dx [M, C], dw (opt) [C]: accumulated; dy act.
-void rms_norm_backward(Backend *be, Tensor dx, Tensor dw, Tensor dy, Tensor x, Tensor w, Tensor rstd);
+// dx [M, C], dw (opt) [C]: accumulated; dy act; rounded (opt) as in layer_norm_backward.
+void rms_norm_backward(Backend *be, Tensor dx, Tensor rounded, Tensor dw, Tensor dy, Tensor x, Tensor w,
+                       Tensor rstd);
+// The residual stream and the norm that reads it, in one pass: sum = x + branch, and of sum what the norm's
+// forward makes of x, to the same bits as after `add`. sum and x [M, C] F32, branch [M, C] and y acts; all
+// outputs assigned; sum may be x. The backward is the norm's own, x being sum: dx is the gradient of both x
+// and branch.
+void add_layer_norm_forward(Backend *be, Tensor sum, Tensor y, Tensor mean, Tensor rstd, Tensor x,
+                            Tensor branch, Tensor w, Tensor b, float eps);
+void add_rms_norm_forward(Backend *be, Tensor sum, Tensor y, Tensor rstd, Tensor x, Tensor branch, Tensor w,
+                          float eps);
 
 // ---- activations, any shape, all the same; acts ----
 // y = gelu(x), the tanh form: x/2 (1 + tanh(√(2/π)(x + 0.044715 x³))); assigned.

@@ -16,10 +16,14 @@
     OP(linear_backward_input, Tensor dx, Tensor dy, Tensor w, bool accumulate)                               \
     OP(linear_backward_weight, Tensor dw, Tensor db, Tensor dy, Tensor x)                                    \
     OP(layer_norm_forward, Tensor y, Tensor mean, Tensor rstd, Tensor x, Tensor w, Tensor b, float eps)      \
-    OP(layer_norm_backward, Tensor dx, Tensor dw, Tensor db, Tensor dy, Tensor x, Tensor w, Tensor mean,     \
-       Tensor rstd)                                                                                          \
+    OP(layer_norm_backward, Tensor dx, Tensor rounded, Tensor dw, Tensor db, Tensor dy, Tensor x, Tensor w,  \
+       Tensor mean, Tensor rstd)                                                                             \
     OP(rms_norm_forward, Tensor y, Tensor rstd, Tensor x, Tensor w, float eps)                               \
-    OP(rms_norm_backward, Tensor dx, Tensor dw, Tensor dy, Tensor x, Tensor w, Tensor rstd)                  \
+    OP(rms_norm_backward, Tensor dx, Tensor rounded, Tensor dw, Tensor dy, Tensor x, Tensor w, Tensor rstd)  \
+    OP(add_layer_norm_forward, Tensor sum, Tensor y, Tensor mean, Tensor rstd, Tensor x, Tensor branch,      \
+       Tensor w, Tensor b, float eps)                                                                        \
+    OP(add_rms_norm_forward, Tensor sum, Tensor y, Tensor rstd, Tensor x, Tensor branch, Tensor w,           \
+       float eps)                                                                                            \
     OP(gelu_forward, Tensor y, Tensor x)                                                                     \
     OP(gelu_backward, Tensor dx, Tensor y, Tensor dy, Tensor x)                                              \
     OP(swiglu_forward, Tensor y, Tensor gate, Tensor up)                                                     \

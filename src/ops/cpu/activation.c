@@ -14,57 +14,82 @@ typedef struct Streams {
     const char *in[3];
 } Streams;
 
-// σ(z); `square` is x². One function, for the same bits in both directions.
-ALWAYS_INLINE Sigmoid gelu_sigmoid(Lanes x, Lanes square) {
-    return sigmoid_lanes(x * (GELU_LINEAR + GELU_CUBIC * square));
+// σ(z) of V vectors; `square` is x². One function, for the same bits in both directions.
+ALWAYS_INLINE void gelu_sigmoid(Sigmoid *s, const Lanes *x, const Lanes *square, const size_t V) {
+    Lanes z[CHAINS];
+    FOR_CHAINS(v) z[v] = GELU_LINEAR + GELU_CUBIC * square[v];
+    FOR_CHAINS(v) z[v] *= x[v];
+    sigmoid_lanes(s, z, V);
 }
 
-ALWAYS_INLINE void gelu_values(Streams s, const Dtype dtype, size_t n) {
-    for (size_t i = 0; i < n; i += LANES) {
-        Lanes x = load_lanes(s.in[0], dtype, i), near = within(x, GELU_FAR);
-        store_lanes(s.out[0], dtype, i, x * gelu_sigmoid(near, near * near).plus);
+ALWAYS_INLINE void gelu_values(Streams s, const Dtype dtype, size_t i, const size_t V) {
+    Lanes x[CHAINS], near[CHAINS], square[CHAINS];
+    Sigmoid sigma;
+    FOR_CHAINS(v) x[v] = load_lanes(s.in[0], dtype, i + v * LANES);
+    FOR_CHAINS(v) near[v] = within(x[v], GELU_FAR);
+    FOR_CHAINS(v) square[v] = near[v] * near[v];
+    gelu_sigmoid(&sigma, near, square, V);
+    FOR_CHAINS(v) store_lanes(s.out[0], dtype, i + v * LANES, x[v] * sigma.plus[v]);
+}
+
+ALWAYS_INLINE void gelu_backward_values(Streams s, const Dtype dtype, size_t i, const size_t V) {
+    Lanes x[CHAINS], near[CHAINS], square[CHAINS];
+    Sigmoid sigma;
+    FOR_CHAINS(v) x[v] = load_lanes(s.in[1], dtype, i + v * LANES);
+    FOR_CHAINS(v) near[v] = within(x[v], GELU_FAR);
+    FOR_CHAINS(v) square[v] = near[v] * near[v];
+    gelu_sigmoid(&sigma, near, square, V);
+    FOR_CHAINS(v) {
+        const Lanes dy = load_lanes(s.in[0], dtype, i + v * LANES);
+        const Lanes y = x[v] * sigma.plus[v], slope = GELU_LINEAR + 3 * GELU_CUBIC * square[v]; // dz/dx
+        store_lanes(s.out[0], dtype, i + v * LANES, dy * (sigma.plus[v] + y * sigma.minus[v] * slope));
+        if (s.out[1]) store_lanes(s.out[1], dtype, i + v * LANES, y);
     }
 }
 
-ALWAYS_INLINE void gelu_backward_values(Streams s, const Dtype dtype, size_t n) {
-    for (size_t i = 0; i < n; i += LANES) {
-        Lanes dy = load_lanes(s.in[0], dtype, i), x = load_lanes(s.in[1], dtype, i);
-        Lanes near = within(x, GELU_FAR), square = near * near;
-        Sigmoid sigma = gelu_sigmoid(near, square);
-        Lanes y = x * sigma.plus, slope = GELU_LINEAR + 3 * GELU_CUBIC * square; // dz/dx
-        store_lanes(s.out[0], dtype, i, dy * (sigma.plus + y * sigma.minus * slope));
-        if (s.out[1]) store_lanes(s.out[1], dtype, i, y);
-    }
-}
-
-ALWAYS_INLINE void swiglu_values(Streams s, const Dtype dtype, size_t n) {
-    for (size_t i = 0; i < n; i += LANES) {
-        Lanes gate = load_lanes(s.in[0], dtype, i), up = load_lanes(s.in[1], dtype, i);
-        store_lanes(s.out[0], dtype, i, gate * sigmoid_lanes(within(gate, SILU_FAR)).plus * up);
+ALWAYS_INLINE void swiglu_values(Streams s, const Dtype dtype, size_t i, const size_t V) {
+    Lanes gate[CHAINS], near[CHAINS];
+    Sigmoid sigma;
+    FOR_CHAINS(v) gate[v] = load_lanes(s.in[0], dtype, i + v * LANES);
+    FOR_CHAINS(v) near[v] = within(gate[v], SILU_FAR);
+    sigmoid_lanes(&sigma, near, V);
+    FOR_CHAINS(v) {
+        const Lanes up = load_lanes(s.in[1], dtype, i + v * LANES);
+        store_lanes(s.out[0], dtype, i + v * LANES, gate[v] * sigma.plus[v] * up);
     }
 }
 
 // d silu(g)/dg = σ(g) (1 + g (1 − σ(g)))
-ALWAYS_INLINE void swiglu_backward_values(Streams s, const Dtype dtype, size_t n) {
-    for (size_t i = 0; i < n; i += LANES) {
-        Lanes dy = load_lanes(s.in[0], dtype, i), gate = load_lanes(s.in[1], dtype, i),
-              up = load_lanes(s.in[2], dtype, i);
-        Sigmoid sigma = sigmoid_lanes(within(gate, SILU_FAR));
-        Lanes silu = gate * sigma.plus;
-        store_lanes(s.out[0], dtype, i, dy * up * (sigma.plus + silu * sigma.minus));
-        store_lanes(s.out[1], dtype, i, dy * silu);
-        if (s.out[2]) store_lanes(s.out[2], dtype, i, silu * up);
+ALWAYS_INLINE void swiglu_backward_values(Streams s, const Dtype dtype, size_t i, const size_t V) {
+    Lanes gate[CHAINS], near[CHAINS];
+    Sigmoid sigma;
+    FOR_CHAINS(v) gate[v] = load_lanes(s.in[1], dtype, i + v * LANES);
+    FOR_CHAINS(v) near[v] = within(gate[v], SILU_FAR);
+    sigmoid_lanes(&sigma, near, V);
+    FOR_CHAINS(v) {
+        const size_t at = i + v * LANES;
+        const Lanes dy = load_lanes(s.in[0], dtype, at), up = load_lanes(s.in[2], dtype, at);
+        const Lanes silu = gate[v] * sigma.plus[v];
+        store_lanes(s.out[0], dtype, at, dy * up * (sigma.plus[v] + silu * sigma.minus[v]));
+        store_lanes(s.out[1], dtype, at, dy * silu);
+        if (s.out[2]) store_lanes(s.out[2], dtype, at, silu * up);
     }
 }
 
 // n values of an operator, whole vectors; with the dtype known it becomes one loop for F32 and one for BF16.
 typedef void Piece(Streams s, Dtype dtype, size_t n);
+#define PIECE_LOOP(values, s, dtype, n)                                                                      \
+    do {                                                                                                     \
+        size_t i = 0;                                                                                        \
+        for (; i + CHAINS * LANES <= n; i += CHAINS * LANES) values##_values(s, dtype, i, CHAINS);           \
+        for (; i < n; i += LANES) values##_values(s, dtype, i, 1);                                           \
+    } while (0)
 #define PIECE_OF(values)                                                                                     \
     static void values##_piece(Streams s, Dtype dtype, size_t n) {                                           \
         if (dtype == DTYPE_BF16)                                                                             \
-            values##_values(s, DTYPE_BF16, n);                                                               \
+            PIECE_LOOP(values, s, DTYPE_BF16, n);                                                            \
         else                                                                                                 \
-            values##_values(s, DTYPE_F32, n);                                                                \
+            PIECE_LOOP(values, s, DTYPE_F32, n);                                                             \
     }
 PIECE_OF(gelu)
 PIECE_OF(gelu_backward)

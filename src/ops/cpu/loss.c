@@ -2,63 +2,70 @@
 #include "base/check.h"
 #include "base/half.h"
 #include "ops/cpu/kernels.h"
-#include "ops/cpu/vecmath.h"
+#include "ops/cpu/lanes.h"
 
+#include <math.h>
 #include <omp.h>
 
-static float row_max(const float *x, size_t n) {
-    float largest = x[0];
-#pragma omp simd reduction(max : largest)
-    for (size_t i = 0; i < n; i++) largest = x[i] > largest ? x[i] : largest;
+// ---- a row of logits, in F32 or BF16 ----
+
+ALWAYS_INLINE float row_max(const char *x, const Dtype dtype, size_t n) {
+    Lanes most[4];
+    for (size_t k = 0; k < 4; k++) most[k] = lanes_of(-INFINITY);
+    FOR_VECTORS(n, i, in_row, k, {
+        Lanes v = load_some(x, dtype, i, in_row);
+        for (size_t c = in_row; c < LANES; c++) v[c] = -INFINITY;
+        most[k] = greatest(v, most[k]);
+    });
+    const Lanes all = greatest(greatest(most[0], most[1]), greatest(most[2], most[3]));
+    float largest = all[0];
+    for (size_t c = 1; c < LANES; c++) largest = all[c] > largest ? all[c] : largest;
     return largest;
 }
 
-// Σ exp(x − largest), and with `keep` these exponentials in place of x. Pieces keep the rounding error of a
-// vocabulary's length small.
-static float sum_exp(float *x, float largest, size_t n, bool keep) {
+// Σ exp(x − largest); where there is room for them, these exponentials are left in `kept`, which may be x.
+// Pieces keep the rounding error of a vocabulary's length small.
+ALWAYS_INLINE float sum_exp(const char *x, const Dtype dtype, float largest, size_t n, char *kept) {
     double total = 0;
-    for (size_t at = 0; at < n; at += PIECE) {
-        size_t end = at + PIECE < n ? at + PIECE : n;
-        float s = 0;
-        if (keep) {
-#pragma omp simd reduction(+ : s)
-            for (size_t i = at; i < end; i++) s += x[i] = exp_f32(x[i] - largest);
-        } else {
-#pragma omp simd reduction(+ : s)
-            for (size_t i = at; i < end; i++) s += exp_f32(x[i] - largest);
-        }
-        total += s;
+    for (size_t p = 0; p < pieces(n); p++) {
+        Lanes s[4] = {0};
+        FOR_VECTORS(piece_length(n, p), at, in_row, k, {
+            const size_t i = p * PIECE + at;
+            Lanes e = exp_lanes(load_some(x, dtype, i, in_row) - largest);
+            if (in_row < LANES) e = first_of(e, in_row);
+            if (kept) store_some(kept, DTYPE_F32, i, in_row, e);
+            s[k] += e;
+        });
+        total += total_of((s[0] + s[1]) + (s[2] + s[3]));
     }
     return (float)total;
 }
 
-static float cross_entropy_row(float *x, size_t V, size_t target, float dscale) {
-    float largest = row_max(x, V), logit = x[target] - largest, s = sum_exp(x, largest, V, dscale != 0);
+ALWAYS_INLINE void scale_row(char *y, const Dtype dtype, const char *x, float factor, size_t n) {
+    FOR_VECTORS(n, i, in_row, k, {
+        store_some(y, dtype, i, in_row, load_some(x, DTYPE_F32, i, in_row) * factor);
+        (void)k;
+    });
+}
+
+ALWAYS_INLINE float value_at(const char *x, const Dtype dtype, size_t i) {
+    return dtype == DTYPE_BF16 ? f32_from_bf16(((const uint16_t *)x)[i]) : ((const float *)x)[i];
+}
+
+// `kept` is room for the row in F32, or the row itself.
+ALWAYS_INLINE float cross_entropy_row(char *x, const Dtype dtype, char *kept, size_t V, size_t target,
+                                      float dscale) {
+    const float largest = row_max(x, dtype, V), logit = value_at(x, dtype, target) - largest,
+                s = sum_exp(x, dtype, largest, V, dscale != 0 ? kept : NULL);
     if (dscale != 0) {
-        float factor = dscale / s;
-#pragma omp simd
-        for (size_t i = 0; i < V; i++) x[i] *= factor;
-        x[target] -= dscale;
+        const float factor = dscale / s, of_target = ((float *)kept)[target] * factor - dscale;
+        scale_row(x, dtype, kept, factor, V);
+        if (dtype == DTYPE_BF16)
+            ((uint16_t *)x)[target] = bf16_from_f32(of_target);
+        else
+            ((float *)x)[target] = of_target;
     }
     return logf(s) - logit;
-}
-
-static void load_bf16(float *y, const uint16_t *x, size_t n) {
-#pragma omp simd
-    for (size_t i = 0; i < n; i++) y[i] = f32_from_bf16(x[i]);
-}
-
-static void store_bf16(uint16_t *y, const float *x, size_t n) {
-#pragma omp simd
-    for (size_t i = 0; i < n; i++) y[i] = bf16_from_f32(x[i]);
-}
-
-// A row of BF16 goes through floats that are this thread's alone.
-static float cross_entropy_row_bf16(uint16_t *row, float *x, size_t V, size_t target, float dscale) {
-    load_bf16(x, row, V);
-    float loss = cross_entropy_row(x, V, target, dscale);
-    if (dscale != 0) store_bf16(row, x, V);
-    return loss;
 }
 
 void KERNEL(cross_entropy)(Backend *be, Tensor losses, Tensor logits, Tensor targets, float dscale) {
@@ -70,27 +77,31 @@ void KERNEL(cross_entropy)(Backend *be, Tensor losses, Tensor logits, Tensor tar
     for (size_t m = 0; m < M; m++) {
         int target = ints(targets)[m];
         CHECK(target >= 0 && (size_t)target < V, "row %zu has target %d of %zu", m, target, V);
+        char *x = logits.data + m * V * bytes_of(logits.dtype);
         floats(losses)[m] =
-            bf16 ? cross_entropy_row_bf16((uint16_t *)logits.data + m * V,
-                                          rows + (size_t)omp_get_thread_num() * V, V, (size_t)target, dscale)
-                 : cross_entropy_row(floats(logits) + m * V, V, (size_t)target, dscale);
+            bf16 ? cross_entropy_row(x, DTYPE_BF16, (char *)(rows + (size_t)omp_get_thread_num() * V), V,
+                                     (size_t)target, dscale)
+                 : cross_entropy_row(x, DTYPE_F32, x, V, (size_t)target, dscale);
     }
 }
 
-static double part_sum(const float *x, size_t n, bool squares) {
-    double s = 0;
-    if (squares) {
-#pragma omp simd reduction(+ : s)
-        for (size_t i = 0; i < n; i++) s += (double)x[i] * x[i];
-    } else {
-#pragma omp simd reduction(+ : s)
-        for (size_t i = 0; i < n; i++) s += x[i];
-    }
-    return s;
+// ---- sums ----
+
+// Several sums, because each addition waits for the one before it.
+ALWAYS_INLINE double part_sum(const float *x, size_t n, const bool squares) {
+    enum { SUMS = 64 };
+    double s[SUMS] = {0}, total = 0;
+    size_t i = 0;
+    for (; i + SUMS <= n; i += SUMS)
+#pragma omp simd
+        for (size_t k = 0; k < SUMS; k++) s[k] += squares ? (double)x[i + k] * x[i + k] : x[i + k];
+    for (size_t k = 0; i < n; i++, k++) s[k] += squares ? (double)x[i] * x[i] : x[i];
+    for (size_t k = 0; k < SUMS; k++) total += s[k];
+    return total;
 }
 
 // The list is cut into the same parts whatever the number of threads, and the parts are added in order.
-static double sum_in_parts(Backend *be, Tensor x, bool squares) {
+ALWAYS_INLINE double sum_in_parts(Backend *be, Tensor x, const bool squares) {
     enum { PARTS = 64 };
     double part[PARTS], total = 0;
     size_t n = tensor_count(x), length = (n + PARTS - 1) / PARTS;

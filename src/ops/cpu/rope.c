@@ -1,5 +1,6 @@
 // Rotary positions. The table is computed as nanoVLM does it in float32, one rounding after the other.
 #include "ops/cpu/kernels.h"
+#include "ops/cpu/lanes.h"
 #include "tensor/ops.h"
 
 #include <math.h>
@@ -18,49 +19,50 @@ void KERNEL(rope_table)(Backend *be, Tensor cos, Tensor sin, Tensor positions, T
     }
 }
 
-// The pair (a, b) = (x_i, x_{i + D/2}) becomes (a c_i − b s_i, b c_{i+D/2} + a s_{i+D/2}).
-static void rotate(float *x, const float *c, const float *s, size_t half) {
-    float *y = x + half;
-    const float *c2 = c + half, *s2 = s + half;
-#pragma omp simd
-    for (size_t i = 0; i < half; i++) {
-        float a = x[i], b = y[i];
-        x[i] = a * c[i] - b * s[i];
-        y[i] = b * c2[i] + a * s2[i];
+// n pairs from i on: (a, b) = (x_i, x_{i + D/2}) becomes (a c_i − b s_i, b c_{i+D/2} + a s_{i+D/2}); back:
+// the transpose.
+ALWAYS_INLINE void rotate_pairs(char *x, const Dtype dtype, const char *c, const char *s, size_t i,
+                                size_t half, const size_t n, const bool back) {
+    const size_t j = i + half;
+    const Lanes c1 = load_some(c, DTYPE_F32, i, n), c2 = load_some(c, DTYPE_F32, j, n),
+                s1 = load_some(s, DTYPE_F32, i, n), s2 = load_some(s, DTYPE_F32, j, n),
+                a = load_some(x, dtype, i, n), b = load_some(x, dtype, j, n);
+    store_some(x, dtype, i, n, back ? a * c1 + b * s2 : a * c1 - b * s1);
+    store_some(x, dtype, j, n, back ? b * c2 - a * s1 : b * c2 + a * s2);
+}
+
+// The heads of one position.
+ALWAYS_INLINE void rotate(char *x, const Dtype dtype, const char *cos, const char *sin, size_t H, size_t half,
+                          const bool back) {
+    for (size_t h = 0; h < H; h++, x += 2 * half * bytes_of(dtype)) {
+        size_t i = 0;
+        for (; i + LANES <= half; i += LANES) rotate_pairs(x, dtype, cos, sin, i, half, LANES, back);
+        if (i < half) rotate_pairs(x, dtype, cos, sin, i, half, half - i, back);
     }
 }
 
-// The transpose of rotate.
-static void rotate_back(float *x, const float *c, const float *s, size_t half) {
-    float *y = x + half;
-    const float *c2 = c + half, *s2 = s + half;
-#pragma omp simd
-    for (size_t i = 0; i < half; i++) {
-        float a = x[i], b = y[i];
-        x[i] = a * c[i] + b * s2[i];
-        y[i] = b * c2[i] - a * s[i];
+typedef void Rotation(char *x, const char *cos, const char *sin, size_t H, size_t half);
+#define ROTATION(name, dtype, back)                                                                          \
+    static void name(char *x, const char *cos, const char *sin, size_t H, size_t half) {                     \
+        rotate(x, dtype, cos, sin, H, half, back);                                                           \
     }
-}
+ROTATION(forward_f32, DTYPE_F32, false)
+ROTATION(forward_bf16, DTYPE_BF16, false)
+ROTATION(backward_f32, DTYPE_F32, true)
+ROTATION(backward_bf16, DTYPE_BF16, true)
 
-static void rotate_all(Backend *be, Tensor x, Tensor cos, Tensor sin,
-                       void (*rotation)(float *, const float *, const float *, size_t)) {
+static void rotate_all(Backend *be, Tensor x, Tensor cos, Tensor sin, Rotation *rotation) {
     size_t M = x.shape[0], H = x.shape[1], D = x.shape[2], n = tensor_rows(cos);
 #pragma omp parallel for num_threads(threads_for(be, M *H *D))
     for (size_t m = 0; m < M; m++) {
-        const float *c = floats(cos) + m % n * D, *s = floats(sin) + m % n * D;
-        for (size_t h = 0; h < H; h++) {
-            size_t at = (m * H + h) * D;
-            float room[ATTENTION_MAX_D], *head = target_floats(x, at, room);
-            load_floats(x, at, D, room);
-            rotation(head, c, s, D / 2);
-            store_floats(x, at, D, head);
-        }
+        const size_t angles = m % n * D * sizeof(float);
+        rotation(x.data + m * H * D * bytes_of(x.dtype), cos.data + angles, sin.data + angles, H, D / 2);
     }
 }
 
 void KERNEL(rope_forward)(Backend *be, Tensor x, Tensor cos, Tensor sin) {
-    rotate_all(be, x, cos, sin, rotate);
+    rotate_all(be, x, cos, sin, x.dtype == DTYPE_BF16 ? forward_bf16 : forward_f32);
 }
 void KERNEL(rope_backward)(Backend *be, Tensor dx, Tensor cos, Tensor sin) {
-    rotate_all(be, dx, cos, sin, rotate_back);
+    rotate_all(be, dx, cos, sin, dx.dtype == DTYPE_BF16 ? backward_bf16 : backward_f32);
 }
