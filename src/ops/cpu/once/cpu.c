@@ -131,8 +131,10 @@ bool backend_cpu_create(Backend **be, size_t threads, Error *err) {
     if (!cpu_level_choose(&level, err)) return false;
     if (threads > CPU_SETSIZE) return error_set(err, "%zu threads; at most %d will do", threads, CPU_SETSIZE);
     if (threads == 0) threads = cores_threads(cores_here());
-    omp_set_num_threads((int)threads);           // of this host thread, for what it does beside operators
-    const bool rows_alone = level >= CPU_AVX512; // below, oneDNN has ways of its own for few rows a thread
+    omp_set_num_threads((int)threads); // of this host thread, for what it does beside operators
+    // Below AVX-512 oneDNN has ways of its own for few rows a thread; with AMX it cuts sums as the rows'
+    // number is.
+    const bool rows_alone = level == CPU_AVX512 || level == CPU_AVX512_BF16;
     gemm_limit_level(cpu_level_names[level]);
     CpuState *state = mem_zeroed(1, sizeof *state);
     *state = (CpuState){.threads = (int)threads, .level = cpu_level_names[level]};
