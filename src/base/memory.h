@@ -18,3 +18,5 @@ void mem_settle(void);
 // a parent's before exec, too); 0 where it does not say.
 size_t mem_resident(void);
 size_t mem_resident_peak(void);
+// Of it what the program's own file and its libraries are mapped to: their code, as far as it has been used.
+size_t mem_resident_code(void);

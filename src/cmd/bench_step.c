@@ -141,8 +141,10 @@ static bool open_model(Bench *b, Error *err) {
     plan.dtype = vlm_dtype(f->dtype, b->be);
     vlm_explain_dtype(f->dtype, b->be);
     b->config.train.batch_size = f->batch;
+    ProgramMemory program;
+    if (!memory_of_program_step(&program, b->be, &b->config.vlm, &plan, err)) return false;
     const HostMemory host = {
-        .program = mem_resident(),
+        .program = program,
         .optimizer = {.moments = optimizer_moments(&(TrainOptions){.moments = f->moments})},
         .training = {.batches = loader_batch_bytes(&b->config, plan.max_tiles)},
     };

@@ -5,6 +5,7 @@
 #include "base/cpu_level.h"
 #include "base/memory.h"
 #include "ops/cpu/gemm.h"
+#include "ops/cpu/rehearsal.h"
 #include "tensor/ops_table.h"
 
 #include <sched.h>
@@ -12,13 +13,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-
-typedef struct CpuState {
-    int threads;
-    const char *level;
-    void *scratch;
-    size_t scratch_bytes;
-} CpuState;
 
 int cpu_threads(const Backend *be) {
     return ((const CpuState *)be->state)->threads;
@@ -97,6 +91,8 @@ static const BackendDevice device = {
     .event_wait = cpu_event,
     .sync = cpu_sync,
     .destroy = cpu_destroy,
+    .rehearsal = cpu_rehearsal,
+    .pieces = gemm_bf16_primitives,
 };
 
 // ---- levels ----
