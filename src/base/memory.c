@@ -54,6 +54,24 @@ void mem_settle(void) {
     mallopt(M_MMAP_THRESHOLD, 128 << 10); // glibc would raise it to 32 MiB, block by block
 }
 
+void mem_trim(void) {
+    malloc_trim(0);
+}
+
+size_t mem_huge_page(void) {
+    static const char folder[] = "/sys/kernel/mm/transparent_hugepage/";
+    char path[96], text[64] = "";
+    unsigned long size = 0;
+    for (int i = 0; i < 2; i++) {
+        snprintf(path, sizeof path, "%s%s", folder, i ? "hpage_pmd_size" : "enabled");
+        FILE *f = fopen(path, "r");
+        if (f && !fgets(text, sizeof text, f)) text[0] = '\0';
+        if (f) fclose(f);
+        if (!f || strstr(text, "[never]")) return (size_t)sysconf(_SC_PAGESIZE);
+    }
+    return sscanf(text, "%lu", &size) == 1 && size > 0 ? size : (size_t)sysconf(_SC_PAGESIZE);
+}
+
 static size_t status_bytes(const char *field) { // of a line "field:  123 kB" of /proc/self/status
     FILE *f = fopen("/proc/self/status", "r");
     char line[256];

@@ -53,6 +53,7 @@ static const struct {
     {"gradients", "gradients", offsetof(MemoryPlan, gradients)},
     {"moments", "optimizer moments", offsetof(MemoryPlan, moments)},
     {"activations", "activations", offsetof(MemoryPlan, activations)},
+    {"pages", "rest of large pages", offsetof(MemoryPlan, pages)},
     {"scratch", "operators' scratch", offsetof(MemoryPlan, scratch)},
     {"rows", "open rows of the data", offsetof(MemoryPlan, rows)},
     {"samples", "samples that wait", offsetof(MemoryPlan, samples)},

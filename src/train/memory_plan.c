@@ -12,6 +12,10 @@ static size_t feature_bytes(const VLMConfig *c, Dtype dtype, const HostMemory *h
     return (t->slots * t->tiles + v->slots * v->tiles) * modality_projector_tile_bytes(c, dtype);
 }
 
+static size_t rest_of_page(size_t bytes, size_t page) {
+    return page > 0 && bytes % page > 0 ? page - bytes % page : 0;
+}
+
 bool memory_plan(MemoryPlan *m, Backend *be, const VLMConfig *config, const VlmPlan *plan,
                  const HostMemory *host, Error *err) {
     VlmMemory model;
@@ -25,7 +29,9 @@ bool memory_plan(MemoryPlan *m, Backend *be, const VLMConfig *config, const VlmP
     m->parameters = model.parameters;
     m->copies = plan->recompute == RECOMPUTE_NONE ? model.copies : 0; // else they are scratch
     m->gradients = model.gradients;
-    m->activations = model.activations;
+    m->activations = model.activations + model.forgotten;
+    m->pages =
+        rest_of_page(model.activations, host->huge_page) + rest_of_page(model.forgotten, host->huge_page);
     m->rows = host->training.rows + host->validation.rows;
     m->samples = host->training.samples + host->validation.samples;
     m->batches = host->training.batches + host->validation.batches;
@@ -38,8 +44,8 @@ bool memory_plan(MemoryPlan *m, Backend *be, const VLMConfig *config, const VlmP
 }
 
 size_t memory_plan_total(const MemoryPlan *m) {
-    return m->program + m->parameters + m->copies + m->gradients + m->moments + m->activations + m->scratch +
-           m->rows + m->samples + m->batches + m->checkpoint + m->library;
+    return m->program + m->parameters + m->copies + m->gradients + m->moments + m->activations + m->pages +
+           m->scratch + m->rows + m->samples + m->batches + m->checkpoint + m->library;
 }
 
 VlmPlan memory_model_plan(const Config *c, const Backend *be) {
@@ -57,34 +63,31 @@ VlmPlan memory_model_plan(const Config *c, const Backend *be) {
     return plan;
 }
 
-// Two batches are rehearsed, alike but for one tile and one target: the second says what a batch adds that
-// has shapes of its own, and a run collects as many of them as are kept.
-bool memory_of_program_step(ProgramMemory *p, Backend *be, const VLMConfig *config, const VlmPlan *plan,
-                            Error *err) {
-    VlmPlan batch = *plan;
-    size_t scratch, most = 0;
-    const size_t before = mem_resident();
-    *p = (ProgramMemory){.program = before};
-    if (!vlm_rehearse(&scratch, be, config, &batch, err)) return false;
-    const size_t first = mem_resident(), made = backend_pieces(be, &most);
-    p->step = first - before;
-    if (batch.max_tiles > 1) batch.max_tiles--;
-    if (batch.max_targets != 1)
-        batch.max_targets =
-            (batch.max_targets ? batch.max_targets : batch.max_batch * batch.max_positions) - 1;
-    if (!vlm_rehearse(&scratch, be, config, &batch, err)) return false;
-    const size_t more = backend_pieces(be, &most) - made;
-    if (more > 0 && most > made) p->run = (mem_resident() - first) * (most - made) / more;
+bool memory_of_step(ProgramMemory *p, Backend *be, const VLMConfig *config, const VlmPlan *plan, Error *err) {
+    size_t scratch;
+    *p = (ProgramMemory){.program = mem_resident()};
+    if (!vlm_rehearse(&scratch, be, config, plan, err)) return false;
+    p->step = mem_resident() - p->program;
     p->code = mem_resident_code();
     return true;
 }
 
+// A second batch, with one tile and one target less, says what a batch adds that has shapes of its own, and a
+// run collects as many of them as are kept.
 bool memory_of_program(ProgramMemory *p, Backend *be, const Config *c, Error *err) {
     VlmPlan plan = memory_model_plan(c, be);
-    const size_t positions = plan.max_batch * plan.max_positions;
-    plan.max_targets = positions / 4 + 1;
+    size_t scratch, most;
     if (plan.max_tiles > plan.max_batch) plan.max_tiles = plan.max_batch + 1;
-    return memory_of_program_step(p, be, &c->vlm, &plan, err);
+    plan.max_targets = plan.max_batch * plan.max_positions / 4 + 2;
+    if (!memory_of_step(p, be, &c->vlm, &plan, err)) return false;
+    const size_t before = mem_resident(), made = backend_pieces(be, &most);
+    if (plan.max_tiles > 1) plan.max_tiles--;
+    plan.max_targets--;
+    if (!vlm_rehearse(&scratch, be, &c->vlm, &plan, err)) return false;
+    const size_t more = backend_pieces(be, &most) - made;
+    if (more > 0 && most > made) p->run = (mem_resident() - before) * (most - made) / more;
+    p->code = mem_resident_code();
+    return true;
 }
 
 HostMemory memory_of_host(const Config *c, ProgramMemory program, size_t rank, size_t ranks, Loader *training,
@@ -103,7 +106,9 @@ HostMemory memory_of_host(const Config *c, ProgramMemory program, size_t rank, s
 bool memory_plan_run(MemoryPlan *m, Backend *be, const Config *c, const HostMemory *host, size_t tiles,
                      size_t targets, Error *err) {
     VlmPlan plan = memory_model_plan(c, be);
+    HostMemory h = *host;
+    if (tiles < plan.max_tiles || targets > 0) h.huge_page = mem_huge_page();
     plan.max_tiles = tiles;
     plan.max_targets = targets;
-    return memory_plan(m, be, &c->vlm, &plan, host, err);
+    return memory_plan(m, be, &c->vlm, &plan, &h, err);
 }

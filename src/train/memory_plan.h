@@ -12,6 +12,7 @@ typedef struct MemoryPlan {
     size_t gradients;   // of trained groups
     size_t moments;     // AdamW's
     size_t activations; // of the batch
+    size_t pages;       // what large pages at their end take beyond them, as they are laid out for more
     size_t scratch;     // what operators and the library's products take while they run
     size_t rows;        // of the data set that are open
     size_t samples;     // that wait to be packed
@@ -36,6 +37,7 @@ typedef struct HostMemory {
     LoaderMemory training, validation; // zeros: none
     size_t n_loaders, n_threads;       // threads of each
     size_t data_code;                  // of libraries that read data
+    size_t huge_page; // mem_huge_page(), if activations are laid out for larger batches; else 0
 } HostMemory;
 
 bool memory_plan(MemoryPlan *m, Backend *be, const VLMConfig *config, const VlmPlan *plan,
@@ -46,8 +48,7 @@ size_t memory_plan_total(const MemoryPlan *m);
 VlmPlan memory_model_plan(const Config *config, const Backend *be);
 // To be asked once in a process, before it opens data and before its first step: of a run, and of one plan.
 bool memory_of_program(ProgramMemory *p, Backend *be, const Config *config, Error *err);
-bool memory_of_program_step(ProgramMemory *p, Backend *be, const VLMConfig *config, const VlmPlan *plan,
-                            Error *err);
+bool memory_of_step(ProgramMemory *p, Backend *be, const VLMConfig *config, const VlmPlan *plan, Error *err);
 // The loaders as they are open in a run (NULL: not there), or would be.
 HostMemory memory_of_host(const Config *config, ProgramMemory program, size_t rank, size_t ranks,
                           Loader *training, Loader *validation);
