@@ -122,10 +122,11 @@ def train(a, flags, folder, ranks):
 
 
 def predict(a, flags, ranks, tiles, targets):
-    fields = json.loads(run([a.vlm, "memory", *flags, "--json", "--tiles", "1"]))
-    batch = fields["batch_size"]
+    fields = json.loads(run([a.vlm, "config", "--all", "true", *flags]))
+    batch = fields["TrainConfig"]["batch_size"]
+    share = (targets + 0.5) / batch / fields["VLMConfig"]["lm_max_length"]
     return json.loads(run([a.vlm, "memory", *flags, "--json", "--ranks", str(ranks), "--tiles", str(tiles / batch),
-                           "--targets", str((targets + 0.5) / batch / fields["positions"])]))
+                           "--targets", str(share)]))
 
 
 def measure_run(a, name, flags, folder):

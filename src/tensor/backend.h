@@ -44,7 +44,7 @@ typedef struct BackendDevice {
     // operators compute nothing, but get ready what they take beside their tensors: the library's code, and a
     // count of scratch. NULL: operators take nothing. workspace: bytes of scratch so far.
     Backend *(*rehearsal)(Backend *be);
-    size_t (*workspace)(const Backend *twin);
+    size_t (*workspace)(const Backend *be);
     size_t (*pieces)(
         size_t *most); // of code made for shapes: how many there are now, and are kept at most; or NULL
 } BackendDevice;

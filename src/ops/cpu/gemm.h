@@ -31,6 +31,7 @@ void gemm_bf16(int threads, GemmSize size, GemmMatrix c, bool accumulate, GemmMa
 // there is one for all products. No data is looked at.
 size_t gemm_bf16_prepare(int threads, GemmSize size, GemmMatrix c, bool accumulate, GemmMatrix a,
                          GemmMatrix b, bool has_bias);
+size_t gemm_bf16_scratch(void); // what that scratch is now, in whole pages
 // Primitives of gemm_bf16 that there are now, and at most.
 size_t gemm_bf16_primitives(size_t *most);
 // Has the library make its code for products in F32, which it does with the first of each kind.

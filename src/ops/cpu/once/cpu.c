@@ -71,6 +71,11 @@ static void cpu_sync(Backend *be) {
     (void)be;
 }
 
+static size_t cpu_workspace(const Backend *be) {
+    const CpuState *s = be->state;
+    return s->scratch_bytes + gemm_bf16_scratch();
+}
+
 static void cpu_destroy(Backend *be) {
     CpuState *s = be->state;
     if (s->scratch) cpu_release(be, s->scratch, s->scratch_bytes);
@@ -92,6 +97,7 @@ static const BackendDevice device = {
     .sync = cpu_sync,
     .destroy = cpu_destroy,
     .rehearsal = cpu_rehearsal,
+    .workspace = cpu_workspace,
     .pieces = gemm_bf16_primitives,
 };
 

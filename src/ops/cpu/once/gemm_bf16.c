@@ -243,6 +243,10 @@ size_t gemm_bf16_prepare(int threads, GemmSize size, GemmMatrix c, bool accumula
     return bytes;
 }
 
+size_t gemm_bf16_scratch(void) {
+    return gemms.scratch_bytes;
+}
+
 size_t gemm_bf16_primitives(size_t *most) {
     *most = MOST_PRODUCTS;
     pthread_mutex_lock(&gemms.lock);
