@@ -87,6 +87,10 @@ size_t mem_resident(void) {
     return status_bytes("VmRSS");
 }
 
+size_t mem_resident_anonymous(void) {
+    return status_bytes("RssAnon");
+}
+
 size_t mem_resident_peak(void) {
     return status_bytes("VmHWM");
 }

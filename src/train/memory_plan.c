@@ -63,12 +63,18 @@ VlmPlan memory_model_plan(const Config *c, const Backend *be) {
     return plan;
 }
 
+// Code that lies in files may be taken away meanwhile.
+static size_t more(size_t now, size_t before) {
+    return now > before ? now - before : 0;
+}
+
 bool memory_of_step(ProgramMemory *p, Backend *be, const VLMConfig *config, const VlmPlan *plan, Error *err) {
     size_t scratch;
+    const size_t before = mem_resident_anonymous(), code = mem_resident_code();
     *p = (ProgramMemory){.program = mem_resident()};
     if (!vlm_rehearse(&scratch, be, config, plan, err)) return false;
-    p->step = mem_resident() - p->program;
     p->code = mem_resident_code();
+    p->step = more(mem_resident_anonymous(), before) + more(p->code, code);
     return true;
 }
 
@@ -80,12 +86,12 @@ bool memory_of_program(ProgramMemory *p, Backend *be, const Config *c, Error *er
     if (plan.max_tiles > plan.max_batch) plan.max_tiles = plan.max_batch + 1;
     plan.max_targets = plan.max_batch * plan.max_positions / 4 + 2;
     if (!memory_of_step(p, be, &c->vlm, &plan, err)) return false;
-    const size_t before = mem_resident(), made = backend_pieces(be, &most);
+    const size_t before = mem_resident_anonymous(), made = backend_pieces(be, &most);
     if (plan.max_tiles > 1) plan.max_tiles--;
     plan.max_targets--;
     if (!vlm_rehearse(&scratch, be, &c->vlm, &plan, err)) return false;
-    const size_t more = backend_pieces(be, &most) - made;
-    if (more > 0 && most > made) p->run = (mem_resident() - before) * (most - made) / more;
+    const size_t added = backend_pieces(be, &most) - made;
+    if (added > 0 && most > made) p->run = more(mem_resident_anonymous(), before) * (most - made) / added;
     p->code = mem_resident_code();
     return true;
 }
@@ -100,7 +106,7 @@ HostMemory memory_of_host(const Config *c, ProgramMemory program, size_t rank, s
     if (training) h.training = loader_memory(training);
     if (validation) h.validation = loader_memory(validation);
     h.row_expansion = loader_row_expansion(h.training.held + h.validation.held);
-    h.data_code = mem_resident_code() - program.code;
+    h.data_code = more(mem_resident_code(), program.code);
     return h;
 }
 
