@@ -70,7 +70,7 @@ def print_line(preset, dtype, name, side, ours):
                             f"{ours['memory'] / side['memory']:7.3f}"
     share = f"{100 * side['last']['ceiling_share']:5.1f}%" if same else ""
     print(f"{preset:6} {dtype:5} {name:9} {side['least']:9.4f} {side['median']:9.4f} {side['first']:9.2f} "
-          f"{side['start_up']:8.2f} {side['memory']:8d} {share:>7} {ratio}", flush=True)
+          f"{side['start_up']:8.2f} {side['memory']:8.0f} {share:>7} {ratio}", flush=True)
 
 
 def main():

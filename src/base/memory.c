@@ -2,9 +2,11 @@
 
 #include <malloc.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static void *not_null(void *p, size_t bytes) {
     if (p || bytes == 0) return p;
@@ -52,6 +54,24 @@ void mem_settle(void) {
     mallopt(M_MMAP_THRESHOLD, 128 << 10); // glibc would raise it to 32 MiB, block by block
 }
 
+void mem_trim(void) {
+    malloc_trim(0);
+}
+
+size_t mem_huge_page(void) {
+    static const char folder[] = "/sys/kernel/mm/transparent_hugepage/";
+    char path[96], text[64] = "";
+    unsigned long size = 0;
+    for (int i = 0; i < 2; i++) {
+        snprintf(path, sizeof path, "%s%s", folder, i ? "hpage_pmd_size" : "enabled");
+        FILE *f = fopen(path, "r");
+        if (f && !fgets(text, sizeof text, f)) text[0] = '\0';
+        if (f) fclose(f);
+        if (!f || strstr(text, "[never]")) return (size_t)sysconf(_SC_PAGESIZE);
+    }
+    return sscanf(text, "%lu", &size) == 1 && size > 0 ? size : (size_t)sysconf(_SC_PAGESIZE);
+}
+
 static size_t status_bytes(const char *field) { // of a line "field:  123 kB" of /proc/self/status
     FILE *f = fopen("/proc/self/status", "r");
     char line[256];
@@ -67,6 +87,29 @@ size_t mem_resident(void) {
     return status_bytes("VmRSS");
 }
 
+size_t mem_resident_anonymous(void) {
+    return status_bytes("RssAnon");
+}
+
 size_t mem_resident_peak(void) {
     return status_bytes("VmHWM");
+}
+
+// A mapping begins with a line "from-to rights offset device inode path"; "Rss: 12 kB" stands in one below.
+size_t mem_resident_code(void) {
+    FILE *f = fopen("/proc/self/smaps", "r");
+    char line[4352], path[4096], own[4096];
+    size_t total = 0, kib;
+    bool is_code = false;
+    const ssize_t n = readlink("/proc/self/exe", own, sizeof own - 1);
+    own[n > 0 ? n : 0] = '\0';
+    while (f && fgets(line, sizeof line, f)) {
+        path[0] = '\0';
+        if (sscanf(line, "%*x-%*x %*s %*s %*s %*s %4095[^\n]", path) == 1 || strchr(line, '-'))
+            is_code = strstr(path, ".so") || !strcmp(path, own);
+        else if (is_code && sscanf(line, "Rss: %zu", &kib) == 1)
+            total += kib << 10;
+    }
+    if (f) fclose(f);
+    return total;
 }

@@ -14,7 +14,17 @@ char *mem_printf(const char *format, ...) __attribute__((format(printf, 1, 2)));
 // threads share one heap, and blocks of 128 KiB and more go back to the system when they are freed.
 void mem_settle(void);
 
+// Gives the pages of the heap back that lie between blocks in use: after much has been freed at once.
+void mem_trim(void);
+
+// Bytes that the system takes at a time for a large block that is asked for with MADV_HUGEPAGE.
+size_t mem_huge_page(void);
+
 // Resident memory of this process in bytes as Linux counts it, now and at most so far (getrusage would count
 // a parent's before exec, too); 0 where it does not say.
 size_t mem_resident(void);
 size_t mem_resident_peak(void);
+size_t
+mem_resident_anonymous(void); // of it what is mapped to no file, and so never taken away under pressure
+// Of it what the program's own file and its libraries are mapped to: their code, as far as it has been used.
+size_t mem_resident_code(void);

@@ -52,13 +52,13 @@ static void print_json(StepReport *r, const Summary *s) {
                   "batch", (json_int_t)r->batch->B, "seq", (json_int_t)r->batch->T, "tiles",
                   (json_int_t)r->batch->n_tiles, "targets", (json_int_t)r->n_targets);
     json_t *more = json_pack(
-        "{s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:I, s:I, s:o}", "first", s->first,
+        "{s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:o}", "first", s->first,
         "step_min", s->least, "step_median", s->median, "step_cpu_min", s->least_cpu, "optimizer", s->update,
         "start_up", r->start_up, "loss", (double)r->times[r->n_times - 1].loss, "tokens_per_s",
         bench_rate((double)r->tokens, s->least), "gflop", r->flops * 1e-9, "gflops", rate, "ceiling_gflops",
         r->ceiling_gflops, "ceiling_share", bench_rate(rate, r->ceiling_gflops), "memory_gbs", r->ceiling_gbs,
-        "peak_rss_mb", (json_int_t)r->peak_rss_mb, "planned_rss_mb", (json_int_t)r->planned_rss_mb,
-        "operators", profile_json(&r->profile, scale_of(r)));
+        "peak_rss_mb", r->peak_rss_mb, "planned_rss_mb", r->planned_rss_mb, "operators",
+        profile_json(&r->profile, scale_of(r)));
     json_object_update(o, more);
     json_decref(more);
     bench_print_json(o);
@@ -82,7 +82,7 @@ void step_report_print(StepReport *r, bool json) {
            r->start_up, s.update);
     printf("work       %.2f GFLOP, %.1f GFLOP/s, %.1f%% of the %.1f that products reach here\n",
            r->flops * 1e-9, rate, 100 * bench_rate(rate, r->ceiling_gflops), r->ceiling_gflops);
-    printf("memory     %zu MiB at most, %zu as planned; %.1f GB/s by a triad\n", r->peak_rss_mb,
+    printf("memory     %.1f MiB at most, %.1f as planned; %.1f GB/s by a triad\n", r->peak_rss_mb,
            r->planned_rss_mb, r->ceiling_gbs);
     if (r->n_profiled == 0) return;
     printf("\n");

@@ -18,7 +18,7 @@ typedef struct StepReport {
     double start_up;                           // seconds from the process's start to the first step
     StepTime *times;                           // [n_times]; the first step stands apart
     size_t n_times;
-    size_t peak_rss_mb, planned_rss_mb; // as measured, and as `vlm memory` works it out
+    double peak_rss_mb, planned_rss_mb; // as measured, and as `vlm memory` works it out
     double ceiling_gflops, ceiling_gbs;
     Profile profile; // of n_profiled further steps
     size_t n_profiled;

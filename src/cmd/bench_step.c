@@ -141,8 +141,10 @@ static bool open_model(Bench *b, Error *err) {
     plan.dtype = vlm_dtype(f->dtype, b->be);
     vlm_explain_dtype(f->dtype, b->be);
     b->config.train.batch_size = f->batch;
+    ProgramMemory program;
+    if (!memory_of_step(&program, b->be, &b->config.vlm, &plan, err)) return false;
     const HostMemory host = {
-        .program = mem_resident(),
+        .program = program,
         .optimizer = {.moments = optimizer_moments(&(TrainOptions){.moments = f->moments})},
         .training = {.batches = loader_batch_bytes(&b->config, plan.max_tiles)},
     };
@@ -200,7 +202,7 @@ static bool run_steps(Bench *b, StepReport *r, Error *err) {
     r->times = mem_zeroed(f->steps + 1, sizeof *r->times);
     for (r->n_times = 0; r->n_times <= f->steps; r->n_times++)
         if (!run_step(b, &r->times[r->n_times], err)) return false;
-    r->peak_rss_mb = mem_resident_peak() >> 20;
+    r->peak_rss_mb = (double)mem_resident_peak() / 1048576;
     if (f->profile == 0) return true;
     const BenchTime begin = bench_now();
     profile_begin(&r->profile, b->be);
@@ -234,7 +236,7 @@ static bool measure(Bench *b, Error *err) {
         }
         r.be = b->be, r.dtype = b->model.plan.dtype, r.batch = &b->batch;
         r.n_targets = b->n_targets * f->batch;
-        r.planned_rss_mb = memory_plan_total(&b->memory) >> 20;
+        r.planned_rss_mb = (double)memory_plan_total(&b->memory) / 1048576;
         r.flops =
             vlm_step_flops(p, &b->config.vlm, (StepShape){f->batch, f->seq, b->batch.n_tiles, r.n_targets});
         measure_ceilings(b, &r);

@@ -46,15 +46,17 @@ static const struct {
 } rows[] = {
     {"program", "program", offsetof(MemoryPlan, program)},
     {"parameters", "parameters", offsetof(MemoryPlan, parameters)},
-    {"copies", "weights in BF16", offsetof(MemoryPlan, copies)},
+    {"copies", "copies in BF16", offsetof(MemoryPlan, copies)},
     {"gradients", "gradients", offsetof(MemoryPlan, gradients)},
     {"moments", "optimizer moments", offsetof(MemoryPlan, moments)},
     {"activations", "activations", offsetof(MemoryPlan, activations)},
+    {"pages", "rest of large pages", offsetof(MemoryPlan, pages)},
+    {"scratch", "operators' scratch", offsetof(MemoryPlan, scratch)},
     {"rows", "open rows of the data", offsetof(MemoryPlan, rows)},
     {"samples", "samples that wait", offsetof(MemoryPlan, samples)},
     {"batches", "batches in preparation", offsetof(MemoryPlan, batches)},
     {"checkpoint", "copy for checkpoints", offsetof(MemoryPlan, checkpoint)},
-    {"library", "libraries' own, about", offsetof(MemoryPlan, library)},
+    {"library", "libraries' code", offsetof(MemoryPlan, library)},
 };
 enum { N_ROWS = sizeof rows / sizeof *rows };
 
@@ -64,14 +66,15 @@ static size_t row_bytes(const MemoryPlan *m, size_t i) {
 
 // Opens tokenizer and data as a run does, but builds only the first samples, and none ahead. A run that is
 // planned for another machine may have neither.
-static void open_data(Opened *o, Config *c, const Flags *f) {
+static void open_data(Opened *o, Backend *be, Config *c, const Flags *f) {
     Error err = {""};
     const LoaderRanks ranks = {.world_size = f->ranks};
     const bool validates = c->train.val_size > 0 || c->options.val_dataset_path;
     const size_t workers = c->options.num_workers;
     *o = (Opened){0};
     bool ok = tokenizer_open(&o->tokenizer, c->vlm.lm_tokenizer, &c->vlm.vlm_extra_tokens, &err);
-    const size_t program = mem_resident();
+    ProgramMemory program;
+    ok = memory_of_program(&program, be, c, &err) && ok;
     c->options.num_workers = 0;
     ok = ok && loader_open_rank(&o->training, c, o->tokenizer, LOADER_TRAIN, ranks, &err) &&
          (!validates || loader_open_rank(&o->validation, c, o->tokenizer, LOADER_VALIDATION, ranks, &err));
@@ -149,7 +152,7 @@ static bool print_memory(Backend *be, Config *c, const Flags *f, Error *err) {
     Opened data;
     MemoryPlan m;
     size_t tile;
-    open_data(&data, c, f);
+    open_data(&data, be, c, f);
     const Question q = question_of(c, f, &data.host);
     const bool ok = answer(&m, be, &q, err) && tile_bytes(&tile, &m, be, q, err);
     if (ok && f->json)

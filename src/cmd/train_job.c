@@ -80,7 +80,7 @@ static bool all_have_batches(void *comm, bool has_batch) {
 }
 
 static bool open_loaders(TrainJob *j, Error *err) {
-    j->host.program = mem_resident();
+    if (!memory_of_program(&j->host.program, j->be, &j->config, err)) return false;
     const LoaderRanks ranks = {comm_rank(j->comm), comm_world_size(j->comm),
                                j->comm ? all_have_batches : NULL, j->comm};
     if (!loader_open_rank(&j->training, &j->config, j->tokenizer, LOADER_TRAIN, ranks, err)) return false;

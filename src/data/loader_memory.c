@@ -1,5 +1,6 @@
 // What a loader holds at most, from its settings, the footers of its files and the samples that it has built.
 #include "data/loader_stages.h"
+#include "format/arrow.h"
 
 size_t loader_batch_bytes(const Config *c, size_t tiles) {
     const size_t positions = c->train.batch_size * c->vlm.lm_max_length,
@@ -26,15 +27,19 @@ static BuiltSamples look(Loader *l) {
     return l->built;
 }
 
+double loader_row_expansion(size_t held) {
+    const double share = held > 0 ? (double)arrow_memory() / (double)held : 1;
+    return share > 1 ? share : 1;
+}
+
 LoaderMemory loader_memory(Loader *l) {
     const Config *c = l->config;
     pthread_mutex_lock(&l->lock);
     const BuiltSamples built = look(l);
+    const size_t held = row_stream_held(l->rows);
     pthread_mutex_unlock(&l->lock);
-    // Texts lie in a file once where a dictionary helps, but in memory as often as they occur, with offsets:
-    // measured 1.4 to 1.5 times the bytes of the pages.
-    const size_t pages = row_stream_bytes(l->rows);
-    LoaderMemory m = {.rows = pages + pages * 9 / 20, .tiles = l->max_tiles, .slots = l->n_slots};
+    LoaderMemory m = {
+        .rows = row_stream_bytes(l->rows), .tiles = l->max_tiles, .slots = l->n_slots, .held = held};
     if (built.n > 0) {
         const size_t rows = row_stream_rows(l->rows), tokens = built.tokens / built.n + 1,
                      bytes = built.bytes / built.n;

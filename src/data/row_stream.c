@@ -212,6 +212,21 @@ size_t row_stream_bytes(const RowStream *s) {
     return most;
 }
 
+static size_t held_bytes(const RowStream *s, const RowWindow *w, const RowWindow *before) {
+    size_t bytes = 0;
+    for (size_t i = 0; w && i < w->groups.count; i++) {
+        bool counted = false;
+        for (size_t k = 0; before && k < before->groups.count; k++)
+            counted |= before->groups.items[k] == w->groups.items[i];
+        if (!counted) bytes += dataset_group(s->data, w->numbers.items[i])->bytes;
+    }
+    return bytes;
+}
+
+size_t row_stream_held(const RowStream *s) {
+    return held_bytes(s, s->current, NULL) + held_bytes(s, s->next, s->current);
+}
+
 // ---- ranks and validation ----
 
 static uint64_t *new_bits(size_t n, bool set) {

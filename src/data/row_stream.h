@@ -46,7 +46,8 @@ typedef struct RowStream RowStream;
 bool row_stream_open(RowStream **s, Dataset *d, RowStreamSettings settings, Error *err);
 void row_stream_close(RowStream *s);
 uint64_t row_stream_rows(const RowStream *s); // of an epoch
-size_t row_stream_bytes(const RowStream *s);  // of the two windows that are in memory, at most
+size_t row_stream_bytes(const RowStream *s); // of the two windows that are in memory, at most: of their pages
+size_t row_stream_held(const RowStream *s);  // the same of what is in memory now
 
 // Begins an epoch: at its start, or with single places (ascending, each below from) and then from `from` on.
 // Nobody may be in row_stream_read.

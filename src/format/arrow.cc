@@ -32,9 +32,16 @@ extern "C" {
 using arrow::Status;
 
 // The C library's heap. Arrow's own choice keeps a heap of its own for each thread that reads, which for
-// small row groups is several times what they hold.
+// small row groups is several times what they hold. Some of Arrow takes no pool and asks the environment, at
+// its first use, which it should be.
+static const int default_pool = setenv("ARROW_DEFAULT_MEMORY_POOL", "system", 0);
 static arrow::MemoryPool *memory() {
+    (void)default_pool;
     return arrow::system_memory_pool();
+}
+
+size_t arrow_memory(void) {
+    return (size_t)memory()->bytes_allocated();
 }
 
 // Runs body, which returns an arrow::Status, and turns whatever goes wrong into "where: message".
@@ -176,11 +183,13 @@ static arrow::Result<std::shared_ptr<arrow::RecordBatch>> plain_batch(std::share
         auto type = plain_type(field->type());
         if (type->Equals(field->type())) continue;
         ARROW_ASSIGN_OR_RAISE(auto column, without_views(table->column(i)));
-        ARROW_ASSIGN_OR_RAISE(auto cast, arrow::compute::Cast(column, type));
+        arrow::compute::ExecContext context(memory());
+        ARROW_ASSIGN_OR_RAISE(
+            auto cast, arrow::compute::Cast(column, type, arrow::compute::CastOptions::Safe(), &context));
         ARROW_RETURN_NOT_OK(validate(*cast.chunked_array()));
         ARROW_ASSIGN_OR_RAISE(table, table->SetColumn(i, field->WithType(type), cast.chunked_array()));
     }
-    return table->CombineChunksToBatch();
+    return table->CombineChunksToBatch(memory());
 }
 
 static bool is_wanted(const std::string &name, const char *const *columns, size_t n_columns) {
@@ -218,7 +227,7 @@ static Status empty_batch(std::shared_ptr<arrow::RecordBatch> *out, const arrow:
     for (const auto &field : schema.fields())
         if (is_wanted(field->name(), columns, n_columns))
             fields.push_back(field->WithType(plain_type(field->type())));
-    return arrow::RecordBatch::MakeEmpty(arrow::schema(fields)).Value(out);
+    return arrow::RecordBatch::MakeEmpty(arrow::schema(fields), memory()).Value(out);
 }
 
 static Status wrong_count(int64_t found, int64_t promised) {
@@ -265,7 +274,7 @@ class RangesFile final : public arrow::io::RandomAccessFile {
     }
     arrow::Result<std::shared_ptr<arrow::Buffer>> Read(int64_t n) override {
         n = std::min(std::max<int64_t>(n, 0), (int64_t)(ranges_.size - at_));
-        ARROW_ASSIGN_OR_RAISE(auto buffer, arrow::AllocateBuffer(n));
+        ARROW_ASSIGN_OR_RAISE(auto buffer, arrow::AllocateBuffer(n, memory()));
         ARROW_RETURN_NOT_OK(Read(n, buffer->mutable_data()));
         return std::shared_ptr<arrow::Buffer>(std::move(buffer));
     }

@@ -63,6 +63,7 @@ bool arrow_open_ranges(ArrowReader **r, const char *name, ByteRanges ranges, Err
 void arrow_close(ArrowReader *r);
 size_t arrow_batches(const ArrowReader *r);
 size_t arrow_rows(const ArrowReader *r, size_t batch);
+size_t arrow_memory(void); // bytes that rows of all files take now; what is mapped is not among them
 size_t arrow_bytes(const ArrowReader *r, size_t batch); // as they lie in the file
 bool arrow_read(RecordBatch **batch, ArrowReader *r, size_t i, const char *const *columns, size_t n_columns,
                 Error *err);

@@ -174,7 +174,7 @@ bool vlm_measure(VlmMemory *memory, Backend *be, const VLMConfig *config, const 
     Vlm m;
     if (!measure(&m, be, config, plan, &(ParamsForm){0}, err)) return false;
     *memory = (VlmMemory){m.params.values.used, params_bf16_bytes(&m.params), m.params.gradients.used,
-                          m.activations.used + m.scratch.used};
+                          m.activations.used, m.scratch.used};
     vlm_free(&m);
     return true;
 }

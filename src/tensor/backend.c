@@ -5,6 +5,11 @@ void backend_destroy(Backend *be) {
     if (be) be->device->destroy(be);
 }
 
+size_t backend_pieces(Backend *be, size_t *most) {
+    *most = 0;
+    return be->device->pieces ? be->device->pieces(most) : 0;
+}
+
 void backend_sync(Backend *be) {
     be->device->sync(be);
 }

@@ -41,6 +41,13 @@ typedef struct BackendDevice {
     void (*event_wait)(Backend *be, void *event, Stream stream); // the stream waits for the event
     void (*sync)(Backend *be);                                   // the host waits for all streams
     void (*destroy)(Backend *be);
+    // A twin on which a plan is gone through without running it: its memory is addresses alone, and its
+    // operators compute nothing, but get ready what they take beside their tensors: the library's code, and a
+    // count of scratch. NULL: operators take nothing. workspace: bytes of scratch so far.
+    Backend *(*rehearsal)(Backend *be);
+    size_t (*workspace)(const Backend *be);
+    size_t (*pieces)(
+        size_t *most); // of code made for shapes: how many there are now, and are kept at most; or NULL
 } BackendDevice;
 
 struct Backend {
@@ -59,6 +66,7 @@ struct Backend {
 };
 
 void backend_destroy(Backend *be);
+size_t backend_pieces(Backend *be, size_t *most); // BackendDevice, or 0 of 0
 void backend_sync(Backend *be);
 // Copies the whole of a contiguous tensor; host holds tensor_bytes(t) bytes.
 void tensor_upload(Backend *be, Stream stream, Tensor t, const void *host);

@@ -1,14 +1,10 @@
 #include "train/memory_plan.h"
+#include "base/memory.h"
+#include "model/rehearse.h"
 #include "train/trainer.h"
 
-// Measured as the difference between what runs took and all the rest, from 2 million parameters to 460: 5 to
-// 8 MiB in BF16, whose primitives share one buffer, 7 to 17 in F32.
-enum { LIBRARY_BF16 = 6 << 20, LIBRARY_F32 = 11 << 20 };
-// A run's batches have shapes of their own: up to 128 primitives of about 50 KB (ops/cpu/once/gemm_bf16.c).
-enum { PRIMITIVES_BF16 = 6 << 20 };
-// Measured in runs, by leaving things out: the code of Arrow and of the picture formats once it is used, and
-// what each thread that builds samples has on its stack and in the allocator.
-enum { LIBRARY_DATA = 11 << 20, LOADER_THREAD = 600 << 10 };
+// Measured in runs: what each thread that builds samples has on its stack and in the allocator.
+enum { LOADER_THREAD = 600 << 10 };
 
 // What batches bring of their tiles with cache_vision.
 static size_t feature_bytes(const VLMConfig *c, Dtype dtype, const HostMemory *host) {
@@ -16,35 +12,40 @@ static size_t feature_bytes(const VLMConfig *c, Dtype dtype, const HostMemory *h
     return (t->slots * t->tiles + v->slots * v->tiles) * modality_projector_tile_bytes(c, dtype);
 }
 
+static size_t rest_of_page(size_t bytes, size_t page) {
+    return page > 0 && bytes % page > 0 ? page - bytes % page : 0;
+}
+
 bool memory_plan(MemoryPlan *m, Backend *be, const VLMConfig *config, const VlmPlan *plan,
                  const HostMemory *host, Error *err) {
     VlmMemory model;
     size_t all_moments; // which a checkpoint holds, though this rank may not
-    *m = (MemoryPlan){.program = host->program};
-    if (!vlm_measure(&model, be, config, plan, err) ||
+    *m = (MemoryPlan){.program = host->program.program};
+    if (!vlm_rehearse(&m->scratch, be, config, plan, err) || !vlm_measure(&model, be, config, plan, err) ||
         !optimizer_measure(&m->moments, be, config, plan, host->optimizer, err) ||
         !optimizer_measure(&all_moments, be, config, plan, (OptimizerForm){host->optimizer.moments, 0, 1},
                            err))
         return false;
     m->parameters = model.parameters;
-    m->copies = model.copies;
+    m->copies = plan->recompute == RECOMPUTE_NONE ? model.copies : 0; // else they are scratch
     m->gradients = model.gradients;
-    m->activations = model.activations;
-    m->rows = host->training.rows + host->validation.rows;
+    m->activations = model.activations + model.forgotten;
+    m->pages =
+        rest_of_page(model.activations, host->huge_page) + rest_of_page(model.forgotten, host->huge_page);
+    m->rows = (size_t)(host->row_expansion * (double)(host->training.rows + host->validation.rows));
     m->samples = host->training.samples + host->validation.samples;
     m->batches = host->training.batches + host->validation.batches;
     if (plan->tile_features) m->batches += feature_bytes(config, plan->dtype, host);
     m->checkpoint = host->checkpoint_copy ? m->parameters + all_moments : 0;
-    m->library = plan->dtype == DTYPE_BF16 && be->bf16 ? LIBRARY_BF16 : LIBRARY_F32;
-    if (host->n_loaders == 0) return true;
-    m->library += LIBRARY_DATA + host->n_loaders * host->n_threads * LOADER_THREAD;
-    if (plan->dtype == DTYPE_BF16 && be->bf16) m->library += PRIMITIVES_BF16;
+    m->library = host->program.step;
+    if (host->n_loaders > 0)
+        m->library += host->program.run + host->data_code + host->n_loaders * host->n_threads * LOADER_THREAD;
     return true;
 }
 
 size_t memory_plan_total(const MemoryPlan *m) {
-    return m->program + m->parameters + m->copies + m->gradients + m->moments + m->activations + m->rows +
-           m->samples + m->batches + m->checkpoint + m->library;
+    return m->program + m->parameters + m->copies + m->gradients + m->moments + m->activations + m->pages +
+           m->scratch + m->rows + m->samples + m->batches + m->checkpoint + m->library;
 }
 
 VlmPlan memory_model_plan(const Config *c, const Backend *be) {
@@ -62,7 +63,40 @@ VlmPlan memory_model_plan(const Config *c, const Backend *be) {
     return plan;
 }
 
-HostMemory memory_of_host(const Config *c, size_t program, size_t rank, size_t ranks, Loader *training,
+// Code that lies in files may be taken away meanwhile.
+static size_t more(size_t now, size_t before) {
+    return now > before ? now - before : 0;
+}
+
+bool memory_of_step(ProgramMemory *p, Backend *be, const VLMConfig *config, const VlmPlan *plan, Error *err) {
+    size_t scratch;
+    const size_t before = mem_resident_anonymous(), code = mem_resident_code();
+    *p = (ProgramMemory){.program = mem_resident()};
+    if (!vlm_rehearse(&scratch, be, config, plan, err)) return false;
+    p->code = mem_resident_code();
+    p->step = more(mem_resident_anonymous(), before) + more(p->code, code);
+    return true;
+}
+
+// A second batch, with one tile and one target less, says what a batch adds that has shapes of its own, and a
+// run collects as many of them as are kept.
+bool memory_of_program(ProgramMemory *p, Backend *be, const Config *c, Error *err) {
+    VlmPlan plan = memory_model_plan(c, be);
+    size_t scratch, most;
+    if (plan.max_tiles > plan.max_batch) plan.max_tiles = plan.max_batch + 1;
+    plan.max_targets = plan.max_batch * plan.max_positions / 4 + 2;
+    if (!memory_of_step(p, be, &c->vlm, &plan, err)) return false;
+    const size_t before = mem_resident_anonymous(), made = backend_pieces(be, &most);
+    if (plan.max_tiles > 1) plan.max_tiles--;
+    plan.max_targets--;
+    if (!vlm_rehearse(&scratch, be, &c->vlm, &plan, err)) return false;
+    const size_t added = backend_pieces(be, &most) - made;
+    if (added > 0 && most > made) p->run = more(mem_resident_anonymous(), before) * (most - made) / added;
+    p->code = mem_resident_code();
+    return true;
+}
+
+HostMemory memory_of_host(const Config *c, ProgramMemory program, size_t rank, size_t ranks, Loader *training,
                           Loader *validation) {
     HostMemory h = {.program = program,
                     .optimizer = optimizer_form(&c->options, rank, ranks),
@@ -71,13 +105,17 @@ HostMemory memory_of_host(const Config *c, size_t program, size_t rank, size_t r
     h.n_threads = c->options.num_workers;
     if (training) h.training = loader_memory(training);
     if (validation) h.validation = loader_memory(validation);
+    h.row_expansion = loader_row_expansion(h.training.held + h.validation.held);
+    h.data_code = more(mem_resident_code(), program.code);
     return h;
 }
 
 bool memory_plan_run(MemoryPlan *m, Backend *be, const Config *c, const HostMemory *host, size_t tiles,
                      size_t targets, Error *err) {
     VlmPlan plan = memory_model_plan(c, be);
+    HostMemory h = *host;
+    if (tiles < plan.max_tiles || targets > 0) h.huge_page = mem_huge_page();
     plan.max_tiles = tiles;
     plan.max_targets = targets;
-    return memory_plan(m, be, &c->vlm, &plan, host, err);
+    return memory_plan(m, be, &c->vlm, &plan, &h, err);
 }

@@ -77,7 +77,9 @@ static bool validate(Run *r, double *loss, Error *err) {
                     r->plan->config->options.val_dataset_path ? " of val_dataset_path" : "");
     *loss = n > 0 ? sum / (double)n : NAN;
     if (!together_mean(r->plan->comm, loss, "validation loss", err)) return false;
-    return source->restart(source->state, 0, err);
+    const bool ok = source->restart(source->state, 0, err);
+    mem_trim(); // the samples and rows that are gone lay between those of training
+    return ok;
 }
 
 // *is_best: the validation loss is the lowest of the run.

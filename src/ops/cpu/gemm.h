@@ -1,6 +1,6 @@
 // Matrix products by oneDNN. The one door to it: no other file knows the library.
 #pragma once
-#include "tensor/dtype.h"
+#include "tensor/ops.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -26,6 +26,24 @@ typedef struct GemmMatrix {
 } GemmMatrix;
 void gemm_bf16(int threads, GemmSize size, GemmMatrix c, bool accumulate, GemmMatrix a, GemmMatrix b,
                const float *bias);
+
+// Makes the primitive of such a product without running it: the bytes of scratch that it works in, of which
+// there is one for all products. No data is looked at.
+size_t gemm_bf16_prepare(int threads, GemmSize size, GemmMatrix c, bool accumulate, GemmMatrix a,
+                         GemmMatrix b, bool has_bias);
+size_t gemm_bf16_scratch(void); // what that scratch is now, in whole pages
+// Primitives of gemm_bf16 that there are now, and at most.
+size_t gemm_bf16_primitives(size_t *most);
+// Has the library make its code for products in F32, which it does with the first of each kind.
+void gemm_prepare(int threads);
+
+// Columns of c that are made at a time where b is a weight in F32, to be rounded in blocks of about
+// LINEAR_ROUNDED values.
+static inline size_t gemm_weight_columns(GemmSize size) {
+    const size_t blocks = (size.N * size.K + LINEAR_ROUNDED - 1) / LINEAR_ROUNDED,
+                 even = (size.N + blocks - 1) / blocks;
+    return blocks > 1 ? (even + 63) / 64 * 64 : size.N;
+}
 
 // Keeps the library to the instructions of a level (as cpu_level_name gives it). Works for a process's first
 // call only.

@@ -96,8 +96,7 @@ static void product_by_weight(Backend *be, GemmSize size, Tensor c, bool accumul
         product(be, size, c, accumulate, a, w, bias);
         return;
     }
-    const size_t blocks = (size.N * size.K + LINEAR_ROUNDED - 1) / LINEAR_ROUNDED,
-                 even = (size.N + blocks - 1) / blocks, width = blocks > 1 ? (even + 63) / 64 * 64 : size.N;
+    const size_t width = gemm_weight_columns(size);
     for (size_t n = 0; n < size.N; n += width) {
         const size_t cols = size.N - n < width ? size.N - n : width;
         const Operand block = weight_block(be, (Operand){as_matrix(w.t), w.transposed}, n, cols,

@@ -5,6 +5,7 @@
 #include "base/cpu_level.h"
 #include "base/memory.h"
 #include "ops/cpu/gemm.h"
+#include "ops/cpu/rehearsal.h"
 #include "tensor/ops_table.h"
 
 #include <omp.h>
@@ -13,13 +14,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-
-typedef struct CpuState {
-    int threads;
-    const char *level;
-    void *scratch;
-    size_t scratch_bytes;
-} CpuState;
 
 int cpu_threads(const Backend *be) {
     return ((const CpuState *)be->state)->threads;
@@ -83,6 +77,11 @@ static void cpu_sync(Backend *be) {
     (void)be;
 }
 
+static size_t cpu_workspace(const Backend *be) {
+    const CpuState *s = be->state;
+    return s->scratch_bytes + gemm_bf16_scratch();
+}
+
 static void cpu_destroy(Backend *be) {
     CpuState *s = be->state;
     if (s->scratch) cpu_release(be, s->scratch, s->scratch_bytes);
@@ -103,6 +102,9 @@ static const BackendDevice device = {
     .event_wait = cpu_event,
     .sync = cpu_sync,
     .destroy = cpu_destroy,
+    .rehearsal = cpu_rehearsal,
+    .workspace = cpu_workspace,
+    .pieces = gemm_bf16_primitives,
 };
 
 // ---- levels ----

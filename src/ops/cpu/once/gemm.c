@@ -17,6 +17,13 @@ void gemm(int threads, GemmSize size, float *c, size_t ldc, bool accumulate, con
           size.K);
 }
 
+void gemm_prepare(int threads) {
+    enum { N = 64 };
+    static float a[N * N], b[N * N], c[N * N];
+    for (int kind = 0; kind < 8; kind++)
+        gemm(threads, (GemmSize){N, N, N}, c, N, kind & 4, a, N, kind & 1, b, N, kind & 2);
+}
+
 void gemm_limit_level(const char *level) {
     if (strcmp(level, "generic") == 0) dnnl_set_max_cpu_isa(dnnl_cpu_isa_sse41);
     if (strcmp(level, "avx2") == 0) dnnl_set_max_cpu_isa(dnnl_cpu_isa_avx2);

@@ -203,18 +203,22 @@ static Product *find(const Key *k) {
     }
     make(p, k);
     gemms.count++;
+    return p;
+}
+
+static void *scratch_for(const Product *p) {
     if (p->scratch_bytes > gemms.scratch_bytes) {
         free(gemms.scratch);
         gemms.scratch_bytes = (p->scratch_bytes + 4095) & ~(size_t)4095;
         gemms.scratch = aligned_alloc(4096, gemms.scratch_bytes);
         CHECK(gemms.scratch, "no memory for %zu bytes of scratch", gemms.scratch_bytes);
     }
-    return p;
+    return gemms.scratch;
 }
 
-void gemm_bf16(int threads, GemmSize size, GemmMatrix c, bool accumulate, GemmMatrix a, GemmMatrix b,
-               const float *bias) {
-    const Key key = {
+static Key key_of(int threads, GemmSize size, GemmMatrix c, bool accumulate, GemmMatrix a, GemmMatrix b,
+                  bool has_bias) {
+    return (Key){
         size.M,
         size.N,
         size.K,
@@ -223,13 +227,42 @@ void gemm_bf16(int threads, GemmSize size, GemmMatrix c, bool accumulate, GemmMa
         c.stride,
         (size_t)threads,
         (a.transposed ? A_TRANSPOSED : 0) | (b.transposed ? B_TRANSPOSED : 0) |
-            (accumulate ? ACCUMULATE : 0) | (bias ? BIAS : 0) | (c.dtype == DTYPE_BF16 ? C_BF16 : 0),
+            (accumulate ? ACCUMULATE : 0) | (has_bias ? BIAS : 0) | (c.dtype == DTYPE_BF16 ? C_BF16 : 0),
     };
+}
+
+size_t gemm_bf16_prepare(int threads, GemmSize size, GemmMatrix c, bool accumulate, GemmMatrix a,
+                         GemmMatrix b, bool has_bias) {
+    const Key key = key_of(threads, size, c, accumulate, a, b, has_bias);
+    pthread_mutex_lock(&gemms.lock);
+    omp_set_num_threads(threads); // as below
+    Product *p = find(&key);
+    p->is_used = true;
+    const size_t bytes = p->scratch_bytes;
+    pthread_mutex_unlock(&gemms.lock);
+    return bytes;
+}
+
+size_t gemm_bf16_scratch(void) {
+    return gemms.scratch_bytes;
+}
+
+size_t gemm_bf16_primitives(size_t *most) {
+    *most = MOST_PRODUCTS;
+    pthread_mutex_lock(&gemms.lock);
+    const size_t count = gemms.count;
+    pthread_mutex_unlock(&gemms.lock);
+    return count;
+}
+
+void gemm_bf16(int threads, GemmSize size, GemmMatrix c, bool accumulate, GemmMatrix a, GemmMatrix b,
+               const float *bias) {
+    const Key key = key_of(threads, size, c, accumulate, a, b, bias != NULL);
     pthread_mutex_lock(&gemms.lock);
     omp_set_num_threads(threads); // of this host thread; the library asks for it when a primitive is made
     Product *p = find(&key);
     p->is_used = true;
-    void *data[ROLES] = {a.data, b.data, c.data, gemms.scratch, (void *)bias};
+    void *data[ROLES] = {a.data, b.data, c.data, scratch_for(p), (void *)bias};
     for (int i = 0; i < p->n_args; i++) TRY(dnnl_memory_set_data_handle(p->args[i].memory, data[i]));
     TRY(dnnl_primitive_execute(p->primitive, gemms.stream, p->n_args, p->args));
     TRY(dnnl_stream_wait(gemms.stream));
