@@ -2,6 +2,7 @@
 // machine gives in the same run. bench/compare.py runs it beside nanoVLM.
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/mib.h"
 #include "base/random.h"
 #include "cmd/bench.h"
 #include "cmd/bench_ceiling.h"
@@ -202,7 +203,7 @@ static bool run_steps(Bench *b, StepReport *r, Error *err) {
     r->times = mem_zeroed(f->steps + 1, sizeof *r->times);
     for (r->n_times = 0; r->n_times <= f->steps; r->n_times++)
         if (!run_step(b, &r->times[r->n_times], err)) return false;
-    r->peak_rss_mb = (double)mem_resident_peak() / 1048576;
+    r->peak_rss_mb = in_mib((double)mem_resident_peak());
     if (f->profile == 0) return true;
     const BenchTime begin = bench_now();
     profile_begin(&r->profile, b->be);
@@ -236,7 +237,7 @@ static bool measure(Bench *b, Error *err) {
         }
         r.be = b->be, r.dtype = b->model.plan.dtype, r.batch = &b->batch;
         r.n_targets = b->n_targets * f->batch;
-        r.planned_rss_mb = (double)memory_plan_total(&b->memory) / 1048576;
+        r.planned_rss_mb = in_mib((double)memory_plan_total(&b->memory));
         r.flops =
             vlm_step_flops(p, &b->config.vlm, (StepShape){f->batch, f->seq, b->batch.n_tiles, r.n_targets});
         measure_ceilings(b, &r);

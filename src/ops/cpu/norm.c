@@ -2,6 +2,7 @@
 // the weights are made in the same pass as that of x: a task is a part of the rows and keeps sums of its own.
 #include "ops/cpu/kernels.h"
 #include "ops/cpu/lanes.h"
+#include "ops/cpu/norm_parts.h"
 
 #include <math.h>
 
@@ -127,7 +128,7 @@ void KERNEL(add_rms_norm_forward)(Backend *be, Tensor sum, Tensor y, Tensor rstd
 
 // So many rows at a time, for which sums over rows are read and written once. Their own sums are made one row
 // after the other, because memory is faster that way.
-enum { GROUP = 4 };
+enum { GROUP = NORM_GROUP };
 #define FOR_ROWS(m) for (size_t m = 0; m < R; m++)
 
 typedef struct BackwardRows {
@@ -236,15 +237,13 @@ static void add_parts(float *to, const float *sums, size_t parts, size_t step, s
     for (size_t c = 0; c < width; c++) to[c] += total[c];
 }
 
-// The rows are cut into the same parts whatever the number of threads.
 static void norm_backward(Backend *be, Tensor dw, Tensor db, NormGradients g) {
-    enum { MOST_PARTS = 64, LEAST_ROWS = 16 };
-    const size_t M = tensor_rows(g.x), C = tensor_cols(g.x), even = (M + MOST_PARTS - 1) / MOST_PARTS,
-                 rows = even < LEAST_ROWS ? LEAST_ROWS : (even + GROUP - 1) / GROUP * GROUP,
-                 parts = (M + rows - 1) / rows, width = (C + LANES - 1) / LANES * LANES;
+    const size_t M = tensor_rows(g.x), C = tensor_cols(g.x);
+    const NormParts cut = norm_parts(M, C);
+    const size_t rows = cut.rows, parts = cut.parts, width = cut.width;
     const int threads = threads_for(be, M * C);
     const bool weights = tensor_exists(dw);
-    float *sums = weights ? cpu_scratch(be, parts * 2 * width * sizeof(float)) : NULL;
+    float *sums = weights ? cpu_scratch(be, cut.scratch_bytes) : NULL;
     if (weights)
         g.of_rows = g.dy.dtype == DTYPE_BF16 ? weights_backward_bf16 : weights_backward_f32;
     else

@@ -4,6 +4,7 @@
 #include "ops/cpu/rehearsal.h"
 #include "base/memory.h"
 #include "ops/cpu/gemm.h"
+#include "ops/cpu/norm_parts.h"
 #include "tensor/ops_table.h"
 
 #include <stdlib.h>
@@ -135,6 +136,17 @@ static void linear_backward_weight_(Backend *be, Tensor dw, Tensor db, Tensor dy
         product(be, size, dw, true, matrix_of(dy, true), matrix_of(x, false), false);
 }
 
+static void layer_norm_backward_(Backend *be, Tensor dx, Tensor rounded, Tensor dw, Tensor db, Tensor dy,
+                                 Tensor x, Tensor w, Tensor mean, Tensor rstd) {
+    (void)dx, (void)rounded, (void)db, (void)dy, (void)w, (void)mean, (void)rstd;
+    if (tensor_exists(dw)) note(be, norm_parts(tensor_rows(x), tensor_cols(x)).scratch_bytes, 0);
+}
+
+static void rms_norm_backward_(Backend *be, Tensor dx, Tensor rounded, Tensor dw, Tensor dy, Tensor x,
+                               Tensor w, Tensor rstd) {
+    layer_norm_backward_(be, dx, rounded, dw, TENSOR_NONE, dy, x, w, TENSOR_NONE, rstd);
+}
+
 static void cross_entropy_(Backend *be, Tensor losses, Tensor logits, Tensor targets, float dscale) {
     (void)losses, (void)targets, (void)dscale;
     if (logits.dtype == DTYPE_BF16)
@@ -163,6 +175,8 @@ static const BackendOps *ops(void) {
     table.linear_forward = linear_forward_;
     table.linear_backward_input = linear_backward_input_;
     table.linear_backward_weight = linear_backward_weight_;
+    table.layer_norm_backward = layer_norm_backward_;
+    table.rms_norm_backward = rms_norm_backward_;
     table.cross_entropy = cross_entropy_;
     table.attention_backward = attention_backward_;
     return &table;
