@@ -56,6 +56,7 @@ static const struct {
     {"samples", "samples that wait", offsetof(MemoryPlan, samples)},
     {"batches", "batches in preparation", offsetof(MemoryPlan, batches)},
     {"checkpoint", "copy for checkpoints", offsetof(MemoryPlan, checkpoint)},
+    {"exchange", "what ranks send through", offsetof(MemoryPlan, exchange)},
     {"library", "libraries' code", offsetof(MemoryPlan, library)},
 };
 enum { N_ROWS = sizeof rows / sizeof *rows };

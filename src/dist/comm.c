@@ -13,7 +13,7 @@
 #include <time.h>
 
 // A large sum runs in segments, so that each rank's part of one fits this scratch memory.
-enum { SCRATCH_FLOATS = 1 << 20, MAX_PENDING = 4096 };
+enum { SCRATCH_FLOATS = COMM_SCRATCH_BYTES / sizeof(float), MAX_PENDING = 4096 };
 
 typedef enum JobKind {
     JOB_SUM,

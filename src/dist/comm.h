@@ -15,6 +15,9 @@
 
 typedef struct Comm Comm;
 
+// What a world of several ranks works in, whatever its size.
+#define COMM_SCRATCH_BYTES ((size_t)4 << 20)
+
 // Finds the ranks of this run from the environment and meets them. No word for timeout_seconds, here and in
 // every later call, is an error. *c is NULL for a world of one.
 bool comm_open(Comm **c, double timeout_seconds, Error *err);

@@ -1,5 +1,6 @@
 #include "train/memory_plan.h"
 #include "base/memory.h"
+#include "dist/comm.h"
 #include "model/rehearse.h"
 #include "train/trainer.h"
 
@@ -37,6 +38,7 @@ bool memory_plan(MemoryPlan *m, Backend *be, const VLMConfig *config, const VlmP
     m->batches = host->training.batches + host->validation.batches;
     if (plan->tile_features) m->batches += feature_bytes(config, plan->dtype, host);
     m->checkpoint = host->checkpoint_copy ? m->parameters + all_moments : 0;
+    m->exchange = host->exchange;
     m->library = host->program.step;
     if (host->n_loaders > 0)
         m->library += host->program.run + host->data_code + host->n_loaders * host->n_threads * LOADER_THREAD;
@@ -45,7 +47,7 @@ bool memory_plan(MemoryPlan *m, Backend *be, const VLMConfig *config, const VlmP
 
 size_t memory_plan_total(const MemoryPlan *m) {
     return m->program + m->parameters + m->copies + m->gradients + m->moments + m->activations + m->pages +
-           m->scratch + m->rows + m->samples + m->batches + m->checkpoint + m->library;
+           m->scratch + m->rows + m->samples + m->batches + m->checkpoint + m->exchange + m->library;
 }
 
 VlmPlan memory_model_plan(const Config *c, const Backend *be) {
@@ -100,7 +102,8 @@ HostMemory memory_of_host(const Config *c, ProgramMemory program, size_t rank, s
                           Loader *validation) {
     HostMemory h = {.program = program,
                     .optimizer = optimizer_form(&c->options, rank, ranks),
-                    .checkpoint_copy = rank == 0 && c->options.save_in_background};
+                    .checkpoint_copy = rank == 0 && c->options.save_in_background,
+                    .exchange = ranks > 1 ? COMM_SCRATCH_BYTES : 0};
     h.n_loaders = (training != NULL) + (validation != NULL);
     h.n_threads = c->options.num_workers;
     if (training) h.training = loader_memory(training);
