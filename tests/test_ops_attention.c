@@ -256,11 +256,23 @@ static void test_more_keys_than_queries(void **state) {
 static const Sizes with_starts[] = {
     {2, 3, 3, 2, 1, 4}, {2, 33, 33, 4, 2, 8}, {1, 65, 65, 2, 2, 16}, {1, 150, 150, 2, 1, 12}};
 
+// So many tiles of queries that those of a head share the packing of keys, more or fewer by the threads.
+static const Sizes with_shared_packing[] = {{1, 330, 330, 4, 2, 8}, {1, 205, 300, 6, 3, 6}};
+
 static void test_forward_samples(void **state) {
     (void)state;
     for (size_t i = 0; i < COUNT(with_starts); i++)
         for (size_t starts = STARTS_ZERO; starts < STARTS_KINDS; starts++)
             check_forward(with_starts[i], true, starts);
+}
+
+static void test_forward_shared_packing(void **state) {
+    (void)state;
+    for (size_t i = 0; i < COUNT(with_shared_packing); i++)
+        for (int causal = 0; causal <= 1; causal++)
+            check_forward(with_shared_packing[i], causal, STARTS_NONE);
+    for (size_t starts = STARTS_ZERO; starts < STARTS_KINDS; starts++)
+        check_forward(with_shared_packing[0], true, starts);
 }
 
 // Scores of several hundred: softmax is nearly one-hot, and nothing overflows.
@@ -384,10 +396,10 @@ static void test_backward_samples(void **state) {
 
 static int all_tests(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_forward),          cmocka_unit_test(test_more_keys_than_queries),
-        cmocka_unit_test(test_large_scores),     cmocka_unit_test(test_backward),
-        cmocka_unit_test(test_backward_tiles),   cmocka_unit_test(test_forward_samples),
-        cmocka_unit_test(test_backward_samples),
+        cmocka_unit_test(test_forward),         cmocka_unit_test(test_more_keys_than_queries),
+        cmocka_unit_test(test_large_scores),    cmocka_unit_test(test_forward_shared_packing),
+        cmocka_unit_test(test_backward),        cmocka_unit_test(test_backward_tiles),
+        cmocka_unit_test(test_forward_samples), cmocka_unit_test(test_backward_samples),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     print_worst_shares();
