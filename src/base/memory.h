@@ -24,7 +24,7 @@ size_t mem_huge_page(void);
 // a parent's before exec, too); 0 where it does not say.
 size_t mem_resident(void);
 size_t mem_resident_peak(void);
-size_t
-mem_resident_anonymous(void); // of it what is mapped to no file, and so never taken away under pressure
+// Of it what is mapped to no file, and so never taken away under pressure.
+size_t mem_resident_anonymous(void);
 // Of it what the program's own file and its libraries are mapped to: their code, as far as it has been used.
 size_t mem_resident_code(void);

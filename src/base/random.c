@@ -1,21 +1,14 @@
 #include "base/random.h"
 #include "base/kernels/normals.h"
+#include "base/kernels/philox.h"
 
 #include <math.h>
 #include <string.h>
 
 void philox4x32(uint32_t out[4], const uint32_t counter[4], const uint32_t key[2]) {
-    uint32_t c0 = counter[0], c1 = counter[1], c2 = counter[2], c3 = counter[3], k0 = key[0], k1 = key[1];
-    for (int round = 0; round < 10; round++) {
-        uint64_t p0 = (uint64_t)0xD2511F53u * c0, p1 = (uint64_t)0xCD9E8D57u * c2;
-        c0 = (uint32_t)(p1 >> 32) ^ c1 ^ k0;
-        c2 = (uint32_t)(p0 >> 32) ^ c3 ^ k1;
-        c1 = (uint32_t)p1;
-        c3 = (uint32_t)p0;
-        k0 += 0x9E3779B9u;
-        k1 += 0xBB67AE85u;
-    }
-    out[0] = c0, out[1] = c1, out[2] = c2, out[3] = c3;
+    const PhiloxBlock c =
+        philox_rounds((PhiloxBlock){counter[0], counter[1], counter[2], counter[3]}, key[0], key[1]);
+    out[0] = c.c0, out[1] = c.c1, out[2] = c.c2, out[3] = c.c3;
 }
 
 Random random_stream(uint64_t seed, RandomPurpose purpose, uint64_t index) {

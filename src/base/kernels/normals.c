@@ -1,5 +1,6 @@
 // Compiled once a level of instructions; nothing but the function may be visible outside.
 #include "base/kernels/normals.h"
+#include "base/kernels/philox.h"
 
 #include <math.h>
 #include <string.h>
@@ -12,18 +13,9 @@ static void draw_words(uint32_t words[restrict 4][NORMALS], const uint32_t key[2
                        const uint32_t counter[4]) {
     const uint64_t first = (uint64_t)counter[1] << 32 | counter[0];
     for (uint32_t i = 0; i < NORMALS; i++) {
-        uint32_t c0 = (uint32_t)first + i, c1 = (uint32_t)(first >> 32) + (c0 < i), c2 = counter[2],
-                 c3 = counter[3], k0 = key[0], k1 = key[1];
-        for (int round = 0; round < 10; round++) {
-            const uint64_t p0 = (uint64_t)0xD2511F53u * c0, p1 = (uint64_t)0xCD9E8D57u * c2;
-            c0 = (uint32_t)(p1 >> 32) ^ c1 ^ k0;
-            c2 = (uint32_t)(p0 >> 32) ^ c3 ^ k1;
-            c1 = (uint32_t)p1;
-            c3 = (uint32_t)p0;
-            k0 += 0x9E3779B9u;
-            k1 += 0xBB67AE85u;
-        }
-        words[0][i] = c0, words[1][i] = c1, words[2][i] = c2, words[3][i] = c3;
+        const uint32_t low = (uint32_t)first + i, high = (uint32_t)(first >> 32) + (low < i);
+        const PhiloxBlock c = philox_rounds((PhiloxBlock){low, high, counter[2], counter[3]}, key[0], key[1]);
+        words[0][i] = c.c0, words[1][i] = c.c1, words[2][i] = c.c2, words[3][i] = c.c3;
     }
 }
 
