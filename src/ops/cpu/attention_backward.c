@@ -1,5 +1,6 @@
 // Attention, backward: see attention.h.
 #include "ops/cpu/attention.h"
+#include "ops/cpu/attention_slots.h"
 
 // A task is a tile of keys of one key head. For each query head that reads it, it goes over the sample's
 // queries: computes the weights again from lse, sums dk and dv in the tile, and adds its share to dq in
@@ -127,25 +128,22 @@ static void all_row_dots(Backend *be, Tensor delta, Tensor dout, Tensor o) {
     }
 }
 
-// Where dq is summed in F32 when it is BF16: a slot for each of the groups (key heads of a sequence) that are
-// under way at a time. A slot is used again when all tiles of the group before in it are done.
+// A slot is used again when all tiles of the group before in it are done.
 typedef struct Slots {
     float *memory; // NULL: dq is F32 and needs none
-    size_t count, size;
+    size_t count, width, size;
 } Slots;
 
 static Slots take_slots(Backend *be, Tensor dq, size_t groups, size_t group, size_t tiles) {
     if (dq.dtype == DTYPE_F32) return (Slots){0};
-    size_t count = min_size(groups, (size_t)cpu_threads(be) / tiles + 2);
-    size_t size = group * dq.shape[1] * whole_lanes(dq.shape[3]);
-    return (Slots){cpu_scratch(be, count * size * sizeof(float)), count, size};
+    const SlotSizes s = slot_sizes(groups, group, dq.shape[1], dq.shape[3], tiles, (size_t)cpu_threads(be));
+    return (Slots){cpu_scratch(be, s.scratch_bytes), s.count, s.width, s.size};
 }
 
 static void sum_dq_in(BackwardTask *a, const Slots *slots, size_t g) {
-    size_t width = whole_lanes(a->D);
     a->dq_sum = slots->memory ? slots->memory + g % slots->count * slots->size : (float *)a->dq.data;
-    a->dq_sum_stride = slots->memory ? width : a->dq.stride;
-    a->dq_sum_apart = slots->memory ? a->T * width : a->D;
+    a->dq_sum_stride = slots->memory ? slots->width : a->dq.stride;
+    a->dq_sum_apart = slots->memory ? a->T * slots->width : a->D;
 }
 
 typedef struct Operands {

@@ -3,6 +3,7 @@
 // tests/test_rehearsal.c compares the two.
 #include "ops/cpu/rehearsal.h"
 #include "base/memory.h"
+#include "ops/cpu/attention_slots.h"
 #include "ops/cpu/gemm.h"
 #include "ops/cpu/norm_parts.h"
 #include "tensor/ops_table.h"
@@ -43,18 +44,6 @@ static void no_download(Backend *be, Stream stream, void *host, const void *devi
     (void)be, (void)stream, (void)device;
     memset(host, 0, bytes);
 }
-static void *no_event_create(Backend *be) {
-    return be;
-}
-static void no_event_destroy(Backend *be, void *event) {
-    (void)be, (void)event;
-}
-static void no_event(Backend *be, void *event, Stream stream) {
-    (void)be, (void)event, (void)stream;
-}
-static void no_sync(Backend *be) {
-    (void)be;
-}
 static void destroy(Backend *be) {
     free(be->state);
     free(be);
@@ -64,21 +53,16 @@ static size_t workspace(const Backend *be) {
     return s->scratch_bytes + s->library_bytes;
 }
 
-static const BackendDevice device = {
-    .alloc = no_alloc,
-    .release = no_release,
-    .host_alloc = host_alloc,
-    .host_release = host_release,
-    .upload = no_upload,
-    .download = no_download,
-    .event_create = no_event_create,
-    .event_destroy = no_event_destroy,
-    .event_record = no_event,
-    .event_wait = no_event,
-    .sync = no_sync,
-    .destroy = destroy,
-    .workspace = workspace,
-};
+// The backend's own, but for what touches memory.
+static const BackendDevice *device_like(const BackendDevice *of) {
+    static BackendDevice device;
+    device = *of;
+    device.alloc = no_alloc, device.release = no_release;
+    device.host_alloc = host_alloc, device.host_release = host_release;
+    device.upload = no_upload, device.download = no_download;
+    device.destroy = destroy, device.workspace = workspace;
+    return &device;
+}
 
 // ---- operators ----
 
@@ -159,11 +143,12 @@ static void attention_backward_(Backend *be, Tensor dq, Tensor dk, Tensor dv, Te
     (void)dk, (void)dv, (void)delta, (void)dout, (void)v, (void)o, (void)lse, (void)mask, (void)starts;
     (void)scale, (void)causal;
     if (dq.dtype == DTYPE_F32) return;
-    enum { TILE = 64, LANES = 16 };
-    const size_t T = q.shape[1], K = k.shape[2], groups = q.shape[0] * K, group = q.shape[2] / K,
-                 tiles = (T + TILE - 1) / TILE, under_way = (size_t)cpu_threads(be) / tiles + 2,
-                 width = (q.shape[3] + LANES - 1) / LANES * LANES;
-    note(be, (groups < under_way ? groups : under_way) * group * T * width * sizeof(float), 0);
+    enum { TILE = 64 };
+    const size_t T = q.shape[1], K = k.shape[2], tiles = (T + TILE - 1) / TILE;
+    note(be,
+         slot_sizes(q.shape[0] * K, q.shape[2] / K, T, q.shape[3], tiles, (size_t)cpu_threads(be))
+             .scratch_bytes,
+         0);
 }
 
 static const BackendOps *ops(void) {
@@ -189,7 +174,7 @@ Backend *cpu_rehearsal(Backend *be) {
     *state = (CpuState){.threads = of->threads, .level = of->level};
     *twin = *be;
     twin->ops = ops();
-    twin->device = &device;
+    twin->device = device_like(be->device);
     twin->op_enter = twin->op_leave = NULL;
     twin->state = state;
     return twin;
