@@ -14,31 +14,29 @@ typedef struct Streams {
     const char *in[3];
 } Streams;
 
-// σ(z) of V vectors; `square` is x². One function, for the same bits in both directions.
-ALWAYS_INLINE void gelu_sigmoid(Sigmoid *s, const Lanes *x, const Lanes *square, const size_t V) {
-    Lanes z[CHAINS];
+// V vectors x of `in`, their squares near 0, and σ(z). One function, for the same bits in both directions.
+ALWAYS_INLINE void gelu_sigmoid(Sigmoid *s, Lanes *x, Lanes *square, const char *in, const Dtype dtype,
+                                size_t i, const size_t V) {
+    Lanes near[CHAINS], z[CHAINS];
+    FOR_CHAINS(v) x[v] = load_lanes(in, dtype, i + v * LANES);
+    FOR_CHAINS(v) near[v] = within(x[v], GELU_FAR);
+    FOR_CHAINS(v) square[v] = near[v] * near[v];
     FOR_CHAINS(v) z[v] = GELU_LINEAR + GELU_CUBIC * square[v];
-    FOR_CHAINS(v) z[v] *= x[v];
+    FOR_CHAINS(v) z[v] *= near[v];
     sigmoid_lanes(s, z, V);
 }
 
 ALWAYS_INLINE void gelu_values(Streams s, const Dtype dtype, size_t i, const size_t V) {
-    Lanes x[CHAINS], near[CHAINS], square[CHAINS];
+    Lanes x[CHAINS], square[CHAINS];
     Sigmoid sigma;
-    FOR_CHAINS(v) x[v] = load_lanes(s.in[0], dtype, i + v * LANES);
-    FOR_CHAINS(v) near[v] = within(x[v], GELU_FAR);
-    FOR_CHAINS(v) square[v] = near[v] * near[v];
-    gelu_sigmoid(&sigma, near, square, V);
+    gelu_sigmoid(&sigma, x, square, s.in[0], dtype, i, V);
     FOR_CHAINS(v) store_lanes(s.out[0], dtype, i + v * LANES, x[v] * sigma.plus[v]);
 }
 
 ALWAYS_INLINE void gelu_backward_values(Streams s, const Dtype dtype, size_t i, const size_t V) {
-    Lanes x[CHAINS], near[CHAINS], square[CHAINS];
+    Lanes x[CHAINS], square[CHAINS];
     Sigmoid sigma;
-    FOR_CHAINS(v) x[v] = load_lanes(s.in[1], dtype, i + v * LANES);
-    FOR_CHAINS(v) near[v] = within(x[v], GELU_FAR);
-    FOR_CHAINS(v) square[v] = near[v] * near[v];
-    gelu_sigmoid(&sigma, near, square, V);
+    gelu_sigmoid(&sigma, x, square, s.in[1], dtype, i, V);
     FOR_CHAINS(v) {
         const Lanes dy = load_lanes(s.in[0], dtype, i + v * LANES);
         const Lanes y = x[v] * sigma.plus[v], slope = GELU_LINEAR + 3 * GELU_CUBIC * square[v]; // dz/dx
