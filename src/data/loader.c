@@ -1,7 +1,7 @@
 #include "data/loader_stages.h"
 
-#include "base/cores.h"
 #include "base/check.h"
+#include "base/cores.h"
 
 // ---- sizes ----
 

@@ -1,7 +1,7 @@
 #include "dist/comm.h"
-#include "base/cores.h"
 #include "base/check.h"
 #include "base/clock.h"
+#include "base/cores.h"
 #include "base/memory.h"
 #include "dist/transport.h"
 

@@ -1,8 +1,8 @@
 // Rows to Parquet files: threads draw a block of rows, one writes it, so the files do not depend on the
 // threads.
 #include "synth/kinds.h"
-#include "base/cores.h"
 #include "base/clock.h"
+#include "base/cores.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "base/memory.h"

@@ -1,6 +1,6 @@
 #include "train/saver.h"
-#include "base/cores.h"
 #include "base/check.h"
+#include "base/cores.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "base/memory.h"

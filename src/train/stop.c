@@ -1,6 +1,6 @@
 #include "train/stop.h"
-#include "base/cores.h"
 #include "base/check.h"
+#include "base/cores.h"
 
 #include <pthread.h>
 #include <signal.h>
