@@ -42,20 +42,21 @@ static void ref_linear(double **a, const OpCase *c) {
     size_t M = c->args[1].shape[0], C = c->args[1].shape[1], O = c->args[2].shape[0];
     for (size_t m = 0; m < M; m++)
         for (size_t o = 0; o < O; o++) {
-            double s = a[3] ? a[3][o] : 0;
-            for (size_t k = 0; k < C; k++) s += a[1][m * C + k] * a[2][o * C + k];
-            a[0][m * O + o] = s;
+            const double *x = a[1] + m * C, *w = a[2] + o * C;
+            double s[4] = {a[3] ? a[3][o] : 0}; // four, because one sum waits for each of its additions
+            for (size_t k = 0; k < C; k++) s[k % 4] += x[k] * w[k];
+            a[0][m * O + o] = s[0] + s[1] + s[2] + s[3];
         }
 }
 
 static void ref_linear_input(double **a, const OpCase *c) {
     size_t M = c->args[1].shape[0], O = c->args[1].shape[1], C = c->args[2].shape[1];
-    for (size_t m = 0; m < M; m++)
-        for (size_t k = 0; k < C; k++) {
-            double s = c->flag ? a[0][m * C + k] : 0;
-            for (size_t o = 0; o < O; o++) s += a[1][m * O + o] * a[2][o * C + k];
-            a[0][m * C + k] = s;
-        }
+    for (size_t m = 0; m < M; m++) {
+        double *dx = a[0] + m * C;
+        if (!c->flag) memset(dx, 0, C * sizeof *dx);
+        for (size_t o = 0; o < O; o++)
+            for (size_t k = 0; k < C; k++) dx[k] += a[1][m * O + o] * a[2][o * C + k];
+    }
 }
 
 static void ref_linear_weight(double **a, const OpCase *c) {
@@ -128,7 +129,7 @@ static const size_t rounded_linears[][3] = {{1, 1, 1},       {3, 64, 33},    {7,
                                             {2, 1100, 4100}, {2, 4100, 1100}}; // M, C, O
 
 static void round_weight(double **a, const OpCase *c) {
-    for (size_t i = 0; i < arg_count(&c->args[2]); i++)
+    for (size_t i = 0, n = arg_count(&c->args[2]); i < n; i++)
         a[2][i] = f32_from_bf16(bf16_from_f32((float)a[2][i]));
 }
 
@@ -240,13 +241,15 @@ static void ref_norm(double *y, double *mean, double *rstd, const double *x, con
     }
 }
 
-// Σ dy y, the function whose gradient backward is.
-static double norm_loss(const double *dy, const double *x, const double *w, const Arg *shape, bool centred) {
-    size_t M = shape->shape[0], C = shape->shape[1];
+// Σ dy y, the function whose gradient backward is: the row of x[at], or the column of w[at].
+static double norm_loss(const double *dy, const double *x, const double *w, const Arg *shape, bool centred,
+                        bool by_x, size_t at) {
+    const size_t C = shape->shape[1], first = by_x ? at / C : 0, end = by_x ? first + 1 : shape->shape[0];
     double loss = 0;
-    for (size_t m = 0; m < M; m++) {
+    for (size_t m = first; m < end; m++) {
         double mu, r = row_statistics(&mu, x + m * C, C, centred);
-        for (size_t i = 0; i < C; i++) loss += dy[m * C + i] * (x[m * C + i] - mu) * r * w[i];
+        for (size_t i = by_x ? 0 : at; i < (by_x ? C : at + 1); i++)
+            loss += dy[m * C + i] * (x[m * C + i] - mu) * r * w[i];
     }
     return loss;
 }
@@ -381,10 +384,10 @@ static void prepare_rms_norm_backward(double **a, const OpCase *c) {
     ref_norm(NULL, NULL, a[6], a[4], a[5], NULL, &c->args[4], false);
 }
 static double layer_norm_loss(double **a, const OpCase *c) {
-    return norm_loss(a[4], a[5], a[6], &c->args[5], true);
+    return norm_loss(a[4], a[5], a[6], &c->args[5], true, c->by == 5, c->at);
 }
 static double rms_norm_loss(double **a, const OpCase *c) {
-    return norm_loss(a[3], a[4], a[5], &c->args[4], false);
+    return norm_loss(a[3], a[4], a[5], &c->args[4], false, c->by == 4, c->at);
 }
 
 // dx before the call + rstd (g − Σ g/C − n Σ g n/C), g = dy w, n = (x − mean) rstd; dx itself is held against
@@ -477,20 +480,17 @@ static double silu(double x) {
 }
 
 static void ref_gelu(double **a, const OpCase *c) {
-    for (size_t i = 0; i < arg_count(&c->args[0]); i++) a[0][i] = gelu(a[1][i]);
+    for (size_t i = 0, n = arg_count(&c->args[0]); i < n; i++) a[0][i] = gelu(a[1][i]);
 }
+// Of the other entries none depends on this one.
 static double gelu_loss(double **a, const OpCase *c) {
-    double loss = 0;
-    for (size_t i = 0; i < arg_count(&c->args[0]); i++) loss += a[2][i] * gelu(a[3][i]);
-    return loss;
+    return a[2][c->at] * gelu(a[3][c->at]);
 }
 static void ref_swiglu(double **a, const OpCase *c) {
-    for (size_t i = 0; i < arg_count(&c->args[0]); i++) a[0][i] = silu(a[1][i]) * a[2][i];
+    for (size_t i = 0, n = arg_count(&c->args[0]); i < n; i++) a[0][i] = silu(a[1][i]) * a[2][i];
 }
 static double swiglu_loss(double **a, const OpCase *c) {
-    double loss = 0;
-    for (size_t i = 0; i < arg_count(&c->args[0]); i++) loss += a[3][i] * silu(a[4][i]) * a[5][i];
-    return loss;
+    return a[3][c->at] * silu(a[4][c->at]) * a[5][c->at];
 }
 
 static const size_t counts[] = {1, 2, 7, 8, 9, 15, 17, 100, 20011};

@@ -31,11 +31,14 @@ static size_t arg_cols(const Arg *a) {
 static size_t row_length(const Arg *a) {
     return a->ndim == 4 ? a->shape[2] * a->shape[3] : arg_cols(a);
 }
-static size_t memory_values(const Arg *a) {
-    return 2 * MARGIN + arg_count(a) / row_length(a) * (row_length(a) + a->gap);
+static size_t row_count(const Arg *a) {
+    return arg_count(a) / row_length(a);
 }
-static size_t place(const Arg *a, size_t i) {
-    return MARGIN + i / row_length(a) * (row_length(a) + a->gap) + i % row_length(a);
+static size_t memory_values(const Arg *a) {
+    return 2 * MARGIN + row_count(a) * (row_length(a) + a->gap);
+}
+static size_t row_place(const Arg *a, size_t row) {
+    return MARGIN + row * (row_length(a) + a->gap);
 }
 
 static size_t memory_bytes(const Arg *a) {
@@ -51,54 +54,62 @@ typedef struct Slot {
     char *memory;
 } Slot;
 
-static uint32_t word_of(const Arg *a, double value) {
-    uint32_t word;
-    float f = (float)value;
-    int32_t i = (int32_t)value;
-    if (a->dtype == DTYPE_BF16) return bf16_from_f32(f);
-    memcpy(&word, a->dtype == DTYPE_I32 ? (void *)&i : (void *)&f, sizeof word);
-    return word;
+// ---- values of an argument's dtype; whole runs of them, because some tensors have millions ----
+
+static void put_values(const Arg *a, char *memory, size_t at, const double *value, size_t n) {
+    if (a->dtype == DTYPE_BF16)
+        for (size_t i = 0; i < n; i++) ((uint16_t *)(void *)memory)[at + i] = bf16_from_f32((float)value[i]);
+    else if (a->dtype == DTYPE_I32)
+        for (size_t i = 0; i < n; i++) ((int32_t *)(void *)memory)[at + i] = (int32_t)value[i];
+    else
+        for (size_t i = 0; i < n; i++) ((float *)(void *)memory)[at + i] = (float)value[i];
 }
 
-static void put_word(const Arg *a, char *memory, size_t at, uint32_t word) {
-    size_t size = dtype_size(a->dtype); // of a smaller value the lower bytes, which come first
-    memcpy(memory + at * size, &word, size);
+static void get_values(const Arg *a, const char *memory, size_t at, double *value, size_t n) {
+    if (a->dtype == DTYPE_BF16)
+        for (size_t i = 0; i < n; i++)
+            value[i] = f32_from_bf16(((const uint16_t *)(const void *)memory)[at + i]);
+    else
+        for (size_t i = 0; i < n; i++) value[i] = ((const float *)(const void *)memory)[at + i];
 }
 
-static double value_at(const Arg *a, const char *memory, size_t at) {
-    uint16_t half;
-    float f;
-    memcpy(&half, memory + at * sizeof half, sizeof half);
-    if (a->dtype == DTYPE_BF16) return f32_from_bf16(half);
-    memcpy(&f, memory + at * sizeof f, sizeof f);
-    return f;
+// The same word everywhere; of a BF16 its lower half.
+static void put_words(const Arg *a, char *memory, size_t at, uint32_t word, size_t n) {
+    if (dtype_size(a->dtype) == sizeof(uint16_t))
+        for (size_t i = 0; i < n; i++) ((uint16_t *)(void *)memory)[at + i] = (uint16_t)word;
+    else
+        for (size_t i = 0; i < n; i++) ((uint32_t *)(void *)memory)[at + i] = word;
 }
 
-// As near to x as the argument's dtype can be.
-static double rounded(const Arg *a, double x) {
-    if (a->dtype == DTYPE_I32) return floor(x);
-    return a->dtype == DTYPE_BF16 ? f32_from_bf16(bf16_from_f32((float)x)) : (float)x;
+// As near as the argument's dtype can be.
+static void round_values(const Arg *a, double *value, size_t n) {
+    if (a->dtype == DTYPE_BF16)
+        for (size_t i = 0; i < n; i++) value[i] = f32_from_bf16(bf16_from_f32((float)value[i]));
+    else if (a->dtype == DTYPE_I32)
+        for (size_t i = 0; i < n; i++) value[i] = floor(value[i]);
+    else
+        for (size_t i = 0; i < n; i++) value[i] = (float)value[i];
 }
 
 static void draw(Slot *s, const Arg *a, Random *r) {
-    size_t n = arg_count(a);
+    const size_t n = arg_count(a);
     s->value = mem_zeroed(n + 1, sizeof *s->value);
-    for (size_t i = 0; i < n; i++) {
-        double x = a->low + (a->high - a->low) * random_uniform(r);
-        s->value[i] = rounded(a, x);
-    }
+    for (size_t i = 0; i < n; i++) s->value[i] = a->low + (a->high - a->low) * random_uniform(r);
+    round_values(a, s->value, n);
 }
 
 static void image(Slot *s, const Arg *a, bool poison) {
-    size_t words = memory_values(a);
-    uint32_t nan = a->dtype == DTYPE_BF16 ? 0x7fc0u : 0x7fc00000u;
+    const uint32_t nan = a->dtype == DTYPE_BF16 ? 0x7fc0u : 0x7fc00000u;
+    const size_t length = row_length(a);
     s->before = mem_alloc(memory_bytes(a));
     s->after = mem_alloc(memory_bytes(a));
-    for (size_t i = 0; i < words; i++) put_word(a, s->before, i, SENTINEL);
-    for (size_t i = 0; i < arg_count(a); i++) {
-        s->value[i] = rounded(a, s->value[i]);
-        put_word(a, s->before, place(a, i), poison ? nan : word_of(a, s->value[i]));
-    }
+    put_words(a, s->before, 0, SENTINEL, memory_values(a));
+    round_values(a, s->value, arg_count(a));
+    for (size_t row = 0; row < row_count(a); row++)
+        if (poison)
+            put_words(a, s->before, row_place(a, row), nan, length);
+        else
+            put_values(a, s->before, row_place(a, row), s->value + row * length, length);
 }
 
 static void make_slots(const OpCase *c, Slot *s, double **value) {
@@ -224,25 +235,36 @@ static void expect_gradients(double **value, OpCase *c) {
     }
 }
 
+// The values of the memory after the call; caller frees.
+static double *values_after(const Arg *a, const Slot *s) {
+    const size_t length = row_length(a);
+    double *value = mem_zeroed(arg_count(a) + 1, sizeof *value);
+    for (size_t row = 0; row < row_count(a); row++)
+        get_values(a, s->after, row_place(a, row), value + row * length, length);
+    return value;
+}
+
 static void check_values(const OpCase *c, const Arg *a, const Slot *s) {
     const double epsilon = a->dtype == DTYPE_BF16 ? BF16_EPSILON : FLT_EPSILON,
                  limit = a->dtype == DTYPE_BF16 ? c->limit_bf16 : c->limit;
-    size_t step = gradient_step(c, a), n = 0, worst = 0;
-    double rms = 0, largest = 0;
-    for (size_t i = 0; i < arg_count(a); i += step)
+    const size_t step = gradient_step(c, a), count = arg_count(a);
+    size_t n = 0, worst = 0;
+    double rms = 0, largest = 0, *got = values_after(a, s);
+    for (size_t i = 0; i < count; i += step)
         if (fabs(s->value[i]) < 1e30) rms += s->value[i] * s->value[i], n++; // lse holds the lowest number
     rms = sqrt(rms / (double)(n ? n : 1));
-    for (size_t i = 0; i < arg_count(a); i += step) {
-        double got = value_at(a, s->after, place(a, i)), expected = s->value[i];
-        double error = fabs(got - expected) / (epsilon * (fabs(expected) + rms + c->floor) + 1e-30);
-        if (got == expected) error = 0; // infinities too
+    for (size_t i = 0; i < count; i += step) {
+        const double expected = s->value[i];
+        double error = fabs(got[i] - expected) / (epsilon * (fabs(expected) + rms + c->floor) + 1e-30);
+        if (got[i] == expected) error = 0; // infinities too
         if (!(error <= largest)) largest = isnan(error) ? INFINITY : error, worst = i;
     }
+    const double found = got[worst];
+    free(got);
     static const char *const kinds[2][2] = {{"forward, in epsilons", "forward, in epsilons of BF16"},
                                             {"backward, in epsilons", "backward, in epsilons of BF16"}};
     expect_within(kinds[c->loss != NULL][a->dtype == DTYPE_BF16], largest, limit > 0 ? limit : FLT_MIN,
-                  "%s: %s[%zu] is %.9g, expected %.9g", c->title, a->name, worst,
-                  value_at(a, s->after, place(a, worst)), s->value[worst]);
+                  "%s: %s[%zu] is %.9g, expected %.9g", c->title, a->name, worst, found, s->value[worst]);
 }
 
 static bool is_written(const OpCase *c, size_t i) {
@@ -254,13 +276,17 @@ static bool is_written(const OpCase *c, size_t i) {
 // Everything but the outputs' values is as it was.
 static void check_surroundings(const OpCase *c, size_t i, const Slot *s) {
     const Arg *a = &c->args[i];
-    bool *value = mem_zeroed(memory_values(a), sizeof *value);
-    size_t size = dtype_size(a->dtype);
-    for (size_t k = 0; is_written(c, i) && k < arg_count(a); k++) value[place(a, k)] = true;
-    for (size_t k = 0; k < memory_values(a); k++)
-        if (!value[k] && memcmp(s->before + k * size, s->after + k * size, size))
-            fail_msg("%s: wrote at %zu of the memory of %s", c->title, k, a->name);
-    free(value);
+    const size_t bytes = memory_bytes(a), size = dtype_size(a->dtype);
+    char *rest = mem_alloc(bytes); // the memory after the call, but the values, where they are written
+    memcpy(rest, s->after, bytes);
+    for (size_t row = 0; is_written(c, i) && row < row_count(a); row++)
+        memcpy(rest + row_place(a, row) * size, s->before + row_place(a, row) * size, row_length(a) * size);
+    if (memcmp(rest, s->before, bytes) != 0) {
+        size_t at = 0;
+        while (rest[at] == s->before[at]) at++;
+        fail_msg("%s: wrote at %zu of the memory of %s", c->title, at / size, a->name);
+    }
+    free(rest);
 }
 
 static void same_bits(OpCase *c, const Slot *first, Slot *s, size_t threads, const char *what) {
