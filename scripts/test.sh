@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# As many test programs at once as there are cores, each on one thread, keeps every core at one thread of work.
+# Test programs compute on one thread each; one more than there are cores keeps the cores busy while some wait.
 cores=$(env -u OMP_NUM_THREADS nproc) # nproc would answer with OMP_NUM_THREADS
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
 export UBSAN_OPTIONS=${UBSAN_OPTIONS:-print_stacktrace=1}
@@ -15,7 +15,7 @@ run_tests() {
     local preset=$1
     shift
     scripts/build.sh "$preset"
-    ctest --preset "$preset" --no-tests=error --no-label-summary -j "$cores" "$@" |
+    ctest --preset "$preset" --no-tests=error --no-label-summary -j $((cores + 1)) "$@" |
         tee "build/$preset/ctest.txt" || status=1
 }
 

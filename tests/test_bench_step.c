@@ -1,5 +1,6 @@
 // LINK: config
 // RUNS: vlm
+// COST: 19
 // `vlm bench step`: what it counts against a count by hand, that the operators' work is the step's, and what
 // it refuses.
 #include "support/golden.h"

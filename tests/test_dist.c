@@ -1,4 +1,5 @@
 // LINK: dist
+// COST: 29
 // Ranks as processes of their own, through sockets and, where mpirun is there, through MPI: sums to the bit
 // in the ring's order, the small things, and every way in which a rank can leave the others waiting.
 #include "base/file.h"
@@ -400,16 +401,26 @@ static void test_mpi(void **state) {
     }
 }
 
+// A rank that gives up leaves the others a second to hear it, and then ends the job. Where the machine is so
+// busy that they came to nothing in it, once more.
+static void expect_heard(const char *scene, size_t size, const char *words) {
+    enum { ATTEMPTS = 5 };
+    for (int attempt = 1;; attempt++) {
+        const World w = run_mpi(scene, size);
+        bool heard = true;
+        assert_true(w.ends[0] != 0);
+        for (size_t r = 0; r + 1 < size; r++) heard &= strstr(w.reports[r], words) != NULL;
+        if (heard) return;
+        for (size_t r = 0; attempt == ATTEMPTS && r + 1 < size; r++) EXPECT_IN(w.reports[r], words);
+    }
+}
+
 static void test_mpi_failures(void **state) {
     (void)state;
     if (!has_mpirun()) skip();
-    World w = run_mpi("one_gives_up", 3);
-    assert_true(w.ends[0] != 0);
-    for (size_t r = 0; r < 2; r++) EXPECT_IN(w.reports[r], "given up, because rank 2: row 7 is bad");
-    w = run_mpi("one_is_silent", 2);
-    assert_true(w.ends[0] != 0);
-    EXPECT_IN(w.reports[0], "no word from rank 1 for 1 s (comm_timeout)");
-    w = run_mpi("one_dies", 2); // mpirun itself ends the others
+    expect_heard("one_gives_up", 3, "given up, because rank 2: row 7 is bad");
+    expect_heard("one_is_silent", 2, "no word from rank 1 for 1 s (comm_timeout)");
+    const World w = run_mpi("one_dies", 2); // mpirun itself ends the others
     assert_true(w.ends[0] != 0);
 }
 

@@ -1,5 +1,6 @@
 // LINK: train
 // LABELS: parity
+// COST: 30
 // Data parallel training: several ranks against one process that takes all their micro-batches, on nanoVLM's
 // own small run; the same bits on every rank and in every run.
 #include "base/memory.h"

@@ -1,5 +1,6 @@
 // LINK: cmd
 // RUNS: vlm
+// COST: 10
 // `vlm generate` as a user meets it: ways to give a prompt, pictures of all formats, JSON, stops, packed
 // weights, a chat through a pipe, batches that go on where they ended, a decoder alone, and wrong flags. The
 // model is the reference's random one, so that answers are nonsense but always the same.

@@ -1,5 +1,6 @@
 // LINK: data
 // LABELS: parity
+// COST: 18
 // Pictures: decoding, size, bicubic resize and tiles against nanoVLM with Pillow, bit for bit.
 #include "support/image_case.h"
 #include "support/sha256.h"

@@ -1,4 +1,5 @@
 // LINK: data
+// COST: 15
 // The loader: batches that do not depend on the number of threads, epochs and splits, rows that are skipped
 // and counted, shutdown at any time.
 #include "support/loader_case.h"

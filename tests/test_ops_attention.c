@@ -1,4 +1,5 @@
 // LINK: tensor ops_cpu base
+// COST: 60
 // Attention against softmax(scale q kᵀ + masks) v written out in double, and its gradient by differences.
 #include "support/golden.h"
 #include "support/op_case.h"

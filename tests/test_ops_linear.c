@@ -1,4 +1,5 @@
 // LINK: tensor ops_cpu base
+// COST: 40
 // Linear layers, norms, activations and rotary positions.
 #include "support/golden.h"
 #include "support/op_case.h"

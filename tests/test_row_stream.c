@@ -1,4 +1,5 @@
 // LINK: data
+// COST: 25
 // The order of rows as a function of the place; seeking; shares of ranks; validation rows; windows.
 #include "support/data_case.h"
 

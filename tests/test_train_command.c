@@ -1,5 +1,6 @@
 // LINK: cmd
 // RUNS: vlm
+// COST: 21
 // `vlm train` from the command line on a small synthetic data set, each run in a process of its own: loader
 // threads do not change a bit of the log, Ctrl-C saves and says how to go on, what it says works, and wrong
 // flags name the remedy. A run from backbones starts with their values and sizes.

@@ -1,4 +1,5 @@
 // LINK: train ops_cpu config
+// COST: 22
 // Batches that bring the features of tiles: loss and gradients to the bit as if each had been encoded,
 // whichever of them are known and whatever batch they were encoded in. At each level of instructions.
 #include "support/golden.h"
