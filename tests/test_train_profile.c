@@ -94,8 +94,8 @@ static void tells_where_the_time_went(void **state) {
     assert_non_null(strstr(r.err, "threads: 1 for operators (as given; "));
     program_result_free(&r);
     double share = check_profile("profiled");
-    for (int i = 0; share <= 0.3 && i < 4;
-         i++) { // on a busy machine other programs' turns may fall between operators
+    // On a busy machine other programs' turns may fall between operators: then again.
+    for (int i = 0; share <= 0.3 && i < 4; i++) {
         char *run = mem_printf("again%d", i);
         ProgramResult again = train(run, "--profile", 0);
         share = check_profile(run);
