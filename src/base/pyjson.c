@@ -122,6 +122,13 @@ char *pyjson_dump(const json_t *value, int indent) {
     return out.items;
 }
 
+void pyjson_print(FILE *out, json_t *value, int indent) {
+    char *text = pyjson_dump(value, indent);
+    fprintf(out, "%s\n", text);
+    free(text);
+    json_decref(value);
+}
+
 // Adds one to the last digit of "1.234e+05"; false when the carry would make it longer.
 static bool next_digits(char *text) {
     for (char *c = strchr(text, 'e') - 1; c >= text && *c != '-'; c--) {

@@ -1,7 +1,6 @@
 // `vlm bench PART`: measures one part of the program by itself.
 #include "cmd/bench.h"
 #include "base/log.h"
-#include "base/pyjson.h"
 #include "cmd/cmd.h"
 #include "config/fields.h"
 
@@ -47,13 +46,6 @@ void bench_add(BenchTime *sum, BenchTime begin) {
 
 double bench_rate(double count, double seconds) {
     return seconds > 0 ? count / seconds : 0;
-}
-
-void bench_print_json(json_t *object) {
-    char *text = pyjson_dump(object, -1);
-    puts(text);
-    free(text);
-    json_decref(object);
 }
 
 static void print_list(void) {

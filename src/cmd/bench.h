@@ -19,5 +19,3 @@ BenchTime bench_since(BenchTime begin);
 void bench_add(BenchTime *sum, BenchTime begin); // *sum += now - begin
 
 double bench_rate(double count, double seconds); // count / seconds; 0 when no time was measured
-// Prints a JSON object on one line to stdout, and gives up the reference to it.
-void bench_print_json(json_t *object);

@@ -1,6 +1,7 @@
 // `vlm bench data`: how fast rows become batches. First each stage by itself on this one thread, then all of
 // it through the loader with its threads.
 #include "base/log.h"
+#include "base/pyjson.h"
 #include "cmd/cmd.h"
 #include "cmd/data_stages.h"
 #include "data/loader.h"
@@ -156,7 +157,7 @@ static bool measure(DataSetup *setup, const Flags *f, Error *err) {
         json_t *object = json_object();
         if (f->stages) json_object_set_new(object, "one_thread", stages_json(&s));
         json_object_set_new(object, "loader", loader_json(&run, &s, workers));
-        bench_print_json(object);
+        pyjson_print(stdout, object, -1);
     } else if (ok) {
         if (f->stages) print_stages(&s);
         print_loader(&run, &s, workers);

@@ -2,6 +2,7 @@
 // machine reads memory, measured in the same run: each token reads every weight once.
 #include "base/log.h"
 #include "base/mib.h"
+#include "base/pyjson.h"
 #include "cmd/bench.h"
 #include "cmd/cmd.h"
 #include "cmd/generate.h"
@@ -116,11 +117,14 @@ static void report(const Timings *t, const Session *s, const DecodeFlags *f) {
                stream > 0 ? 100 * gigabytes / stream : 0);
         return;
     }
-    bench_print_json(json_pack(
-        "{s:s, s:i, s:f, s:f, s:I, s:f, s:f}", "weights", dtype_name(s->model.params.weights), "threads",
-        cpu_threads(s->be), "prefill_tokens_per_second", bench_rate((double)f->prompt_tokens, t->prefill),
-        "decode_tokens_per_second", bench_rate(1, t->token), "bytes_per_token", (json_int_t)bytes,
-        "decode_gb_per_second", gigabytes, "stream_gb_per_second", stream));
+    pyjson_print(stdout,
+                 json_pack("{s:s, s:i, s:f, s:f, s:I, s:f, s:f}", "weights",
+                           dtype_name(s->model.params.weights), "threads", cpu_threads(s->be),
+                           "prefill_tokens_per_second", bench_rate((double)f->prompt_tokens, t->prefill),
+                           "decode_tokens_per_second", bench_rate(1, t->token), "bytes_per_token",
+                           (json_int_t)bytes, "decode_gb_per_second", gigabytes, "stream_gb_per_second",
+                           stream),
+                 -1);
 }
 
 static bool run(const DecodeFlags *f, Error *err) {

@@ -3,6 +3,7 @@
 #include "base/check.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/pyjson.h"
 #include "cmd/bench.h"
 #include "cmd/cmd.h"
 #include "config/fields.h"
@@ -89,8 +90,10 @@ static bool wanted(const Flags *f, const char *name) {
 static void measure(Backend *be, const Measured *m, const Flags *f) {
     double seconds = seconds_of_call(be, m, f->seconds.value), rate = bench_rate(m->work * 1e-9, seconds);
     if (f->json)
-        bench_print_json(json_pack("{s:s, s:f, s:f, s:s}", "name", m->name, "seconds", seconds, "rate", rate,
-                                   "unit", m->bytes ? "GB/s" : "GFLOP/s"));
+        pyjson_print(stdout,
+                     json_pack("{s:s, s:f, s:f, s:s}", "name", m->name, "seconds", seconds, "rate", rate,
+                               "unit", m->bytes ? "GB/s" : "GFLOP/s"),
+                     -1);
     else
         printf("%-48s %9.3f ms %9.1f %s\n", m->name, seconds * 1e3, rate, m->bytes ? "GB/s" : "GFLOP/s");
     fflush(stdout);

@@ -1,6 +1,7 @@
 // `vlm bench pack`: fill and speed of packing for a file of sample lengths.
 #include "base/file.h"
 #include "base/log.h"
+#include "base/pyjson.h"
 #include "base/vec.h"
 #include "cmd/bench.h"
 #include "cmd/cmd.h"
@@ -120,11 +121,13 @@ static BenchTime pack_all(PackMeter *m, const SizeVec *sizes, const Flags *f) {
 static void print_result(const PackMeter *m, double seconds, const Flags *f) {
     const double rate = bench_rate((double)m->samples, seconds);
     if (f->json) {
-        bench_print_json(json_pack("{s:s, s:I, s:f, s:I, s:I, s:I, s:I, s:f}", "packing", f->packing,
-                                   "seq_length", (json_int_t)f->seq_length, "fill", pack_meter_fill(m),
-                                   "packs", (json_int_t)m->packs, "samples", (json_int_t)m->samples,
-                                   "skipped", (json_int_t)m->skipped, "tokens", (json_int_t)m->tokens,
-                                   "samples_per_second", rate));
+        pyjson_print(stdout,
+                     json_pack("{s:s, s:I, s:f, s:I, s:I, s:I, s:I, s:f}", "packing", f->packing,
+                               "seq_length", (json_int_t)f->seq_length, "fill", pack_meter_fill(m), "packs",
+                               (json_int_t)m->packs, "samples", (json_int_t)m->samples, "skipped",
+                               (json_int_t)m->skipped, "tokens", (json_int_t)m->tokens, "samples_per_second",
+                               rate),
+                     -1);
         return;
     }
     printf("%s: %.2f%% of the positions of %llu sequences of %zu hold a token\n", f->packing,

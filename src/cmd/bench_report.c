@@ -1,4 +1,5 @@
 #include "cmd/bench_report.h"
+#include "base/pyjson.h"
 #include "cmd/bench_ceiling.h"
 #include "ops/cpu/cpu.h"
 
@@ -61,7 +62,7 @@ static void print_json(StepReport *r, const Summary *s) {
         profile_json(&r->profile, scale_of(r)));
     json_object_update(o, more);
     json_decref(more);
-    bench_print_json(o);
+    pyjson_print(stdout, o, -1);
 }
 
 void step_report_print(StepReport *r, bool json) {

@@ -24,11 +24,7 @@ static const FieldTable table = {"What to print", fields, sizeof fields / sizeof
 static void print_json(Config *c, bool all) {
     FieldSet sets[3];
     config_sets(c, sets);
-    json_t *object = all ? config_to_json(c) : fields_to_json(sets[0]);
-    char *text = pyjson_dump(object, 4);
-    puts(text);
-    free(text);
-    json_decref(object);
+    pyjson_print(stdout, all ? config_to_json(c) : fields_to_json(sets[0]), 4);
 }
 
 static void print_markdown(void) {

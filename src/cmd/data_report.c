@@ -1,6 +1,7 @@
 // A survey in words and as JSON.
 #include "cmd/data_survey.h"
 #include "base/log.h"
+#include "base/pyjson.h"
 #include "data/dataset_source.h"
 #include "format/arrow_describe.h"
 #include "text/unicode.h"
@@ -295,7 +296,7 @@ void survey_print(const Survey *s, const DataSetup *setup, bool json) {
     Error err;
     if (!read_schema(&schema, setup, &err)) log_warning("its columns cannot be listed: %s", err.text);
     if (json)
-        bench_print_json(survey_json(s, setup, schema));
+        pyjson_print(stdout, survey_json(s, setup, schema), -1);
     else
         print_tables(s, setup, schema);
     record_batch_free(schema);

@@ -77,10 +77,7 @@ static bool write_details(const char *path, const Scores *s, const QuestionSet *
         json_object_set_new(line, "answer", json_string(q->items[i].answer));
         for (int k = 0; k < N_WAYS; k++)
             json_object_set_new(line, way_keys[k], json_string(s->answers[k][i]));
-        char *text = pyjson_dump(line, -1);
-        fprintf(w.stream, "%s\n", text);
-        free(text);
-        json_decref(line);
+        pyjson_print(w.stream, line, -1);
     }
     return file_commit(&w, err);
 }

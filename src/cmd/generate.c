@@ -150,10 +150,7 @@ static bool print_answer(Answer *a, const Generation *g, const GenerateFlags *f,
     if (f->json) {
         json_t *o = answer_json(a);
         json_object_set_new(o, "generation", json_integer((json_int_t)number));
-        char *line = pyjson_dump(o, -1);
-        printf("%s\n", line);
-        free(line);
-        json_decref(o);
+        pyjson_print(stdout, o, -1);
     } else {
         putchar('\n');
     }

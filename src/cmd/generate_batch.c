@@ -198,13 +198,7 @@ static void free_items(Job *j) {
 }
 
 static bool write_batch(Job *j, Error *err) {
-    for (size_t i = 0; i < j->count; i++) {
-        json_t *o = item_json(&j->items[i]);
-        char *line = pyjson_dump(o, -1);
-        fprintf(j->out, "%s\n", line);
-        free(line);
-        json_decref(o);
-    }
+    for (size_t i = 0; i < j->count; i++) pyjson_print(j->out, item_json(&j->items[i]), -1);
     if (fflush(j->out) == 0 && !ferror(j->out)) return true;
     return error_set(err, "%s: cannot be written: %s", j->f->out, strerror(errno));
 }

@@ -85,13 +85,9 @@ static bool build_turn(Prompt *p, Chat *c, const char *text, Error *err) {
 
 static void print_turn(const Chat *c, const Answer *a) {
     if (c->f->json) {
-        json_t *o = answer_json(a);
-        char *line = pyjson_dump(o, -1);
-        printf("%s\n", line);
-        free(line);
-        json_decref(o);
+        pyjson_print(stdout, answer_json(a), -1);
     } else {
-        printf("\n");
+        putchar('\n');
     }
     fflush(stdout);
     if (c->f->verbose) answer_log(a, &c->g);

@@ -3,7 +3,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/mib.h"
-#include "cmd/bench.h"
+#include "base/pyjson.h"
 #include "cmd/cmd.h"
 #include "data/loader.h"
 #include "cmd/backbones.h"
@@ -130,7 +130,7 @@ static void print_json(const MemoryPlan *m, const Question *q, size_t tile, bool
     json_object_set_new(o, "total", json_real(in_mib(memory_plan_total(m))));
     json_object_set_new(o, "tile", json_real(in_mib(tile)));
     json_object_set_new(o, "mean_tiles", json_integer((json_int_t)q->host->training.tiles));
-    bench_print_json(o);
+    pyjson_print(stdout, o, -1);
 }
 
 static void print_table(const MemoryPlan *m, const Question *q, size_t tile, bool is_known) {

@@ -33,11 +33,7 @@ static bool write_sample(FILE *lines, const SynthOptions *o, size_t index, Error
     }
     for (size_t i = 0; i < row.n_turns; i++)
         json_array_append_new(turns, json_pack("[ss]", row.turns[i].user, row.turns[i].assistant));
-    json_t *line = json_pack("{soso}", "images", images, "turns", turns);
-    char *text = pyjson_dump(line, -1);
-    fprintf(lines, "%s\n", text);
-    free(text);
-    json_decref(line);
+    pyjson_print(lines, json_pack("{soso}", "images", images, "turns", turns), -1);
     return ok;
 }
 
