@@ -1,6 +1,6 @@
 // One answer while it comes: its tokens and text, printed as whole characters, and what it cost.
 #pragma once
-#include "cmd/generate.h"
+#include "cmd/generate_flags.h"
 
 typedef struct Answer {
     Int32Vec ids;       // without the token that ended it

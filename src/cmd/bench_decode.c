@@ -5,7 +5,7 @@
 #include "base/pyjson.h"
 #include "cmd/bench.h"
 #include "cmd/cmd.h"
-#include "cmd/generate.h"
+#include "cmd/session.h"
 #include "ops/cpu/cpu.h"
 
 #include <stdio.h>

@@ -1,9 +1,11 @@
 // `vlm generate --batch FILE --out FILE`: prompts from a file, answered in left-padded batches. An answer is
 // a line of --out, in the order of the prompts; a prompt that cannot be answered gets a line that says why.
+#include "cmd/generate_batch.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "base/pyjson.h"
 #include "cmd/answer.h"
+#include "cmd/pictures.h"
 #include "text/unicode.h"
 
 #include <errno.h>

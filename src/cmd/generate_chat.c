@@ -1,10 +1,12 @@
 // `vlm generate --interactive`: a chat. Lines of standard input are turns or commands. Keys and values of
 // what was said stay in the cache, so that each turn runs only its own tokens.
+#include "cmd/generate_chat.h"
+#include "base/check.h"
 #include "base/cores.h"
 #include "base/log.h"
-#include "base/check.h"
 #include "base/pyjson.h"
 #include "cmd/answer.h"
+#include "cmd/pictures.h"
 
 #include <pthread.h>
 #include <signal.h>

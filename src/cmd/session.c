@@ -118,7 +118,10 @@ bool session_open(Session *s, const char *checkpoint, const char *lm_tokenizer, 
     fields_set_defaults(config_set(s));
     const bool ok =
         s->decoder_alone ? open_decoder(s, lm_tokenizer, err) : open_checkpoint(s, lm_tokenizer, err);
-    if (!ok) session_close(s);
+    if (ok)
+        s->end_of_turn = tokenizer_token_id(s->tokenizer, s->chat.format->stop);
+    else
+        session_close(s);
     return ok;
 }
 
@@ -139,6 +142,16 @@ bool session_merge(Params *p, Backend *be, const char *checkpoint, const char *a
 static bool load_weights(Session *s, Error *err) {
     if (!s->decoder_alone) return checkpoint_load_weights(&s->model, s->path, err);
     return backbone_load(&s->backbone, &s->model.params, s->be, &s->config, &(SourceRules){0}, err);
+}
+
+Dtype weights_dtype(const char *choice) {
+    static const struct {
+        const char *name;
+        Dtype dtype;
+    } kinds[] = {{"bf16", DTYPE_BF16}, {"q8_0", DTYPE_Q8_0}};
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
+        if (!strcmp(choice, kinds[i].name)) return kinds[i].dtype;
+    return DTYPE_F32;
 }
 
 bool session_load(Session *s, const SessionPlan *p, Error *err) {

@@ -13,7 +13,8 @@ typedef struct Session {
     Backbone backbone; // the decoder alone
     Tokenizer *tokenizer;
     ChatTemplate chat;
-    Error no_chat; // why a decoder alone has no chat template, "" when it has
+    int32_t end_of_turn; // the token that ends an answer as eos does; -1: none
+    Error no_chat;       // why a decoder alone has no chat template, "" when it has
     Backend *be;
     Vlm model;
 } Session;
@@ -33,6 +34,8 @@ typedef struct SessionPlan {
     Dtype weights;       // what matrices are kept in: F32, BF16, Q8_0
     const char *adapter; // folder of adapters to be merged; NULL: none
 } SessionPlan;
+#define WEIGHTS_CHOICES "f32|bf16|q8_0"
+Dtype weights_dtype(const char *choice); // of WEIGHTS_CHOICES
 // Gets memory and loads the weights.
 bool session_load(Session *s, const SessionPlan *plan, Error *err);
 void session_close(Session *s);
