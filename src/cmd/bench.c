@@ -5,9 +5,7 @@
 #include "config/fields.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 static const struct {
     const char *name;
@@ -22,31 +20,6 @@ static const struct {
     {"text", bench_text, "how fast a tokenizer encodes and decodes the texts of a file"},
 };
 enum { N_BENCHES = sizeof benches / sizeof *benches };
-
-static double seconds_of(clockid_t clock) {
-    struct timespec t;
-    clock_gettime(clock, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-BenchTime bench_now(void) {
-    return (BenchTime){seconds_of(CLOCK_PROCESS_CPUTIME_ID), seconds_of(CLOCK_MONOTONIC)};
-}
-
-BenchTime bench_since(BenchTime begin) {
-    BenchTime now = bench_now();
-    return (BenchTime){now.cpu - begin.cpu, now.wall - begin.wall};
-}
-
-void bench_add(BenchTime *sum, BenchTime begin) {
-    BenchTime t = bench_since(begin);
-    sum->cpu += t.cpu;
-    sum->wall += t.wall;
-}
-
-double bench_rate(double count, double seconds) {
-    return seconds > 0 ? count / seconds : 0;
-}
 
 static void print_list(void) {
     printf("usage: vlm bench PART [--flag VALUE ...]\n\n");

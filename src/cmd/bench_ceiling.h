@@ -1,6 +1,6 @@
 // What this machine gives at best, measured beside what is judged by it: matrix products and memory.
 #pragma once
-#include "cmd/bench.h"
+#include "cmd/bench_time.h"
 #include "config/config.h"
 #include "ops/cpu/gemm.h"
 #include "tensor/backend.h"

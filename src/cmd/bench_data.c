@@ -2,6 +2,7 @@
 // it through the loader with its threads.
 #include "base/log.h"
 #include "base/pyjson.h"
+#include "cmd/bench.h"
 #include "cmd/cmd.h"
 #include "cmd/data_stages.h"
 #include "data/loader.h"

@@ -4,6 +4,7 @@
 #include "base/mib.h"
 #include "base/pyjson.h"
 #include "cmd/bench.h"
+#include "cmd/bench_time.h"
 #include "cmd/cmd.h"
 #include "cmd/session.h"
 #include "ops/cpu/cpu.h"

@@ -5,6 +5,7 @@
 #include "base/memory.h"
 #include "base/pyjson.h"
 #include "cmd/bench.h"
+#include "cmd/bench_time.h"
 #include "cmd/cmd.h"
 #include "config/fields.h"
 #include "ops/cpu/cpu.h"

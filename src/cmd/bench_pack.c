@@ -4,6 +4,7 @@
 #include "base/pyjson.h"
 #include "base/vec.h"
 #include "cmd/bench.h"
+#include "cmd/bench_time.h"
 #include "cmd/cmd.h"
 #include "cmd/pack_meter.h"
 #include "config/fields.h"

@@ -1,6 +1,7 @@
 // What `vlm bench step` says: the step's times, its share of what the machine gives, and the operators.
 #pragma once
 #include "base/batch.h"
+#include "cmd/bench_time.h"
 #include "cmd/profile_table.h"
 
 typedef struct StepTime {

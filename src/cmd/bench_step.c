@@ -5,6 +5,7 @@
 #include "base/mib.h"
 #include "base/random.h"
 #include "cmd/bench.h"
+#include "cmd/bench_time.h"
 #include "cmd/bench_ceiling.h"
 #include "cmd/bench_report.h"
 #include "cmd/cmd.h"

@@ -3,6 +3,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "cmd/bench.h"
+#include "cmd/bench_time.h"
 #include "cmd/cmd.h"
 #include "config/fields.h"
 #include "text/tokenizer.h"

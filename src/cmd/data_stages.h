@@ -1,7 +1,7 @@
 // From rows to batches one stage after the other on the calling thread, each timed by itself: what a thread
 // of the loader does, taken apart.
 #pragma once
-#include "cmd/bench.h"
+#include "cmd/bench_time.h"
 #include "cmd/data_setup.h"
 #include "data/collate.h"
 

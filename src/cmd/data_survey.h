@@ -1,6 +1,6 @@
 // What a data set holds and what becomes of its rows under a configuration, counted without training.
 #pragma once
-#include "cmd/bench.h"
+#include "cmd/bench_time.h"
 #include "cmd/data_setup.h"
 #include "cmd/pack_meter.h"
 

@@ -1,4 +1,5 @@
 #include "cmd/profile_table.h"
+#include "cmd/bench_time.h"
 
 #include <stdio.h>
 

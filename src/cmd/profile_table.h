@@ -1,7 +1,8 @@
 // A profile's rows beside what the machine gives: as a table, and as JSON.
 #pragma once
-#include "cmd/bench.h"
 #include "tensor/profile.h"
+
+#include <jansson.h>
 
 // What the rows are seen against.
 typedef struct ProfileScale {
