@@ -345,16 +345,16 @@ static void check_arrow_file(const char *path) {
 static void test_arrow_files(void **state) { // streams and files, plain and compressed
     (void)state;
     Error err;
-    FileList files;
+    StringList files;
     char *types = golden_path("sources/types");
     expect(file_list(&files, types, &err), &err);
     assert_true(files.count >= 5);
     for (size_t i = 0; i < files.count; i++) {
-        char *path = path_join(types, files.names[i]);
+        char *path = path_join(types, files.items[i]);
         check_arrow_file(path);
         free(path);
     }
-    file_list_free(&files);
+    string_list_free(&files);
     free(types);
 }
 

@@ -210,39 +210,39 @@ static void run_vision_folder(const char *folder, const json_t *report) {
 
 static size_t run_language_folder(const char *folder) {
     char *path = golden_path("backbones/%s/expected", folder);
-    FileList list;
+    StringList list;
     Error err;
     size_t n = 0;
     if (!file_list(&list, path, &err)) fail_msg("%s", err.text);
     for (size_t i = 0; i < list.count; i++) {
-        char *dot = strstr(list.names[i], ".json");
-        if (!dot || !strcmp(list.names[i], "files.json")) continue;
+        char *dot = strstr(list.items[i], ".json");
+        if (!dot || !strcmp(list.items[i], "files.json")) continue;
         *dot = '\0';
-        char *prefix = mem_printf("%s.", list.names[i]);
-        run_variant(folder, folder, list.names[i], prefix);
+        char *prefix = mem_printf("%s.", list.items[i]);
+        run_variant(folder, folder, list.items[i], prefix);
         free(prefix);
         n++;
     }
-    file_list_free(&list);
+    string_list_free(&list);
     free(path);
     return n;
 }
 
 static void test_reference_folders(void **state) {
     (void)state;
-    FileList cases = golden_cases("backbones", "config.json");
+    StringList cases = golden_cases("backbones", "config.json");
     size_t n = 0;
     for (size_t i = 0; i < cases.count; i++) {
-        char *path = golden_path("backbones/%s/expected/report.json", cases.names[i]);
+        char *path = golden_path("backbones/%s/expected/report.json", cases.items[i]);
         json_t *report = json_load_file(path, 0, NULL);
-        if (report) run_vision_folder(cases.names[i], report);
-        n += report ? 1 : run_language_folder(cases.names[i]);
+        if (report) run_vision_folder(cases.items[i], report);
+        n += report ? 1 : run_language_folder(cases.items[i]);
         json_decref(report);
         free(path);
     }
     printf("%zu folders, %zu variants\n", cases.count, n);
     assert_true(n >= cases.count);
-    file_list_free(&cases);
+    string_list_free(&cases);
 }
 
 static int open_backends(void **state) {

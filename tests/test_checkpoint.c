@@ -72,18 +72,18 @@ static void assert_same_checkpoint(const char *a, const char *b) {
 // Every reference checkpoint of a whole model, loaded and saved twice (the second time over the first).
 static void test_same_bytes(void **state) {
     (void)state;
-    FileList cases = golden_cases("model", "forward.safetensors");
+    StringList cases = golden_cases("model", "forward.safetensors");
     size_t compared = 0;
     for (size_t i = 0; i < cases.count; i++) {
-        json_t *meta = reference_json("model/%s/meta.json", cases.names[i]);
+        json_t *meta = reference_json("model/%s/meta.json", cases.items[i]);
         bool whole = !json_is_true(json_object_get(meta, "vision_only"));
         json_decref(meta);
         if (!whole) continue;
         Loaded l;
         Error err;
-        load_case(&l, cases.names[i], i % 2 == 0, true);
-        char *saved = mem_printf("%s/%s", test_folder, cases.names[i]),
-             *reference = golden_path("model/%s", cases.names[i]);
+        load_case(&l, cases.items[i], i % 2 == 0, true);
+        char *saved = mem_printf("%s/%s", test_folder, cases.items[i]),
+             *reference = golden_path("model/%s", cases.items[i]);
         for (int again = 0; again < 2; again++) {
             if (!checkpoint_save(&l.m, saved, &err)) fail_msg("%s", err.text);
             assert_same_checkpoint(saved, reference);
@@ -97,7 +97,7 @@ static void test_same_bytes(void **state) {
         compared++;
     }
     assert_true(compared > 0);
-    file_list_free(&cases);
+    string_list_free(&cases);
 }
 
 // A save that runs out of space returns an error, and the checkpoint that stood there is untouched.

@@ -132,11 +132,11 @@ static void reference_configurations_survive(void **state) {
     static const char *const folders[] = {"model", "train", "generate"};
     size_t count = 0;
     for (size_t i = 0; i < COUNT(folders); i++) {
-        FileList cases = golden_cases(folders[i], "config.json");
+        StringList cases = golden_cases(folders[i], "config.json");
         for (size_t j = 0; j < cases.count; j++)
-            load_and_save_again(folders[i], cases.names[j], strcmp(cases.names[j], "c_cls") != 0);
+            load_and_save_again(folders[i], cases.items[j], strcmp(cases.items[j], "c_cls") != 0);
         count += cases.count;
-        file_list_free(&cases);
+        string_list_free(&cases);
     }
     assert_true(count >= 9);
 }

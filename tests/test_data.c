@@ -148,12 +148,12 @@ static void check_all_rows(const char *layout, const char *set) {
 // Every folder of the reference data set holds the same rows in a layout of its own.
 static void check_all_layouts(const char *set) {
     Error err;
-    FileList layouts;
+    StringList layouts;
     char *root = golden_path("data");
     size_t n = 0;
     expect(file_list(&layouts, root, &err), &err);
     for (size_t i = 0; i < layouts.count; i++) {
-        char *layout = path_join("data", layouts.names[i]), *folder = golden_path(layout);
+        char *layout = path_join("data", layouts.items[i]), *folder = golden_path(layout);
         bool is_layout = file_is_folder(folder);
         free(folder);
         if (is_layout) check_all_rows(layout, set);
@@ -161,7 +161,7 @@ static void check_all_layouts(const char *set) {
         free(layout);
     }
     assert_true(n > 0);
-    file_list_free(&layouts);
+    string_list_free(&layouts);
     free(root);
 }
 

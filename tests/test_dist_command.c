@@ -319,12 +319,12 @@ static void test_death(void **state) {
 
 static char *rescued_in(const char *run_name) { // the folder; caller frees
     char *run_folder = mem_printf("%s/runs/%s", folder, run_name), *found = NULL;
-    FileList list;
+    StringList list;
     Error err;
     assert_true(file_list(&list, run_folder, &err));
     for (size_t i = 0; i < list.count; i++)
-        if (!strncmp(list.names[i], "rescued_", 8)) found = path_join(run_folder, list.names[i]);
-    file_list_free(&list);
+        if (!strncmp(list.items[i], "rescued_", 8)) found = path_join(run_folder, list.items[i]);
+    string_list_free(&list);
     free(run_folder);
     return found;
 }

@@ -41,17 +41,17 @@ static long long image_token(const char *name) {
 static void test_reference_models(void **state) {
     (void)state;
     char *out = program_temporary("forward.safetensors");
-    FileList cases = golden_cases("model", "forward.safetensors");
+    StringList cases = golden_cases("model", "forward.safetensors");
     size_t compared = 0;
     for (size_t i = 0; i < cases.count; i++) {
-        char *folder = golden_path("model/%s", cases.names[i]);
-        char *reference = golden_path("model/%s/forward.safetensors", cases.names[i]);
-        Safetensors *st = reference_open("model/%s/forward.safetensors", cases.names[i]);
+        char *folder = golden_path("model/%s", cases.items[i]);
+        char *reference = golden_path("model/%s/forward.safetensors", cases.items[i]);
+        Safetensors *st = reference_open("model/%s/forward.safetensors", cases.items[i]);
         const bool whole = safetensors_find(st, "logits") != NULL;
         safetensors_close(st);
         char *line = mem_printf("forward --checkpoint %s --inputs %s/batch.safetensors --out %s --hidden "
                                 "--threads 1 --image_token_id %lld",
-                                folder, folder, out, whole ? image_token(cases.names[i]) : 0);
+                                folder, folder, out, whole ? image_token(cases.items[i]) : 0);
         if (whole) {
             program_expect(line, 0, "", "");
             compare_file(out, reference, "logits", "logits", forward_limit);
@@ -63,7 +63,7 @@ static void test_reference_models(void **state) {
         free(reference);
     }
     assert_true(compared > 0);
-    file_list_free(&cases);
+    string_list_free(&cases);
     unlink(out);
     free(out);
 }

@@ -106,16 +106,16 @@ static void check_tokens(Case *c) {
 }
 
 static void run_cases(Backend *be) {
-    FileList cases = golden_cases("generate", "outputs.json");
+    StringList cases = golden_cases("generate", "outputs.json");
     for (size_t i = 0; i < cases.count; i++) {
         Case c;
-        case_open(&c, be, cases.names[i]);
+        case_open(&c, be, cases.items[i]);
         check_logits(&c);
         check_tokens(&c);
         case_close(&c);
     }
     printf("%zu cases on the %s backend\n", cases.count, be->name);
-    file_list_free(&cases);
+    string_list_free(&cases);
     backend_destroy(be);
 }
 
@@ -236,11 +236,11 @@ static void test_extend(void **state) {
     Backend *be;
     Error err;
     if (!backend_cpu_create(&be, 1, &err)) fail_msg("%s", err.text);
-    FileList cases = golden_cases("generate", "outputs.json");
+    StringList cases = golden_cases("generate", "outputs.json");
     size_t checked = 0;
     for (size_t i = 0; i < cases.count; i++) {
         Case c;
-        case_open(&c, be, cases.names[i]);
+        case_open(&c, be, cases.items[i]);
         const size_t V = c.config.lm_vocab_size, cut = 1; // in front of every picture
         if (c.prompt.B == 1 && !c.prompt.attention_mask && c.prompt.T > cut) {
             Generation g;
@@ -263,7 +263,7 @@ static void test_extend(void **state) {
         case_close(&c);
     }
     assert_true(checked > 0);
-    file_list_free(&cases);
+    string_list_free(&cases);
     backend_destroy(be);
 }
 

@@ -15,13 +15,13 @@
 // Calls check for every NAME.gguf of the reference folder, with the values of NAME.safetensors.
 static void for_each_file(void (*check)(const Gguf *g, const Safetensors *values)) {
     Error err;
-    FileList list;
+    StringList list;
     const char *root = "tests/golden/gguf";
     size_t files = 0;
     if (!file_list(&list, root, &err)) fail_msg("%s", err.text);
     for (size_t i = 0; i < list.count; i++) {
-        if (!gguf_is_file(list.names[i])) continue;
-        char *file = path_join(root, list.names[i]);
+        if (!gguf_is_file(list.items[i])) continue;
+        char *file = path_join(root, list.items[i]);
         char *values_path = mem_printf("%.*s.safetensors", (int)(strlen(file) - strlen(".gguf")), file);
         Gguf *g = open_gguf(file);
         Safetensors *values;
@@ -34,7 +34,7 @@ static void for_each_file(void (*check)(const Gguf *g, const Safetensors *values
         free(values_path);
         files++;
     }
-    file_list_free(&list);
+    string_list_free(&list);
     assert_true(files >= 2);
 }
 

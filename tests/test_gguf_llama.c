@@ -80,18 +80,18 @@ static void check_config(const Weights *w, const char *expected_path) {
 static void converted_models(void **state) {
     (void)state;
     Error err;
-    FileList cases;
+    StringList cases;
     if (!file_list(&cases, REFERENCE, &err)) fail_msg("%s", err.text);
     size_t models = 0;
     for (size_t i = 0; i < cases.count; i++) {
         Weights *w;
-        char *root = path_join(REFERENCE, cases.names[i]), *model = path_join(root, "model.gguf"),
+        char *root = path_join(REFERENCE, cases.items[i]), *model = path_join(root, "model.gguf"),
              *values = path_join(root, "expected.safetensors"), *config = path_join(root, "config.json");
         if (file_is_folder(root)) {
             if (!weights_open(&w, model, &err)) fail_msg("%s", err.text);
             check_weights(w, values);
             check_config(w, config);
-            print_message("%s: %zu tensors\n", cases.names[i], weights_count(w));
+            print_message("%s: %zu tensors\n", cases.items[i], weights_count(w));
             weights_close(w);
             models++;
         }
@@ -100,7 +100,7 @@ static void converted_models(void **state) {
         free(values);
         free(config);
     }
-    file_list_free(&cases);
+    string_list_free(&cases);
     assert_true(models >= 3);
 }
 

@@ -250,9 +250,9 @@ static void run_vision_only(const Case *c) {
 }
 
 static void run_cases(Backend *be, Dtype dtype) {
-    FileList cases = golden_cases("model", dtype == DTYPE_F32 ? "forward.safetensors" : "bf16_spread.json");
+    StringList cases = golden_cases("model", dtype == DTYPE_F32 ? "forward.safetensors" : "bf16_spread.json");
     for (size_t i = 0; i < cases.count; i++) {
-        Case c = case_open(be, cases.names[i], dtype);
+        Case c = case_open(be, cases.items[i], dtype);
         if (json_is_true(json_object_get(c.meta, "vision_only")))
             run_vision_only(&c);
         else
@@ -260,7 +260,7 @@ static void run_cases(Backend *be, Dtype dtype) {
         case_close(&c);
     }
     printf("%zu cases in %s on the %s backend\n", cases.count, dtype_name(dtype), be->name);
-    file_list_free(&cases);
+    string_list_free(&cases);
 }
 
 static void test_cpu(void **state) {

@@ -407,14 +407,14 @@ static void check_fill(const char *name) {
 static void test_best_fill(void **state) {
     (void)state;
     Error err;
-    FileList list;
+    StringList list;
     size_t mixes = 0;
     char *folder = golden_path("packing");
     expect_true(file_list(&list, folder, &err), &err);
     for (size_t i = 0; i < list.count; i++)
-        if (strncmp(list.names[i], "lengths_", 8) == 0) check_fill(list.names[i]), mixes++;
+        if (strncmp(list.items[i], "lengths_", 8) == 0) check_fill(list.items[i]), mixes++;
     assert_true(mixes > 0);
-    file_list_free(&list);
+    string_list_free(&list);
     free(folder);
 }
 

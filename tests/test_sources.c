@@ -84,19 +84,19 @@ static void put_copy(const char *folder, const char *name, const char *source, s
 // them.
 static void each_file(const char *folder, size_t least, void (*check)(const char *path, const char *name)) {
     Error err;
-    FileList files;
+    StringList files;
     size_t n = 0;
     char *in = path_join("sources", folder), *root = golden_path(in);
     expect(file_list(&files, root, &err), &err);
     for (size_t i = 0; i < files.count; i++) {
-        if (!strstr(files.names[i], ".arrow") && !strstr(files.names[i], ".parquet")) continue;
-        char *path = path_join(root, files.names[i]);
-        check(path, files.names[i]);
+        if (!strstr(files.items[i], ".arrow") && !strstr(files.items[i], ".parquet")) continue;
+        char *path = path_join(root, files.items[i]);
+        check(path, files.items[i]);
         free(path);
         n++;
     }
     assert_true(n >= least);
-    file_list_free(&files);
+    string_list_free(&files);
     free(in), free(root);
 }
 

@@ -151,19 +151,19 @@ static bool is_source(const char *name) {
 static void fuzz_folder(const char *name, double seconds) {
     Error err;
     Tally t = {0};
-    FileList files;
+    StringList files;
     char *folder = golden_path(name);
     expect(file_list(&files, folder, &err), &err);
     Random r = random_stream(31, RANDOM_TEST, strlen(name));
     double end = clock_seconds() + seconds;
     do
         for (size_t i = 0; i < files.count; i++)
-            if (is_source(files.names[i])) fuzz_file(&t, folder, files.names[i], &r);
+            if (is_source(files.items[i])) fuzz_file(&t, folder, files.items[i], &r);
     while (clock_seconds() < end && t.mutants > 0);
     printf("%s: %zu mutants, %zu opened, %zu rows and %zu pictures read, %zu samples\n", name, t.mutants,
            t.opened, t.rows, t.pictures, t.samples);
     assert_true(t.mutants > 0 && t.opened > 0 && t.opened < t.mutants && t.samples > 0 && t.samples < t.rows);
-    file_list_free(&files);
+    string_list_free(&files);
     free(folder);
 }
 

@@ -90,15 +90,15 @@ static void read_file(ReadBack *r, const char *path, size_t image_size) {
 static ReadBack read_split(const char *folder, const char *split, size_t files_expected, size_t image_size) {
     ReadBack r = {.hash = 0xCBF29CE484222325u};
     char *path = path_join(folder, split);
-    FileList files;
+    StringList files;
     assert_true(file_list(&files, path, NULL));
     assert_int_equal(files.count, files_expected);
     for (size_t i = 0; i < files.count; i++) {
-        char *file = path_join(path, files.names[i]);
+        char *file = path_join(path, files.items[i]);
         read_file(&r, file, image_size);
         free(file);
     }
-    file_list_free(&files);
+    string_list_free(&files);
     free(path);
     return r;
 }

@@ -59,17 +59,17 @@ static void check_folder(const char *folder) {
 }
 
 static size_t check_folders(const char *root) {
-    FileList list;
+    StringList list;
     Error err;
     size_t count = 0;
     if (!file_is_folder(root)) return 0;
     if (!file_list(&list, root, &err)) fail_msg("%s", err.text);
     for (size_t i = 0; i < list.count; i++) {
-        char *folder = path_join(root, list.names[i]);
+        char *folder = path_join(root, list.items[i]);
         if (file_is_folder(folder)) check_folder(folder), count++;
         free(folder);
     }
-    file_list_free(&list);
+    string_list_free(&list);
     return count;
 }
 

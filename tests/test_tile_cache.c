@@ -167,10 +167,10 @@ static void a_full_disk_ends_the_keeping(void **state) {
     assert_true(tile_cache_counts(c).kept == 1 && tile_cache_counts(c).write_failed == 1);
     char *path = path_of(folder, made_by, 2), *part = mem_strdup(path);
     *strrchr(part, '/') = '\0';
-    FileList list = {0};
+    StringList list = {0};
     file_list(&list, part, NULL);
     assert_int_equal(list.count, 0); // no part of it is left
-    file_list_free(&list);
+    string_list_free(&list);
     tile_cache_free(c);
     free(path), free(part);
     remove_folder(folder);

@@ -155,16 +155,16 @@ static void run_losses(TrainCase *c, size_t n_steps) {
 
 // Every variant; one with weights to compare is of float32.
 static void run_variants(Backend *be, size_t max_steps) {
-    FileList all = golden_cases("train", "steps.json");
+    StringList all = golden_cases("train", "steps.json");
     for (size_t i = 0; i < all.count; i++) {
         TrainCase c;
-        train_case_open(&c, be, all.names[i]);
+        train_case_open(&c, be, all.items[i]);
         const size_t n = json_array_size(json_object_get(c.reference, "steps"));
         (c.dtype == DTYPE_BF16 ? run_losses : run_reference)(&c, n < max_steps ? n : max_steps);
         train_case_close(&c);
     }
     printf("%s: %zu training runs compared\n", be->name, all.count);
-    file_list_free(&all);
+    string_list_free(&all);
     backend_destroy(be);
 }
 

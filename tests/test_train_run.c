@@ -81,10 +81,10 @@ static void check_best(const RunCase *f) {
 
 static void test_reference_run(void **state) {
     (void)state;
-    FileList variants = golden_cases("train", "weights_final.safetensors");
+    StringList variants = golden_cases("train", "weights_final.safetensors");
     for (size_t i = 0; i < variants.count; i++) {
         RunCase f;
-        run_case_open(&f, variants.names[i]);
+        run_case_open(&f, variants.items[i]);
         if (!run(&f)) fail_msg("%s", f.err.text);
         assert_int_equal(f.result.end, RUN_COMPLETE);
         compare_log(&f);
@@ -101,7 +101,7 @@ static void test_reference_run(void **state) {
         run_case_close(&f);
     }
     printf("%zu runs compared\n", variants.count);
-    file_list_free(&variants);
+    string_list_free(&variants);
 }
 
 static void test_statistics(void **state) {

@@ -1,6 +1,5 @@
 #include "base/file.h"
 #include "base/memory.h"
-#include "base/vec.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -165,24 +164,16 @@ static int compare_names(const void *a, const void *b) {
     return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-bool file_list(FileList *list, const char *folder, Error *err) {
-    *list = (FileList){0};
+bool file_list(StringList *names, const char *folder, Error *err) {
+    *names = (StringList){0};
     DIR *dir = opendir(folder);
     if (!dir) return error_set(err, "%s: cannot open the folder: %s", folder, strerror(errno));
-    VEC(char *) names = {0};
     for (struct dirent *entry; (entry = readdir(dir)) != NULL;)
         if (strcmp(entry->d_name, ".") && strcmp(entry->d_name, ".."))
-            vec_push(&names, mem_strdup(entry->d_name));
+            string_list_add(names, mem_strdup(entry->d_name));
     closedir(dir);
-    if (names.count) qsort(names.items, names.count, sizeof *names.items, compare_names);
-    *list = (FileList){names.count, names.items};
+    if (names->count) qsort(names->items, names->count, sizeof *names->items, compare_names);
     return true;
-}
-
-void file_list_free(FileList *list) {
-    for (size_t i = 0; i < list->count; i++) free(list->names[i]);
-    free(list->names);
-    *list = (FileList){0};
 }
 
 char *path_join(const char *folder, const char *name) {

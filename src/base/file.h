@@ -1,6 +1,7 @@
 // Files: whole-file reads, read-only maps, and writes that a kill can never leave half done.
 #pragma once
 #include "base/error.h"
+#include "base/string_list.h"
 
 #include <stddef.h>
 #include <stdio.h>
@@ -35,11 +36,6 @@ bool file_write_text(const char *path, const char *text, size_t size, Error *err
 
 bool file_sync_folder(const char *path, Error *err); // fsync of a folder: makes renames in it durable
 
-// Names in a folder, sorted bytewise; caller frees with file_list_free.
-typedef struct FileList {
-    size_t count;
-    char **names;
-} FileList;
-bool file_list(FileList *list, const char *folder, Error *err);
-void file_list_free(FileList *list);
+// Names in a folder, sorted bytewise; caller frees.
+bool file_list(StringList *names, const char *folder, Error *err);
 char *path_join(const char *folder, const char *name); // "folder/name"; caller frees

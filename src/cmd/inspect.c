@@ -97,8 +97,7 @@ int cmd_inspect(int argc, char **argv) {
         status = inspect(paths.items[0], &f, &err) ? EXIT_DONE : EXIT_FAILED;
     }
     if (status != EXIT_DONE) log_error("%s", err.text);
-    for (size_t i = 0; i < paths.count; i++) free(paths.items[i]);
-    free(paths.items);
+    string_list_free(&paths);
     fields_free(set);
     return status;
 }

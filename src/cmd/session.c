@@ -28,11 +28,11 @@ static bool check_vocabulary(const Session *s, Error *err) {
 // ---- what was given ----
 
 static bool folder_has_gguf(const char *path) {
-    FileList files;
+    StringList files;
     bool found = false;
     if (!file_list(&files, path, NULL)) return false;
-    for (size_t i = 0; i < files.count; i++) found = found || gguf_is_file(files.names[i]);
-    file_list_free(&files);
+    for (size_t i = 0; i < files.count; i++) found = found || gguf_is_file(files.items[i]);
+    string_list_free(&files);
     return found;
 }
 

@@ -24,12 +24,9 @@ void field_free(FieldSet set, const Field *f) {
         free(*(char **)p);
         break;
     case FIELD_STRING_LIST:
-    case FIELD_STRING_REPEATED: {
-        StringList *list = p;
-        for (size_t i = 0; i < list->count; i++) free(list->items[i]);
-        free(list->items);
+    case FIELD_STRING_REPEATED:
+        string_list_free(p);
         break;
-    }
     case FIELD_TOKEN_MAP: {
         TokenMap *map = p;
         for (size_t i = 0; i < map->count; i++) {

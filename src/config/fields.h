@@ -3,6 +3,7 @@
 // written back.
 #pragma once
 #include "base/error.h"
+#include "base/string_list.h"
 
 #include <jansson.h>
 #include <stddef.h>
@@ -14,11 +15,6 @@ typedef struct Number {
     double value;
     bool is_int;
 } Number;
-
-typedef struct StringList {
-    size_t count;
-    char **items;
-} StringList;
 
 typedef struct TokenPair {
     char *name, *token;

@@ -157,14 +157,14 @@ static bool store_string(FieldSet set, const Field *f, const json_t *value) {
 
 static bool store_list(FieldSet set, const Field *f, const json_t *value) {
     if (!json_is_array(value)) return false;
-    StringList list = {json_array_size(value), NULL};
-    for (size_t i = 0; i < list.count; i++) {
+    const size_t n = json_array_size(value);
+    StringList list = {0};
+    for (size_t i = 0; i < n; i++) {
         const char *text = plain_string(json_array_get(value, i));
         if (!text || !*text) return false;
     }
-    if (list.count) list.items = mem_zeroed(list.count, sizeof *list.items);
-    for (size_t i = 0; i < list.count; i++)
-        list.items[i] = mem_strdup(json_string_value(json_array_get(value, i)));
+    for (size_t i = 0; i < n; i++)
+        string_list_add(&list, mem_strdup(json_string_value(json_array_get(value, i))));
     field_free(set, f);
     *(StringList *)field_at(set, f) = list;
     return true;

@@ -73,8 +73,7 @@ static bool read_flag(Flag *flag, Reader *r, Error *err) {
 
 static bool take_positional(StringList *positional, const char *argument, Error *err) {
     if (!positional) return error_set(err, "\"%.200s\": unexpected argument; flags begin with --", argument);
-    positional->items = mem_resize(positional->items, (positional->count + 1) * sizeof *positional->items);
-    positional->items[positional->count++] = mem_strdup(argument);
+    string_list_add(positional, mem_strdup(argument));
     return true;
 }
 

@@ -8,17 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-void string_list_add(StringList *list, char *owned) {
-    list->items = mem_resize(list->items, (list->count + 1) * sizeof *list->items);
-    list->items[list->count++] = owned;
-}
-
-void string_list_free(StringList *list) {
-    for (size_t i = 0; i < list->count; i++) free(list->items[i]);
-    free(list->items);
-    *list = (StringList){0};
-}
-
 static bool starts_with(const char *name, const char *prefix) {
     return strncmp(name, prefix, strlen(prefix)) == 0;
 }
@@ -30,12 +19,12 @@ static bool is_wanted(const char *name, const char *prefix) {
 
 // Adds the files of a folder whose names begin with prefix; a folder that cannot be listed has none.
 static size_t add_files(StringList *files, const char *folder, const char *prefix) {
-    FileList all;
+    StringList all;
     size_t before = files->count;
     if (!file_is_folder(folder) || !file_list(&all, folder, NULL)) return 0;
     for (size_t i = 0; i < all.count; i++)
-        if (is_wanted(all.names[i], prefix)) string_list_add(files, path_join(folder, all.names[i]));
-    file_list_free(&all);
+        if (is_wanted(all.items[i], prefix)) string_list_add(files, path_join(folder, all.items[i]));
+    string_list_free(&all);
     return files->count - before;
 }
 
@@ -89,20 +78,20 @@ static bool is_part(const char *path, const char *name) {
 }
 
 static bool add_all(StringList *names, const char *path, Error *err) {
-    FileList all = {0};
+    StringList all = {0};
     StringList files = {0};
     if (dataset_find(&files, path, "default", NULL)) string_list_add(names, mem_strdup("default"));
     string_list_free(&files);
     if (file_is_folder(path) && !file_list(&all, path, err)) return false;
     for (size_t i = 0; i < all.count; i++) {
-        char *folder = path_join(path, all.names[i]);
-        if (file_is_folder(folder) && !is_part(path, all.names[i]) &&
+        char *folder = path_join(path, all.items[i]);
+        if (file_is_folder(folder) && !is_part(path, all.items[i]) &&
             dataset_find(&files, folder, "default", NULL))
-            string_list_add(names, mem_strdup(all.names[i]));
+            string_list_add(names, mem_strdup(all.items[i]));
         string_list_free(&files);
         free(folder);
     }
-    file_list_free(&all);
+    string_list_free(&all);
     return names->count > 0 || error_set(err, "%s holds no configuration with Parquet or Arrow files", path);
 }
 
@@ -120,11 +109,11 @@ static int compare_shards(const void *a, const void *b) {
 }
 
 static bool add_shards(StringList *names, const char *path, Error *err) {
-    FileList all;
+    StringList all;
     if (!file_list(&all, path, err)) return false;
     for (size_t i = 0; i < all.count; i++)
-        if (shard_number(all.names[i]) >= 0) string_list_add(names, mem_strdup(all.names[i]));
-    file_list_free(&all);
+        if (shard_number(all.items[i]) >= 0) string_list_add(names, mem_strdup(all.items[i]));
+    string_list_free(&all);
     if (names->count == 0)
         return error_set(err, "%s holds no folder shard_0, shard_1, …, which shards stands for", path);
     qsort(names->items, names->count, sizeof *names->items, compare_shards);

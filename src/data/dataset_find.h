@@ -15,5 +15,3 @@ bool dataset_find(StringList *files, const char *path, const char *name, Error *
 // far as they exist, and `all` for default, if path holds files, and each folder of files; each stands alone,
 // as in nanoVLM, even among others.
 bool dataset_configurations(StringList *all, const char *path, const StringList *names, Error *err);
-void string_list_add(StringList *list, char *owned);
-void string_list_free(StringList *list);

@@ -84,12 +84,12 @@ static bool make_within(const TileCache *c, const char *made_by, Error *err) {
 // Folders of other weights or settings, which nobody but the user can tell to be superfluous.
 static size_t count_others(const TileCache *c) {
     const char *own = strrchr(c->within, '/') + 1;
-    FileList list;
+    StringList list;
     size_t n = 0;
     if (!file_list(&list, c->folder, NULL)) return 0;
     for (size_t i = 0; i < list.count; i++)
-        n += strlen(list.names[i]) == DIGEST_TEXT - 1 && strcmp(list.names[i], own) != 0;
-    file_list_free(&list);
+        n += strlen(list.items[i]) == DIGEST_TEXT - 1 && strcmp(list.items[i], own) != 0;
+    string_list_free(&list);
     return n;
 }
 

@@ -87,16 +87,16 @@ static bool read_file(Building *b, const char *path, Error *err) {
 
 // All Parquet files of the folder, test files too (which a training set leaves out).
 static bool read_folder(Building *b, const char *folder, Error *err) {
-    FileList files;
+    StringList files;
     bool ok = file_list(&files, folder, err);
     for (size_t i = 0; ok && i < files.count; i++) {
-        const char *dot = strrchr(files.names[i], '.');
+        const char *dot = strrchr(files.items[i], '.');
         if (!dot || strcmp(dot, ".parquet")) continue;
-        char *path = path_join(folder, files.names[i]);
+        char *path = path_join(folder, files.items[i]);
         ok = read_file(b, path, err);
         free(path);
     }
-    file_list_free(&files);
+    string_list_free(&files);
     return ok;
 }
 

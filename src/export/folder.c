@@ -8,23 +8,23 @@
 #include <unistd.h>
 
 static void remove_folder(const char *folder) {
-    FileList files;
+    StringList files;
     if (!file_list(&files, folder, NULL)) return;
     for (size_t i = 0; i < files.count; i++) {
-        char *path = path_join(folder, files.names[i]);
+        char *path = path_join(folder, files.items[i]);
         unlink(path);
         free(path);
     }
-    file_list_free(&files);
+    string_list_free(&files);
     rmdir(folder);
 }
 
 char *export_folder_begin(const char *folder, Error *err) {
-    FileList files = {0};
+    StringList files = {0};
     if (file_exists(folder)) {
         const bool ok = file_list(&files, folder, err);
         const size_t found = files.count;
-        file_list_free(&files);
+        string_list_free(&files);
         if (!ok) return NULL;
         if (found) {
             error_set(err, "--out %s: the folder is not empty (%zu files); name a new one", folder, found);

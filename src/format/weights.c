@@ -122,18 +122,18 @@ static bool open_shards(Weights *w, const char *index, Error *err) {
 
 // The only file of another kind in a folder without safetensors.
 static bool open_only_file(Weights *w, Error *err) {
-    FileList list;
+    StringList list;
     char *found = NULL, known[64];
     bool ok = file_list(&list, w->path, err);
     for (size_t i = 0; ok && i < list.count; i++) {
         bool fits = false;
         for (size_t k = 0; k < N_KINDS; k++)
-            fits = fits || (kinds[k] != &weights_safetensors && ends_with(list.names[i], kinds[k]->suffix));
+            fits = fits || (kinds[k] != &weights_safetensors && ends_with(list.items[i], kinds[k]->suffix));
         if (!fits) continue;
         if (found)
-            ok = error_set(err, "%s: holds %s and %s; give one of the files", w->path, found, list.names[i]);
+            ok = error_set(err, "%s: holds %s and %s; give one of the files", w->path, found, list.items[i]);
         free(found);
-        found = mem_strdup(list.names[i]);
+        found = mem_strdup(list.items[i]);
     }
     if (ok && !found)
         ok = error_set(err, "%s: no weights in this folder; expected %s, %s or one file of %s", w->path,
@@ -144,7 +144,7 @@ static bool open_only_file(Weights *w, Error *err) {
         free(path);
     }
     free(found);
-    file_list_free(&list);
+    string_list_free(&list);
     return ok;
 }
 

@@ -112,15 +112,15 @@ static char *read_ref(const char *folder, const char *revision) {
 // The snapshots that are there, for messages: "abc, def"; caller frees.
 static char *list_snapshots(const char *folder) {
     char *path = path_join(folder, "snapshots");
-    FileList list = {0};
+    StringList list = {0};
     CharVec text = {0};
     if (file_is_folder(path)) file_list(&list, path, NULL);
     for (size_t i = 0; i < list.count; i++) {
         if (i) vec_extend(&text, ", ", 2);
-        vec_extend(&text, list.names[i], strlen(list.names[i]));
+        vec_extend(&text, list.items[i], strlen(list.items[i]));
     }
     vec_push(&text, '\0');
-    file_list_free(&list);
+    string_list_free(&list);
     free(path);
     return text.items;
 }

@@ -40,14 +40,14 @@ static bool is_ours(const char *name) {
 }
 
 void checkpoint_remove(const char *folder) {
-    FileList list;
+    StringList list;
     if (!file_list(&list, folder, NULL)) return;
     for (size_t i = 0; i < list.count; i++) {
-        char *path = path_join(folder, list.names[i]);
-        if (is_ours(list.names[i])) unlink(path);
+        char *path = path_join(folder, list.items[i]);
+        if (is_ours(list.items[i])) unlink(path);
         free(path);
     }
-    file_list_free(&list);
+    string_list_free(&list);
     rmdir(folder);
 }
 

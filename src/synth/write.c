@@ -116,24 +116,24 @@ static char *shard_name(const Split *s, size_t shard) {
 
 // Files of an earlier run with another number of shards would be read together with the new ones.
 static bool check_folder(const Split *s, const char *folder, Error *err) {
-    FileList files;
+    StringList files;
     bool ok = true;
     if (!file_list(&files, folder, err)) return false;
     for (size_t i = 0; ok && i < files.count; i++) {
-        const char *dot = strrchr(files.names[i], '.');
+        const char *dot = strrchr(files.items[i], '.');
         bool ours = !dot || strcmp(dot, ".parquet");
         for (size_t shard = 0; !ours && shard < s->shards; shard++) {
             char *name = shard_name(s, shard);
-            ours = !strcmp(name, files.names[i]);
+            ours = !strcmp(name, files.items[i]);
             free(name);
         }
         if (!ours)
             ok = error_set(err,
                            "%s already holds %s, which would be read together with the new rows; remove it "
                            "or choose another --out",
-                           folder, files.names[i]);
+                           folder, files.items[i]);
     }
-    file_list_free(&files);
+    string_list_free(&files);
     return ok;
 }
 

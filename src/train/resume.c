@@ -40,15 +40,15 @@ static int newest_first(const void *a, const void *b) {
 
 ResumeSteps resume_steps(const char *run) {
     ResumeSteps steps = {0};
-    FileList list;
+    StringList list;
     uint64_t step;
     if (!file_list(&list, run, NULL)) return steps;
     for (size_t i = 0; i < list.count; i++) {
-        char *path = path_join(run, list.names[i]);
-        if (step_of(&step, list.names[i]) && is_complete(path)) vec_push(&steps, step);
+        char *path = path_join(run, list.items[i]);
+        if (step_of(&step, list.items[i]) && is_complete(path)) vec_push(&steps, step);
         free(path);
     }
-    file_list_free(&list);
+    string_list_free(&list);
     if (steps.count) qsort(steps.items, steps.count, sizeof *steps.items, newest_first);
     return steps;
 }
@@ -69,11 +69,11 @@ static double saved_at(const char *checkpoint) {
 }
 
 static char *newest_of_runs(const char *folder) {
-    FileList list;
+    StringList list;
     char *newest = NULL;
     if (!file_list(&list, folder, NULL)) return NULL;
     for (size_t i = 0; i < list.count; i++) {
-        char *run = path_join(folder, list.names[i]), *found = newest_of_run(run);
+        char *run = path_join(folder, list.items[i]), *found = newest_of_run(run);
         free(run);
         if (found && (!newest || saved_at(found) > saved_at(newest))) {
             char *older = newest;
@@ -82,7 +82,7 @@ static char *newest_of_runs(const char *folder) {
         }
         free(found);
     }
-    file_list_free(&list);
+    string_list_free(&list);
     return newest;
 }
 

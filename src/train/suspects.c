@@ -58,14 +58,14 @@ char *suspects_rows_text(const size_t *rows, size_t n) {
 
 // Pages of this rank that are there already, of the processes before this one as well.
 static size_t pages_there(const Suspects *s, const char *ending) {
-    FileList list;
+    StringList list;
     size_t n = 0;
     if (!file_list(&list, s->folder, NULL)) return 0;
     for (size_t i = 0; i < list.count; i++) {
-        const size_t length = strlen(list.names[i]), tail = strlen(ending);
-        n += length > tail && !strcmp(list.names[i] + length - tail, ending);
+        const size_t length = strlen(list.items[i]), tail = strlen(ending);
+        n += length > tail && !strcmp(list.items[i] + length - tail, ending);
     }
-    file_list_free(&list);
+    string_list_free(&list);
     return n;
 }
 

@@ -20,18 +20,17 @@ char *golden_path(const char *format, ...) {
     return path_join(golden_root(), tail);
 }
 
-FileList golden_cases(const char *folder, const char *file) {
+StringList golden_cases(const char *folder, const char *file) {
     Error err;
-    FileList all, kept = {0};
+    StringList all, kept = {0};
     char *root = golden_path("%s", folder);
     if (!file_list(&all, root, &err)) fail_msg("%s", err.text);
-    kept.names = mem_zeroed(all.count + 1, sizeof *kept.names);
     for (size_t i = 0; i < all.count; i++) {
-        char *path = mem_printf("%s/%s/%s", root, all.names[i], file);
-        if (file_exists(path)) kept.names[kept.count++] = mem_strdup(all.names[i]);
+        char *path = mem_printf("%s/%s/%s", root, all.items[i], file);
+        if (file_exists(path)) string_list_add(&kept, mem_strdup(all.items[i]));
         free(path);
     }
-    file_list_free(&all);
+    string_list_free(&all);
     if (kept.count == 0) fail_msg("%s holds no case folder with a file %s", root, file);
     free(root);
     return kept;

@@ -14,7 +14,7 @@ const char *golden_root(void); // $VLM_GOLDEN, or tests/golden
 char *golden_path(const char *format, ...) __attribute__((format(printf, 1, 2))); // root/…; caller frees
 // The folders under root/folder that hold `file`, sorted; a test runs every one of them. Fails the test when
 // there is none, because zero cases executed is a failure.
-FileList golden_cases(const char *folder, const char *file);
+StringList golden_cases(const char *folder, const char *file);
 
 // ‖x − ref‖₂ / ‖ref‖₂ in double; the norm of x itself when ref is all zero; INFINITY when x holds a NaN or
 // infinity.
