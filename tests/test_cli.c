@@ -117,9 +117,18 @@ static void a_full_disk_is_a_failure(void **state) {
     (void)state;
     if (access("/dev/full", W_OK)) skip();
     char *err = program_temporary("err");
-    char *const config[] = {"config", NULL}, *const version[] = {"version", NULL};
-    assert_int_equal(program_run_into(config, "/dev/full", err), 1);
-    assert_int_equal(program_run_into(version, "/dev/full", err), 1);
+    char *lines[][6] = {
+        {"config"},
+        {"version"},
+        {"inspect", "tests/golden/model/tokenizer/tokenizer.json"},
+        {"data", "--preset", "tiny", "--train_dataset_path", "tests/golden/data/parquet"},
+        {"bench", "pack", "--lengths=tests/golden/packing/lengths_text300_1024.json", "--seconds=0"}};
+    for (size_t i = 0; i < COUNT(lines); i++) {
+        assert_int_equal(program_run_into(lines[i], "/dev/full", err), 1);
+        char *text = program_read_text(err);
+        if (!strstr(text, "the output cannot be written")) fail_msg("vlm %s says %s", lines[i][0], text);
+        free(text);
+    }
     unlink(err);
     free(err);
 }

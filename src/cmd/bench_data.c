@@ -3,7 +3,6 @@
 #include "base/log.h"
 #include "base/pyjson.h"
 #include "cmd/bench.h"
-#include "cmd/cmd.h"
 #include "cmd/data_stages.h"
 #include "data/loader.h"
 
@@ -147,7 +146,8 @@ static void print_loader(const LoaderRun *r, const Stages *s, size_t workers) {
            100 * bench_rate((double)r->trained, (double)r->tokens));
 }
 
-static bool measure(DataSetup *setup, const Flags *f, Error *err) {
+static bool measure(DataSetup *setup, const void *flags, Error *err) {
+    const Flags *f = flags;
     Stages s;
     LoaderRun run = {0};
     const size_t workers = setup->config.options.num_workers;
@@ -169,14 +169,5 @@ static bool measure(DataSetup *setup, const Flags *f, Error *err) {
 
 int bench_data(int argc, char **argv) {
     Flags f;
-    FieldSet own = {&table, &f};
-    DataSetup setup;
-    Error err;
-    bool usage;
-    fields_set_defaults(own);
-    bool ok = data_setup_open(&setup, own, argc, argv, &usage, &err) && measure(&setup, &f, &err);
-    if (!ok) log_error("%s", err.text);
-    data_setup_close(&setup);
-    fields_free(own);
-    return ok ? EXIT_DONE : usage ? EXIT_USAGE : EXIT_FAILED;
+    return data_command_run((FieldSet){&table, &f}, argc, argv, measure);
 }

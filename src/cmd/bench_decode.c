@@ -128,10 +128,12 @@ static void report(const Timings *t, const Session *s, const DecodeFlags *f) {
                  -1);
 }
 
-static bool run(const DecodeFlags *f, Error *err) {
+static bool run(const void *flags, Error *err) {
+    const DecodeFlags *f = flags;
     Session s;
     Timings t = {0};
     const SessionPlan plan = {1, f->prompt_tokens, 0, f->threads, weights_dtype(f->weights), NULL};
+    log_set_level(LOG_WARNING);
     if (!session_open(&s, f->checkpoint, f->lm_tokenizer, err)) return false;
     const bool ok = session_load(&s, &plan, err) && measure(&t, &s, f, err);
     if (ok) report(&t, &s, f);
@@ -139,20 +141,14 @@ static bool run(const DecodeFlags *f, Error *err) {
     return ok;
 }
 
+static bool check_flags(const void *flags, Error *err) {
+    const DecodeFlags *f = flags;
+    if (f->checkpoint) return true;
+    return error_set(err,
+                     "--checkpoint: not given; name a checkpoint folder, a .gguf file or a Llama folder");
+}
+
 int bench_decode(int argc, char **argv) {
     DecodeFlags f;
-    const FieldSet set = {&decode_table, &f};
-    Error err;
-    int status = EXIT_USAGE;
-    fields_set_defaults(set);
-    if (!flags_parse(&set, 1, argc, argv, NULL, &err)) {
-    } else if (!f.checkpoint) {
-        error_set(&err, "--checkpoint: not given; name a checkpoint folder, a .gguf file or a Llama folder");
-    } else {
-        log_set_level(LOG_WARNING);
-        status = run(&f, &err) ? EXIT_DONE : EXIT_FAILED;
-    }
-    if (status != EXIT_DONE) log_error("%s", err.text);
-    fields_free(set);
-    return status;
+    return command_run((FieldSet){&decode_table, &f}, argc, argv, check_flags, run);
 }

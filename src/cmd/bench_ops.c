@@ -7,7 +7,6 @@
 #include "cmd/bench.h"
 #include "cmd/bench_time.h"
 #include "cmd/cmd.h"
-#include "config/fields.h"
 #include "ops/cpu/cpu.h"
 #include "tensor/ops.h"
 
@@ -332,7 +331,8 @@ static void measure_activations(Backend *be, const Flags *f, Dtype act, size_t M
 #undef OPERANDS_OF
 }
 
-static bool measure_all(const Flags *f, Error *err) {
+static bool measure_all(const void *flags, Error *err) {
+    const Flags *f = flags;
     static const AttentionSize sizes[] = {{"4 x 1024, 12 heads of 64", 4, 1024, 12, 12, 64, false},
                                           {"causal 1024, 15/5 heads of 64", 1, 1024, 15, 5, 64, true},
                                           {"causal 4096, 15/5 heads of 64", 1, 4096, 15, 5, 64, true}};
@@ -356,13 +356,5 @@ static bool measure_all(const Flags *f, Error *err) {
 
 int bench_ops(int argc, char **argv) {
     Flags f;
-    FieldSet set = {&table, &f};
-    Error err;
-    int status = EXIT_USAGE;
-    fields_set_defaults(set);
-    if (flags_parse(&set, 1, argc, argv, NULL, &err))
-        status = measure_all(&f, &err) ? EXIT_DONE : EXIT_FAILED;
-    if (status != EXIT_DONE) log_error("%s", err.text);
-    fields_free(set);
-    return status;
+    return command_run((FieldSet){&table, &f}, argc, argv, NULL, measure_all);
 }

@@ -1,13 +1,11 @@
 // `vlm bench pack`: fill and speed of packing for a file of sample lengths.
 #include "base/file.h"
-#include "base/log.h"
 #include "base/pyjson.h"
 #include "base/vec.h"
 #include "cmd/bench.h"
 #include "cmd/bench_time.h"
 #include "cmd/cmd.h"
 #include "cmd/pack_meter.h"
-#include "config/fields.h"
 
 #include <ctype.h>
 #include <stdio.h>
@@ -138,7 +136,8 @@ static void print_result(const PackMeter *m, double seconds, const Flags *f) {
     printf("%.3g samples a second of processor time\n", rate);
 }
 
-static bool measure(const Flags *f, Error *err) {
+static bool measure(const void *flags, Error *err) {
+    const Flags *f = flags;
     SizeVec sizes = {0};
     PackMeter m = {0};
     bool ok = read_sizes(&sizes, f->lengths, err);
@@ -157,19 +156,13 @@ static bool measure(const Flags *f, Error *err) {
     return ok;
 }
 
+static bool check_flags(const void *flags, Error *err) {
+    const Flags *f = flags;
+    if (f->lengths) return true;
+    return error_set(err, "--lengths: not given; name a file of lines {\"length\": n, \"images\": k}");
+}
+
 int bench_pack(int argc, char **argv) {
     Flags f;
-    FieldSet set = {&table, &f};
-    Error err;
-    int status = EXIT_USAGE;
-    fields_set_defaults(set);
-    if (flags_parse(&set, 1, argc, argv, NULL, &err)) {
-        if (!f.lengths)
-            error_set(&err, "--lengths: not given; name a file of lines {\"length\": n, \"images\": k}");
-        else
-            status = measure(&f, &err) ? EXIT_DONE : EXIT_FAILED;
-    }
-    if (status != EXIT_DONE) log_error("%s", err.text);
-    fields_free(set);
-    return status;
+    return command_run((FieldSet){&table, &f}, argc, argv, check_flags, measure);
 }

@@ -1,11 +1,9 @@
 // `vlm bench text`: how fast a tokenizer encodes and decodes the texts of a file, on one thread.
 // bench/tokenizer.py runs it beside the tokenizers library.
 #include "base/file.h"
-#include "base/log.h"
 #include "cmd/bench.h"
 #include "cmd/bench_time.h"
 #include "cmd/cmd.h"
-#include "config/fields.h"
 #include "text/tokenizer.h"
 
 #include <jansson.h>
@@ -70,7 +68,8 @@ static uint64_t hash_ids(const Int32Vec *ids) {
     return hash;
 }
 
-static bool measure(const Flags *f, Error *err) {
+static bool measure(const void *flags, Error *err) {
+    const Flags *f = flags;
     Tokenizer *t = NULL;
     Texts texts = {0};
     Int32Vec ids = {0};
@@ -95,19 +94,12 @@ static bool measure(const Flags *f, Error *err) {
     return ok;
 }
 
+static bool check_flags(const void *flags, Error *err) {
+    const Flags *f = flags;
+    return (f->tokenizer && f->rows) || error_set(err, "--tokenizer and --rows: both must be given");
+}
+
 int bench_text(int argc, char **argv) {
     Flags f;
-    FieldSet set = {&table, &f};
-    Error err;
-    int status = EXIT_USAGE;
-    fields_set_defaults(set);
-    if (flags_parse(&set, 1, argc, argv, NULL, &err)) {
-        if (f.tokenizer && f.rows)
-            status = measure(&f, &err) ? EXIT_DONE : EXIT_FAILED;
-        else
-            error_set(&err, "--tokenizer and --rows: both must be given");
-    }
-    if (status != EXIT_DONE) log_error("%s", err.text);
-    fields_free(set);
-    return status;
+    return command_run((FieldSet){&table, &f}, argc, argv, check_flags, measure);
 }

@@ -67,5 +67,7 @@ int cmd_config(int argc, char **argv) {
     }
     config_free(&c);
     if (!ok) return EXIT_USAGE;
-    return fflush(stdout) || ferror(stdout) ? EXIT_FAILED : EXIT_DONE;
+    ok = output_flush(&err);
+    if (!ok) log_error("%s", err.text);
+    return ok ? EXIT_DONE : EXIT_FAILED;
 }

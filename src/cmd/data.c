@@ -1,11 +1,8 @@
 // `vlm data`: looks at a data set before training does. Without --show it counts what is in it and what would
 // become of its rows; with --show it writes rows as a page of HTML.
-#include "base/log.h"
 #include "cmd/cmd.h"
 #include "cmd/data_show.h"
 #include "cmd/data_survey.h"
-
-#include <stdio.h>
 
 typedef struct Flags {
     size_t rows;
@@ -24,26 +21,20 @@ static const Field fields[] = {
 };
 static const FieldTable table = {"Looking", fields, sizeof fields / sizeof *fields};
 
-static bool survey(const Flags *f, DataSetup *setup, Error *err) {
+static bool survey(DataSetup *setup, const Flags *f, Error *err) {
     Survey s;
-    bool ok = survey_run(&s, setup, f->rows, err);
+    const bool ok = survey_run(&s, setup, f->rows, err);
     if (ok) survey_print(&s, setup, f->json);
     survey_free(&s);
     return ok;
 }
 
+static bool look(DataSetup *setup, const void *flags, Error *err) {
+    const Flags *f = flags;
+    return f->show ? data_show(setup, f->show, f->out, err) : survey(setup, f, err);
+}
+
 int cmd_data(int argc, char **argv) {
     Flags f;
-    FieldSet own = {&table, &f};
-    DataSetup setup;
-    Error err;
-    bool usage;
-    fields_set_defaults(own);
-    bool ok = data_setup_open(&setup, own, argc, argv, &usage, &err) &&
-              (f.show ? data_show(&setup, f.show, f.out, &err) : survey(&f, &setup, &err));
-    if (!ok) log_error("%s", err.text);
-    data_setup_close(&setup);
-    fields_free(own);
-    if (!ok) return usage ? EXIT_USAGE : EXIT_FAILED;
-    return fflush(stdout) || ferror(stdout) ? EXIT_FAILED : EXIT_DONE;
+    return data_command_run((FieldSet){&table, &f}, argc, argv, look);
 }

@@ -1,27 +1,39 @@
 #include "cmd/data_setup.h"
+#include "base/log.h"
 #include "cmd/backbones.h"
+#include "cmd/cmd.h"
 #include "data/loader.h"
 
 #include <string.h>
 
-bool data_setup_open(DataSetup *s, FieldSet own, int argc, char **argv, bool *usage, Error *err) {
-    *s = (DataSetup){0};
-    config_init(&s->config);
-    *usage = true;
-    if (!config_parse(&s->config, own, argc, argv, err) || !train_config_check(&s->config, err)) return false;
+static bool open_setup(DataSetup *s, Error *err) {
     const VLMConfig *vlm = &s->config.vlm;
     const TrainConfig *train = &s->config.train;
-    *usage = false;
     return tokenizer_open(&s->tokenizer, vlm->lm_tokenizer, &vlm->vlm_extra_tokens, err) &&
            sample_rules_init(&s->rules, &s->config, s->tokenizer, err) &&
            dataset_open(&s->data, train->train_dataset_path, &train->train_dataset_name, err);
 }
 
-void data_setup_close(DataSetup *s) {
+static void close_setup(DataSetup *s) {
     dataset_close(s->data);
     tokenizer_free(s->tokenizer);
     config_free(&s->config);
-    *s = (DataSetup){0};
+}
+
+int data_command_run(FieldSet own, int argc, char **argv, DataFunction run) {
+    DataSetup s = {0};
+    Error err;
+    int status = EXIT_USAGE;
+    config_init(&s.config);
+    fields_set_defaults(own);
+    if (config_parse(&s.config, own, argc, argv, &err) && train_config_check(&s.config, &err)) {
+        const bool ok = open_setup(&s, &err) && run(&s, own.base, &err) && output_flush(&err);
+        status = ok ? EXIT_DONE : EXIT_FAILED;
+    }
+    if (status != EXIT_DONE) log_error("%s", err.text);
+    close_setup(&s);
+    fields_free(own);
+    return status;
 }
 
 bool data_setup_rows(RowStream **rows, DataSetup *s, Error *err) {

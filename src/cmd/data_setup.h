@@ -13,10 +13,10 @@ typedef struct DataSetup {
     Dataset *data;
 } DataSetup;
 
-// Parses the command line (own: the command's flags, or a table of NULL) and opens tokenizer and data set.
-// *usage tells whether a failure lies in the command line. Whatever happens, data_setup_close is due.
-bool data_setup_open(DataSetup *s, FieldSet own, int argc, char **argv, bool *usage, Error *err);
-void data_setup_close(DataSetup *s);
+typedef bool (*DataFunction)(DataSetup *s, const void *flags, Error *err);
+// A whole command: parses the command line (own: the command's flags beside those of a run), opens tokenizer
+// and data set, runs with own.base, says what went wrong, closes all. Returns an exit status.
+int data_command_run(FieldSet own, int argc, char **argv, DataFunction run);
 
 // All rows in the order of the files, validation rows among them; caller closes.
 bool data_setup_rows(RowStream **rows, DataSetup *s, Error *err);

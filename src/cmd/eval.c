@@ -1,7 +1,6 @@
 // `vlm eval`: exact match of a checkpoint's greedy answers on a test set, beside the same model shown wrong
 // pictures and beside the commonest answer to each question.
 #include "base/file.h"
-#include "base/log.h"
 #include "base/pyjson.h"
 #include "cmd/cmd.h"
 #include "cmd/session.h"
@@ -104,7 +103,8 @@ static bool answer_both_ways(Scores *scores, const EvalFlags *f, Session *s, con
     return true;
 }
 
-static bool evaluate(const EvalFlags *f, Error *err) {
+static bool evaluate(const void *flags, Error *err) {
+    const EvalFlags *f = flags;
     Session s;
     QuestionSet q;
     if (!session_open(&s, f->checkpoint, f->lm_tokenizer, err)) return false;
@@ -123,20 +123,14 @@ static bool evaluate(const EvalFlags *f, Error *err) {
     return ok;
 }
 
+static bool check_flags(const void *flags, Error *err) {
+    const EvalFlags *f = flags;
+    if (f->checkpoint && f->dataset) return true;
+    return error_set(err, "--%s: not given; eval needs --checkpoint and --dataset",
+                     f->checkpoint ? "dataset" : "checkpoint");
+}
+
 int cmd_eval(int argc, char **argv) {
     EvalFlags f;
-    FieldSet set = {&eval_table, &f};
-    Error err;
-    fields_set_defaults(set);
-    int status = EXIT_USAGE;
-    if (!flags_parse(&set, 1, argc, argv, NULL, &err)) {
-    } else if (!f.checkpoint || !f.dataset) {
-        error_set(&err, "--%s: not given; eval needs --checkpoint and --dataset",
-                  f.checkpoint ? "dataset" : "checkpoint");
-    } else {
-        status = evaluate(&f, &err) ? EXIT_DONE : EXIT_FAILED;
-    }
-    if (status != EXIT_DONE) log_error("%s", err.text);
-    fields_free(set);
-    return status;
+    return command_run((FieldSet){&eval_table, &f}, argc, argv, check_flags, evaluate);
 }

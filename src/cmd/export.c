@@ -62,7 +62,8 @@ static bool load_params(Params *p, Backend *be, const Session *s, Error *err) {
     return ok;
 }
 
-static bool run(const ExportFlags *f, Error *err) {
+static bool run(const void *flags, Error *err) {
+    const ExportFlags *f = flags;
     Session s;
     Params params = {0};
     char *tokenizer = NULL;
@@ -86,7 +87,8 @@ static bool run(const ExportFlags *f, Error *err) {
     return ok;
 }
 
-static bool check_flags(const ExportFlags *f, Error *err) {
+static bool check_flags(const void *flags, Error *err) {
+    const ExportFlags *f = flags;
     if (!f->checkpoint)
         return error_set(err,
                          "--checkpoint: not given; name a folder with config.json and model.safetensors");
@@ -101,13 +103,5 @@ static bool check_flags(const ExportFlags *f, Error *err) {
 
 int cmd_export(int argc, char **argv) {
     ExportFlags f;
-    FieldSet set = {&export_table, &f};
-    Error err;
-    fields_set_defaults(set);
-    int status = EXIT_USAGE;
-    if (flags_parse(&set, 1, argc, argv, NULL, &err) && check_flags(&f, &err))
-        status = run(&f, &err) ? EXIT_DONE : EXIT_FAILED;
-    if (status != EXIT_DONE) log_error("%s", err.text);
-    fields_free(set);
-    return status;
+    return command_run((FieldSet){&export_table, &f}, argc, argv, check_flags, run);
 }

@@ -1,7 +1,6 @@
 // `vlm forward`: one pass of a model over given tokens and tiles, from a safetensors file into another: the
 // door through which other programs compare their numbers with ours.
 #include "base/file.h"
-#include "base/log.h"
 #include "cmd/backbones.h"
 #include "cmd/cmd.h"
 #include "cmd/session.h"
@@ -245,7 +244,8 @@ static void run_free(ForwardRun *r) {
     free(r->path);
 }
 
-static bool forward(const ForwardFlags *f, Error *err) {
+static bool forward(const void *flags, Error *err) {
+    const ForwardFlags *f = flags;
     ForwardRun r = {0};
     const bool ok = configure(&r, f->checkpoint, err) && read_inputs(&r, f->inputs, err) &&
                     create_model(&r, f, err) && run_model(&r, err) && write_output(&r, f, err);
@@ -253,22 +253,14 @@ static bool forward(const ForwardFlags *f, Error *err) {
     return ok;
 }
 
+static bool check_flags(const void *flags, Error *err) {
+    const ForwardFlags *f = flags;
+    const char *missing = !f->checkpoint ? "checkpoint" : !f->inputs ? "inputs" : !f->out ? "out" : NULL;
+    if (!missing) return true;
+    return error_set(err, "--%s: not given; forward needs --checkpoint, --inputs and --out", missing);
+}
+
 int cmd_forward(int argc, char **argv) {
     ForwardFlags f;
-    FieldSet set = {&forward_table, &f};
-    Error err;
-    fields_set_defaults(set);
-    int status = EXIT_USAGE;
-    if (!flags_parse(&set, 1, argc, argv, NULL, &err)) {
-    } else if (!f.checkpoint || !f.inputs || !f.out) {
-        error_set(&err, "--%s: not given; forward needs --checkpoint, --inputs and --out",
-                  !f.checkpoint ? "checkpoint"
-                  : !f.inputs   ? "inputs"
-                                : "out");
-    } else {
-        status = forward(&f, &err) ? EXIT_DONE : EXIT_FAILED;
-    }
-    if (status != EXIT_DONE) log_error("%s", err.text);
-    fields_free(set);
-    return status;
+    return command_run((FieldSet){&forward_table, &f}, argc, argv, check_flags, forward);
 }

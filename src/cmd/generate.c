@@ -88,7 +88,8 @@ static bool generate_once(Session *s, const GenerateFlags *f, Error *err) {
 
 // ---- the command ----
 
-static bool check_flags(const GenerateFlags *f, Error *err) {
+static bool check_flags(const void *flags, Error *err) {
+    const GenerateFlags *f = flags;
     if (!f->checkpoint == !f->hf_model)
         return error_set(
             err,
@@ -106,9 +107,11 @@ static bool check_flags(const GenerateFlags *f, Error *err) {
     return true;
 }
 
-static bool run(const GenerateFlags *f, Error *err) {
+static bool run(const void *flags, Error *err) {
+    const GenerateFlags *f = flags;
     Session s;
     char *path = NULL;
+    if (!f->verbose) log_set_level(LOG_WARNING);
     if (f->interactive) chat_catch_interrupts();
     if (f->hf_model && !hub_resolve(&path, f->hf_model, err)) return error_prefix(err, "--hf_model");
     bool ok = session_open(&s, path ? path : f->checkpoint, f->lm_tokenizer, err);
@@ -124,15 +127,5 @@ static bool run(const GenerateFlags *f, Error *err) {
 
 int cmd_generate(int argc, char **argv) {
     GenerateFlags f;
-    FieldSet set = {&generate_table, &f};
-    Error err;
-    fields_set_defaults(set);
-    int status = EXIT_USAGE;
-    if (flags_parse(&set, 1, argc, argv, NULL, &err) && check_flags(&f, &err)) {
-        if (!f.verbose) log_set_level(LOG_WARNING);
-        status = run(&f, &err) ? EXIT_DONE : EXIT_FAILED;
-    }
-    if (status != EXIT_DONE) log_error("%s", err.text);
-    fields_free(set);
-    return status;
+    return command_run((FieldSet){&generate_table, &f}, argc, argv, check_flags, run);
 }

@@ -44,7 +44,8 @@ static bool convert(const ImportSource *s, const VLMConfig *config, const char *
     return ok;
 }
 
-static bool run(const ImportFlags *f, Error *err) {
+static bool run(const void *flags, Error *err) {
+    const ImportFlags *f = flags;
     VLMConfig config;
     const FieldSet set = {&vlm_config_table, &config};
     ImportSource s = {0};
@@ -62,21 +63,13 @@ static bool run(const ImportFlags *f, Error *err) {
     return ok;
 }
 
+static bool check_flags(const void *flags, Error *err) {
+    const ImportFlags *f = flags;
+    if (!f->model) return error_set(err, "--model: not given; name a SmolVLM or Idefics3 folder");
+    return f->out || error_set(err, "--out: not given; name the folder to be made");
+}
+
 int cmd_import(int argc, char **argv) {
     ImportFlags f;
-    FieldSet set = {&import_table, &f};
-    Error err;
-    fields_set_defaults(set);
-    int status = EXIT_USAGE;
-    if (!flags_parse(&set, 1, argc, argv, NULL, &err)) {
-    } else if (!f.model || !f.out) {
-        error_set(&err, "%s",
-                  f.model ? "--out: not given; name the folder to be made"
-                          : "--model: not given; name a SmolVLM or Idefics3 folder");
-    } else {
-        status = run(&f, &err) ? EXIT_DONE : EXIT_FAILED;
-    }
-    if (status != EXIT_DONE) log_error("%s", err.text);
-    fields_free(set);
-    return status;
+    return command_run((FieldSet){&import_table, &f}, argc, argv, check_flags, run);
 }

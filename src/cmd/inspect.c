@@ -69,14 +69,13 @@ static bool inspect_path(json_t *about, const char *path, const InspectFlags *f,
 static bool inspect(const char *name, const InspectFlags *f, Error *err) {
     char *path;
     json_t *about = json_object();
-    bool ok = hub_resolve(&path, name, err) && inspect_path(about, path, f, err);
+    const bool ok = hub_resolve(&path, name, err) && inspect_path(about, path, f, err);
     if (ok && f->json) {
         json_dumpf(about, stdout, JSON_INDENT(1));
         putchar('\n');
     } else if (ok) {
         inspect_print(about);
     }
-    if (ok && (fflush(stdout) || ferror(stdout))) ok = error_set(err, "the output cannot be written");
     json_decref(about);
     free(path);
     return ok;
@@ -94,7 +93,7 @@ int cmd_inspect(int argc, char **argv) {
         error_set(&err, "vlm inspect takes one file, folder or Hub name, then flags; %zu were given",
                   paths.count);
     } else {
-        status = inspect(paths.items[0], &f, &err) ? EXIT_DONE : EXIT_FAILED;
+        status = inspect(paths.items[0], &f, &err) && output_flush(&err) ? EXIT_DONE : EXIT_FAILED;
     }
     if (status != EXIT_DONE) log_error("%s", err.text);
     string_list_free(&paths);

@@ -79,11 +79,13 @@ int cmd_version(int argc, char **argv) {
     print_row("compiler", VLM_COMPILER);
     print_row("build type", VLM_BUILD_TYPE);
     Backend *be;
-    bool ok = backend_cpu_create(&be, 0, &err);
-    print_row("cpu", ok ? be->detail : err.text);
-    if (ok) backend_destroy(be);
+    const bool has_cpu = backend_cpu_create(&be, 0, &err);
+    print_row("cpu", has_cpu ? be->detail : err.text);
+    if (has_cpu) backend_destroy(be);
     print_row("CUDA", "not built in");
     print_row("MPI", mpi_version());
     print_libraries();
-    return fflush(stdout) || ferror(stdout) || !ok ? EXIT_FAILED : EXIT_DONE;
+    const bool written = output_flush(&err);
+    if (!written) log_error("%s", err.text);
+    return written && has_cpu ? EXIT_DONE : EXIT_FAILED;
 }
