@@ -9,9 +9,20 @@
 #include <pthread.h>
 #include <signal.h>
 #include <sys/resource.h>
+#include <sys/statvfs.h>
 
-enum { TILE = 1000 };
+enum { TILE = 1000, DISK = 1000 };
 static const char *const made_by = "{\"weights\": 1}";
+
+// In place of libc's: the disk that the cache sees has DISK blocks, and what is free of them for all but
+// root.
+static fsblkcnt_t free_blocks = DISK;
+
+int fstatvfs(int file, struct statvfs *disk) {
+    (void)file;
+    *disk = (struct statvfs){.f_blocks = DISK, .f_bfree = DISK, .f_bavail = free_blocks};
+    return 0;
+}
 
 static TileCache *open_cache(const char *folder, const char *by) {
     Error err;
@@ -176,6 +187,26 @@ static void a_full_disk_ends_the_keeping(void **state) {
     remove_folder(folder);
 }
 
+// The disk is looked at before the first entry and every 64th one after.
+static void a_twentieth_of_the_disk_is_left_free(void **state) {
+    (void)state;
+    char *folder = make_folder();
+    TileCache *c = open_cache(folder, made_by);
+    free_blocks = DISK / 20;
+    for (size_t i = 0; i < 64; i++) keep(c, i);
+    assert_int_equal(tile_cache_counts(c).kept, 64);
+    free_blocks = DISK / 20 - 1;
+    keep(c, 64);
+    assert_true(is_known(c, 63) && !is_known(c, 64));
+    assert_int_equal(tile_cache_counts(c).write_failed, 1);
+    free_blocks = DISK;
+    keep(c, 65); // the keeping has ended
+    assert_false(is_known(c, 65));
+    assert_int_equal(tile_cache_counts(c).kept, 64);
+    tile_cache_free(c);
+    remove_folder(folder);
+}
+
 static void chmod_or_fail(const char *path, mode_t mode) {
     assert_int_equal(chmod(path, mode), 0);
 }
@@ -253,10 +284,15 @@ static void threads_and_processes_share_it(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(digests_tell_bytes_apart),         cmocka_unit_test(what_was_kept_comes_back),
-        cmocka_unit_test(other_weights_know_nothing_of_it), cmocka_unit_test(damaged_entries_are_not_taken),
-        cmocka_unit_test(a_full_disk_ends_the_keeping),     cmocka_unit_test(a_folder_may_be_read_only),
-        cmocka_unit_test(what_is_no_folder_is_refused),     cmocka_unit_test(threads_and_processes_share_it),
+        cmocka_unit_test(digests_tell_bytes_apart),
+        cmocka_unit_test(what_was_kept_comes_back),
+        cmocka_unit_test(other_weights_know_nothing_of_it),
+        cmocka_unit_test(damaged_entries_are_not_taken),
+        cmocka_unit_test(a_full_disk_ends_the_keeping),
+        cmocka_unit_test(a_twentieth_of_the_disk_is_left_free),
+        cmocka_unit_test(a_folder_may_be_read_only),
+        cmocka_unit_test(what_is_no_folder_is_refused),
+        cmocka_unit_test(threads_and_processes_share_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
