@@ -80,12 +80,19 @@ static void expect_llama_refused(const char *message) {
 
 // ---- configurations ----
 
+// more: fields behind those of a sound config.json; a later one of the same name counts.
+static void expect_refused_with(const char *more, const char *message) {
+    char *fields = mem_printf(", %s", more);
+    write_llama(llama, DTYPE_F32, fields);
+    expect_llama_refused(message);
+    free(fields);
+}
+
 static void test_what_cannot_be_expressed(void **state) {
     (void)state;
     static const struct {
         const char *more, *message;
     } cases[] = {
-        // a later key of the same name counts
         {"\"model_type\": \"mistral\"", "model_type is \"mistral\", expected \"llama\""},
         {"\"hidden_act\": \"gelu\"", "hidden_act is \"gelu\", expected \"silu\""},
         {"\"attention_bias\": true", "attention_bias is true, expected false"},
@@ -102,6 +109,20 @@ static void test_what_cannot_be_expressed(void **state) {
         {"\"hidden_size\": 0", "hidden_size: lm_hidden_dim"},
         {"\"num_hidden_layers\": 1e9", "num_hidden_layers: lm_n_blocks"},
         {"\"rope_theta\": \"x\"", "rope_theta: lm_re_base"},
+        // all at once
+        {"\"hidden_act\": \"relu\", \"attention_bias\": true, \"vocab_size\": 1000",
+         "hidden_act is \"relu\", expected \"silu\"; attention_bias is true, expected false; vocab_size "
+         "1000"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        expect_refused_with(cases[i].more, cases[i].message);
+}
+
+static void test_positions_that_cannot_be_expressed(void **state) {
+    (void)state;
+    static const struct {
+        const char *more, *message;
+    } cases[] = {
         {"\"rope_scaling\": {\"rope_type\": \"yarn\", \"factor\": 2}", "rope_type is \"yarn\""},
         {"\"rope_scaling\": {\"type\": \"dynamic\"}", "rope_type is \"dynamic\""},
         {"\"rope_scaling\": {\"type\": 7}", "rope_type is \"no text\""},
@@ -112,17 +133,9 @@ static void test_what_cannot_be_expressed(void **state) {
          "\"high_freq_factor\": 4, \"original_max_position_embeddings\": 64}",
          "high_freq_factor 4 is not above low_freq_factor 4"},
         {"\"rope_parameters\": {\"partial_rotary_factor\": 0.25}", "partial_rotary_factor is not 1"},
-        // all at once
-        {"\"hidden_act\": \"relu\", \"attention_bias\": true, \"vocab_size\": 1000",
-         "hidden_act is \"relu\", expected \"silu\"; attention_bias is true, expected false; vocab_size "
-         "1000"},
     };
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        char *more = mem_printf(", %s", cases[i].more);
-        write_llama(llama, DTYPE_F32, more);
-        expect_llama_refused(cases[i].message);
-        free(more);
-    }
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        expect_refused_with(cases[i].more, cases[i].message);
 }
 
 static void test_vision_that_cannot_be_expressed(void **state) {
@@ -592,6 +605,7 @@ static int close_all(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_what_cannot_be_expressed),
+        cmocka_unit_test(test_positions_that_cannot_be_expressed),
         cmocka_unit_test(test_vision_that_cannot_be_expressed),
         cmocka_unit_test(test_tensors_that_do_not_fit),
         cmocka_unit_test(test_many_misfits_in_one_line),

@@ -170,7 +170,16 @@ static bool load_text(Config *c, const char *text, size_t size, Error *err) {
     return ok;
 }
 
-static void bad_files_are_named(void **state) {
+static void expect_bad_text(const char *text, const char *fragment) {
+    Config c;
+    Error err;
+    config_init(&c);
+    if (load_text(&c, text, strlen(text), &err)) fail_msg("accepted: %s", text);
+    expect_error(&err, text, fragment);
+    config_free(&c);
+}
+
+static void bad_texts_are_named(void **state) {
     (void)state;
     static const struct {
         const char *text, *fragment;
@@ -199,15 +208,11 @@ static void bad_files_are_named(void **state) {
         {"{\"TrainOptions\": {\"packing\": \"bset\"}}", "expected best or nanovlm"},
         {"{\"TrainOptions\": 3}", "expected a JSON object"},
     };
-    for (size_t i = 0; i < COUNT(cases); i++) {
-        Config c;
-        Error err;
-        config_init(&c);
-        if (load_text(&c, cases[i].text, strlen(cases[i].text), &err))
-            fail_msg("accepted: %s", cases[i].text);
-        expect_error(&err, cases[i].text, cases[i].fragment);
-        config_free(&c);
-    }
+    for (size_t i = 0; i < COUNT(cases); i++) expect_bad_text(cases[i].text, cases[i].fragment);
+}
+
+static void bad_paths_are_named(void **state) {
+    (void)state;
     Config c;
     Error err;
     config_init(&c);
@@ -361,7 +366,8 @@ int main(void) {
         cmocka_unit_test(defaults_are_nanovlms),
         cmocka_unit_test(reference_configurations_survive),
         cmocka_unit_test(missing_keys_take_their_defaults),
-        cmocka_unit_test(bad_files_are_named),
+        cmocka_unit_test(bad_texts_are_named),
+        cmocka_unit_test(bad_paths_are_named),
         cmocka_unit_test(everything_is_written_and_read_again),
         cmocka_unit_test(presets_fit_together),
         cmocka_unit_test(runs_are_named_as_nanovlm_does),

@@ -25,6 +25,29 @@ static bool parse_words(Config *c, const char *line, Error *err) {
     return ok;
 }
 
+// The one field of that name in all tables; value: as JSON.
+static void expect_field(const char *line, const char *name, const char *value) {
+    Config c;
+    FieldSet sets[3];
+    Error err;
+    size_t found = 0;
+    config_init(&c);
+    config_sets(&c, sets);
+    if (!parse_words(&c, line, &err)) fail_msg("%s: %s", line, err.text);
+    for (int j = 0; j < 3; j++) {
+        const Field *f = fields_find(sets[j].table, name, strlen(name));
+        if (!f) continue;
+        json_t *is = fields_get_json(sets[j], f);
+        char *text = pyjson_dump(is, -1);
+        if (strcmp(text, value)) fail_msg("%s gives %s", line, text);
+        free(text);
+        json_decref(is);
+        found++;
+    }
+    assert_int_equal(found, 1);
+    config_free(&c);
+}
+
 static void flags_set_fields(void **state) {
     (void)state;
     static const struct {
@@ -55,27 +78,19 @@ static void flags_set_fields(void **state) {
         {"--seed 9223372036854775807", "seed", "9223372036854775807"},
         {"--packing nanovlm", "packing", "\"nanovlm\""},
     };
-    for (size_t i = 0; i < COUNT(cases); i++) {
-        Config c;
-        FieldSet sets[3];
-        Error err;
-        config_init(&c);
-        config_sets(&c, sets);
-        if (!parse_words(&c, cases[i].line, &err)) fail_msg("%s: %s", cases[i].line, err.text);
-        for (int j = 0; j < 3; j++) {
-            const Field *f = fields_find(sets[j].table, cases[i].field, strlen(cases[i].field));
-            if (!f) continue;
-            json_t *value = fields_get_json(sets[j], f);
-            char *text = pyjson_dump(value, -1);
-            if (strcmp(text, cases[i].value)) fail_msg("%s gives %s", cases[i].line, text);
-            free(text);
-            json_decref(value);
-        }
-        config_free(&c);
-    }
+    for (size_t i = 0; i < COUNT(cases); i++) expect_field(cases[i].line, cases[i].field, cases[i].value);
 }
 
-static void bad_flags_are_named(void **state) {
+static void expect_refused(const char *line, const char *fragment) {
+    Config c;
+    Error err;
+    config_init(&c);
+    if (parse_words(&c, line, &err)) fail_msg("accepted: %s", line);
+    expect_error(&err, line, fragment);
+    config_free(&c);
+}
+
+static void bad_values_are_named(void **state) {
     (void)state;
     static const struct {
         const char *line, *fragment;
@@ -86,8 +101,6 @@ static void bad_flags_are_named(void **state) {
         {"--batch_size 2.0", "found \"2.0\""},
         {"--batch_size +2", "found \"+2\""},
         {"--batch_size=", "found \"\""},
-        {"--batch_size", "--batch_size: the value is missing"},
-        {"--batch_size --compile", "the value is missing"},
         {"--val_size 99999999999999999999", "--val_size"},
         {"--lr_mp 1e999", "found \"1e999\""},
         {"--lr_mp inf", "found \"inf\""},
@@ -97,14 +110,6 @@ static void bad_flags_are_named(void **state) {
         {"--lr_mp -1", "found \"-1\""},
         {"--compile maybe", "--compile: found \"maybe\", expected true or false"},
         {"--compile=", "expected true or false"},
-        {"--no_batch_size", "unknown flag"},
-        {"--no_log_wandb=true", "unknown flag"},
-        {"--bach_size 3", "--bach_size: unknown flag; did you mean --batch_size?"},
-        {"--lr-vision-backbon=3", "did you mean --lr_vision_backbone?"},
-        {"--qqqqqqqqqqqq", "`vlm train --help` lists all"},
-        {"-batch_size 3", "did you mean --batch_size?"},
-        {"batch_size", "unexpected argument"},
-        {"-- x", "unexpected argument"},
         {"--packing worst", "expected best or nanovlm"},
         {"--packing be", "expected best or nanovlm"},
         {"--train_dataset_name a,,b", "texts separated by commas"},
@@ -115,14 +120,26 @@ static void bad_flags_are_named(void **state) {
         {"--run_name \xff", "--run_name"},
         {"--train_dataset_name a,\xff", "--train_dataset_name"},
     };
-    for (size_t i = 0; i < COUNT(cases); i++) {
-        Config c;
-        Error err;
-        config_init(&c);
-        if (parse_words(&c, cases[i].line, &err)) fail_msg("accepted: %s", cases[i].line);
-        expect_error(&err, cases[i].line, cases[i].fragment);
-        config_free(&c);
-    }
+    for (size_t i = 0; i < COUNT(cases); i++) expect_refused(cases[i].line, cases[i].fragment);
+}
+
+static void bad_command_lines_are_named(void **state) {
+    (void)state;
+    static const struct {
+        const char *line, *fragment;
+    } cases[] = {
+        {"--batch_size", "--batch_size: the value is missing"},
+        {"--batch_size --compile", "the value is missing"},
+        {"--no_batch_size", "unknown flag"},
+        {"--no_log_wandb=true", "unknown flag"},
+        {"--bach_size 3", "--bach_size: unknown flag; did you mean --batch_size?"},
+        {"--lr-vision-backbon=3", "did you mean --lr_vision_backbone?"},
+        {"--qqqqqqqqqqqq", "`vlm train --help` lists all"},
+        {"-batch_size 3", "did you mean --batch_size?"},
+        {"batch_size", "unexpected argument"},
+        {"-- x", "unexpected argument"},
+    };
+    for (size_t i = 0; i < COUNT(cases); i++) expect_refused(cases[i].line, cases[i].fragment);
 }
 
 static void flags_win_over_files_over_presets(void **state) {
@@ -236,68 +253,79 @@ static void near_names_are_found(void **state) {
 
 // ---- checks ----
 
-static void fields_that_do_not_fit_are_named(void **state) {
+// fits_model: only training minds.
+static void expect_misfit(const char *line, const char *fragment, bool fits_model) {
+    Config c;
+    Error err;
+    config_init(&c);
+    if (!parse_words(&c, line, &err)) fail_msg("%s: %s", line, err.text);
+    if (vlm_config_check(&c.vlm, &err) != fits_model) fail_msg("%s: model check", line);
+    if (train_config_check(&c, &err)) fail_msg("%s: accepted", line);
+    expect_error(&err, line, fragment);
+    config_free(&c);
+}
+
+static void models_that_do_not_fit_are_named(void **state) {
     (void)state;
     static const struct {
         const char *line, *fragment;
-        bool training_only;
     } cases[] = {
-        {"--vit_n_heads 7", "vit_hidden_dim 768 is no multiple of vit_n_heads 7", false},
-        {"--vit_patch_size 513", "vit_patch_size 513 is larger than vit_img_size 512", false},
-        {"--vit_ln_eps 0", "vit_ln_eps", false},
-        {"--vit_dropout 1", "vit_dropout is 1: it must be at least 0 and below 1", false},
-        {"--vit_cls_flag", "vit_cls_flag is true", false},
-        {"--mp_pixel_shuffle_factor 5", "mp_pixel_shuffle_factor 5 does not divide the grid of 32 x 32",
-         false},
-        {"--mp_pixel_shuffle_factor 64", "mp_pixel_shuffle_factor 64", false},
-        {"--mp_image_token_length 65", "set it to 64", false},
-        {"--mp_image_token_length 63", "set it to 64", false},
-        {"--lm_n_heads 7", "lm_hidden_dim 960 is no multiple of lm_n_heads 7", false},
-        {"--lm_n_kv_heads 4", "lm_n_heads 15 is no multiple of lm_n_kv_heads 4", false},
-        {"--lm_n_heads 64 --lm_n_kv_heads 64", "is 15: rotary positions need an even head size", false},
-        {"--lm_use_tokens true", "lm_use_tokens is true", false},
-        {"--lm_rms_eps 0", "lm_rms_eps", false},
-        {"--lm_dropout 1.0", "lm_dropout", false},
-        {"--extra_token_amount 65", "vlm_extra_tokens holds 66 tokens: set it to 66", false},
-        {"--lm_vocab_size 49217", "set it to 49218", false},
-        {"--vlm_extra_tokens {} --extra_token_amount 0", "no image_token", false},
-        {"--vlm_extra_tokens {\"image_token\":\"\"} --extra_token_amount 1", "image_token is empty", false},
+        {"--vit_n_heads 7", "vit_hidden_dim 768 is no multiple of vit_n_heads 7"},
+        {"--vit_patch_size 513", "vit_patch_size 513 is larger than vit_img_size 512"},
+        {"--vit_ln_eps 0", "vit_ln_eps"},
+        {"--vit_dropout 1", "vit_dropout is 1: it must be at least 0 and below 1"},
+        {"--vit_cls_flag", "vit_cls_flag is true"},
+        {"--mp_pixel_shuffle_factor 5", "mp_pixel_shuffle_factor 5 does not divide the grid of 32 x 32"},
+        {"--mp_pixel_shuffle_factor 64", "mp_pixel_shuffle_factor 64"},
+        {"--mp_image_token_length 65", "set it to 64"},
+        {"--mp_image_token_length 63", "set it to 64"},
+        {"--lm_n_heads 7", "lm_hidden_dim 960 is no multiple of lm_n_heads 7"},
+        {"--lm_n_kv_heads 4", "lm_n_heads 15 is no multiple of lm_n_kv_heads 4"},
+        {"--lm_n_heads 64 --lm_n_kv_heads 64", "is 15: rotary positions need an even head size"},
+        {"--lm_use_tokens true", "lm_use_tokens is true"},
+        {"--lm_rms_eps 0", "lm_rms_eps"},
+        {"--lm_dropout 1.0", "lm_dropout"},
+        {"--extra_token_amount 65", "vlm_extra_tokens holds 66 tokens: set it to 66"},
+        {"--lm_vocab_size 49217", "set it to 49218"},
+        {"--vlm_extra_tokens {} --extra_token_amount 0", "no image_token"},
+        {"--vlm_extra_tokens {\"image_token\":\"\"} --extra_token_amount 1", "image_token is empty"},
         {"--vlm_extra_tokens {\"image_token\":\"a\",\"b\":\"a\"} --extra_token_amount 2",
-         "image_token and b are both a", false},
-        {"--max_img_size 700", "max_img_size 700 is no multiple of vit_img_size 512", true},
-        {"--max_img_size 4608", "has no r9c9", true},
-        {"--lm_max_length 66", "every sample with a picture would be left out", true},
-        {"--max_images_per_example 19", "max_images_per_knapsack 18", true},
-        {"--lr_mp 0 --lr_vision_backbone 0 --lr_language_backbone 0", "nothing would be trained", true},
-        {"--max_grad_norm 0", "max_grad_norm", true},
-        {"--train_dataset_path=", "train_dataset_path is empty", true},
-        {"--lora_adapter x", "lora_rank is 0", true},
-        {"--lora_rank 4 --lora_alpha 0", "lora_alpha is 0", true},
-        {"--lora_rank 4 --lr_lora 0", "lr_lora is 0", true},
-        {"--profile --detect_anomaly", "profile and detect_anomaly cannot both watch", true},
+         "image_token and b are both a"},
     };
-    for (size_t i = 0; i < COUNT(cases); i++) {
-        Config c;
-        Error err;
-        config_init(&c);
-        if (!parse_words(&c, cases[i].line, &err)) fail_msg("%s: %s", cases[i].line, err.text);
-        if (vlm_config_check(&c.vlm, &err) != cases[i].training_only)
-            fail_msg("%s: model check", cases[i].line);
-        if (train_config_check(&c, &err)) fail_msg("%s: accepted", cases[i].line);
-        expect_error(&err, cases[i].line, cases[i].fragment);
-        config_free(&c);
-    }
+    for (size_t i = 0; i < COUNT(cases); i++) expect_misfit(cases[i].line, cases[i].fragment, false);
+}
+
+static void runs_that_do_not_fit_are_named(void **state) {
+    (void)state;
+    static const struct {
+        const char *line, *fragment;
+    } cases[] = {
+        {"--max_img_size 700", "max_img_size 700 is no multiple of vit_img_size 512"},
+        {"--max_img_size 4608", "has no r9c9"},
+        {"--lm_max_length 66", "every sample with a picture would be left out"},
+        {"--max_images_per_example 19", "max_images_per_knapsack 18"},
+        {"--lr_mp 0 --lr_vision_backbone 0 --lr_language_backbone 0", "nothing would be trained"},
+        {"--max_grad_norm 0", "max_grad_norm"},
+        {"--train_dataset_path=", "train_dataset_path is empty"},
+        {"--lora_adapter x", "lora_rank is 0"},
+        {"--lora_rank 4 --lora_alpha 0", "lora_alpha is 0"},
+        {"--lora_rank 4 --lr_lora 0", "lr_lora is 0"},
+        {"--profile --detect_anomaly", "profile and detect_anomaly cannot both watch"},
+    };
+    for (size_t i = 0; i < COUNT(cases); i++) expect_misfit(cases[i].line, cases[i].fragment, true);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(flags_set_fields),
-        cmocka_unit_test(bad_flags_are_named),
+        cmocka_unit_test(bad_values_are_named),
+        cmocka_unit_test(bad_command_lines_are_named),
         cmocka_unit_test(flags_win_over_files_over_presets),
         cmocka_unit_test(commands_have_flags_of_their_own),
         cmocka_unit_test(positional_arguments_are_collected),
         cmocka_unit_test(near_names_are_found),
-        cmocka_unit_test(fields_that_do_not_fit_are_named),
+        cmocka_unit_test(models_that_do_not_fit_are_named),
+        cmocka_unit_test(runs_that_do_not_fit_are_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

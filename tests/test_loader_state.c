@@ -333,6 +333,15 @@ static void test_other_settings(void **state) {
     REFUSED(c->vlm.mp_image_token_length, 5, "mp_image_token_length");
     REFUSED(c->vlm.resize_to_max_side_len, false, "resize_to_max_side_len");
 #undef REFUSED
+    vec_free(&saved);
+    end(&k);
+}
+
+static void test_other_rows(void **state) {
+    (void)state;
+    Case k;
+    begin(&k);
+    CharVec saved = state_after(&k, 3);
     char *more = path_join(k.folder, "c.parquet");
     write_rows(more, 0, 5, 5);
     expect_refused(&k, &saved, "rows of the data set 400, now it is 405");
@@ -484,6 +493,7 @@ int main(void) {
         cmocka_unit_test(test_batch_source),
         cmocka_unit_test(test_size),
         cmocka_unit_test(test_other_settings),
+        cmocka_unit_test(test_other_rows),
         cmocka_unit_test(test_other_rank),
         cmocka_unit_test(test_other_content),
         cmocka_unit_test(test_vanished_after_saving),
