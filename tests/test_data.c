@@ -103,35 +103,51 @@ static int minimum(const json_t *settings, const char *set, const char *rating) 
         json_object_get(json_object_get(json_object_get(settings, "minima"), set), rating));
 }
 
-static void check_all_rows(const char *layout, const char *set) {
+static void set_minima(TrainConfig *c, const char *set) {
+    char *path = golden_path("data/settings.json");
+    json_t *settings = json_load_file(path, 0, NULL);
+    c->relevance_min_rating = minimum(settings, set, "relevance");
+    c->image_correspondence_min_rating = minimum(settings, set, "image_correspondence");
+    c->visual_dependency_min_rating = minimum(settings, set, "visual_dependency");
+    c->formatting_min_rating = minimum(settings, set, "formatting");
+    json_decref(settings);
+    free(path);
+}
+
+// Returns the number of rows.
+static size_t check_rows(Outcomes *o, const SampleRules *rules, RowStream *rows, const char *set) {
     Error err;
-    char *folder = golden_path(layout), *settings_path = golden_path("data/settings.json");
-    json_t *settings = json_load_file(settings_path, 0, NULL), *expected = read_expected();
-    Config c;
-    data_config(&c, folder, "default");
-    c.train.relevance_min_rating = minimum(settings, set, "relevance");
-    c.train.image_correspondence_min_rating = minimum(settings, set, "image_correspondence");
-    c.train.visual_dependency_min_rating = minimum(settings, set, "visual_dependency");
-    c.train.formatting_min_rating = minimum(settings, set, "formatting");
-    c.train.max_images_per_example = c.train.max_sample_length = 100000; // the limits belong to a later step
-    Tokenizer *t = data_tokenizer(&c);
-    Dataset *d;
-    RowStream *rows;
-    SampleRules rules;
-    expect(sample_rules_init(&rules, &c, t, &err), &err);
-    expect(dataset_open(&d, folder, &c.train.train_dataset_name, &err), &err);
-    expect(row_stream_open(&rows, d, (RowStreamSettings){0}, &err), &err);
-    Outcomes o = {0};
+    json_t *expected = read_expected();
     size_t n = 0;
     for (RowRef ref;; n++) {
         expect(row_stream_next(rows, &ref, &err), &err);
         if (!ref.group) break;
         const json_t *row = json_array_get(expected, n), *want = json_object_get(row, set);
         if (json_is_string(want)) want = json_object_get(row, "default"); // "same"
-        check_row(&o, &rules, ref, want, n, strcmp(set, "strict") == 0);
+        check_row(o, rules, ref, want, n, strcmp(set, "strict") == 0);
         row_release(&ref);
     }
     assert_int_equal(n, json_array_size(expected));
+    json_decref(expected);
+    return n;
+}
+
+static void check_all_rows(const char *layout, const char *set) {
+    Error err;
+    char *folder = golden_path(layout);
+    Config c;
+    Dataset *d;
+    RowStream *rows;
+    SampleRules rules;
+    Outcomes o = {0};
+    data_config(&c, folder, "default");
+    set_minima(&c.train, set);
+    c.train.max_images_per_example = c.train.max_sample_length = 100000; // the limits belong to a later step
+    Tokenizer *t = data_tokenizer(&c);
+    expect(sample_rules_init(&rules, &c, t, &err), &err);
+    expect(dataset_open(&d, folder, &c.train.train_dataset_name, &err), &err);
+    expect(row_stream_open(&rows, d, (RowStreamSettings){0}, &err), &err);
+    const size_t n = check_rows(&o, &rules, rows, set);
     assert_true(o.samples > 0 && o.dropped > 0 && o.errors > 0);
     print_message("%s, %s: %zu rows: %zu samples, %zu dropped, %zu errors (%zu of them filtered first)\n",
                   layout, set, n, o.samples, o.dropped, o.errors, o.errors_filtered_first);
@@ -139,9 +155,6 @@ static void check_all_rows(const char *layout, const char *set) {
     dataset_close(d);
     tokenizer_free(t);
     config_free(&c);
-    json_decref(settings);
-    json_decref(expected);
-    free(settings_path);
     free(folder);
 }
 

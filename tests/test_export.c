@@ -314,43 +314,56 @@ static void test_llama_values(void **state) {
     }
 }
 
+static void expect_same_ids(const Tokenizer *x, const Tokenizer *y, const char *text) {
+    Int32Vec a = {0}, b = {0};
+    tokenizer_encode(x, text, strlen(text), &a);
+    tokenizer_encode(y, text, strlen(text), &b);
+    assert_int_equal(a.count, b.count);
+    assert_memory_equal(a.items, b.items, a.count * sizeof *a.items);
+    vec_free(&a);
+    vec_free(&b);
+}
+
 // Texts cut as before, and the tokens that llama.cpp looks up are there.
-static void test_gguf_tokenizer(void **state) {
-    (void)state;
-    static const char text[] =
-        "<|im_start|>user\n<|image|>the these 12 théâtre\n\n<row_1_col_2> x<|im_end|>\n";
+static void check_tokenizer(const char *path, const Tokenizer *from) {
     static const char *const wanted[] = {"\xC4\x8A", "\xC4\x8A\xC4\x8A", "<global-img>",
                                          "<fake_token_around_image>"};
     Error err;
-    Model m;
     Tokenizer *t;
-    Int32Vec a = {0}, b = {0};
     Gguf *g;
+    expect(tokenizer_load(&t, path, NULL, &err) && gguf_open(&g, path, &err), &err);
+    expect_same_ids(from, t,
+                    "<|im_start|>user\n<|image|>the these 12 théâtre\n\n<row_1_col_2> x<|im_end|>\n");
+    for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++)
+        assert_true(tokenizer_token_id(t, wanted[i]) >= 0);
+    assert_int_equal(tokenizer_token_id(t, "<global-img>"), tokenizer_extra_id(from, "global_image_token"));
+    assert_int_equal(gguf_find_tensor(g, "token_embd.weight")->shape[0], tokenizer_vocab_size(t));
+    gguf_close(g);
+    tokenizer_free(t);
+}
+
+static void check_mmproj(const char *path, const VLMConfig *c) {
+    Error err;
+    Gguf *g;
+    expect(gguf_open(&g, path, &err), &err);
+    assert_non_null(gguf_find_tensor(g, "mm.model.fc.weight"));
+    assert_int_equal(gguf_find_tensor(g, "v.blk.1.ffn_up.weight")->shape[0], c->vit_inter_dim);
+    assert_int_equal(gguf_find_tensor(g, "v.position_embd.weight")->type, GGUF_TYPE_F32);
+    assert_int_equal(gguf_find_tensor(g, "mm.model.fc.weight")->type, GGUF_TYPE_F16);
+    gguf_close(g);
+}
+
+static void test_gguf_of_both_parts(void **state) {
+    (void)state;
+    Error err;
+    Model m;
     open_model(&m, "a_base");
     char *folder = make_folder(), *path = path_join(folder, "m-f16.gguf"),
          *vision = path_join(folder, "mmproj-m-f16.gguf");
     const ExportSource s = source_of(&m, EXPORT_ALL, GGUF_TYPE_F16);
-    expect(export_gguf(&s, folder, "m", &err) && tokenizer_load(&t, path, NULL, &err), &err);
-    tokenizer_encode(m.tokenizer, text, strlen(text), &a);
-    tokenizer_encode(t, text, strlen(text), &b);
-    assert_int_equal(a.count, b.count);
-    assert_memory_equal(a.items, b.items, a.count * sizeof *a.items);
-    for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++)
-        assert_true(tokenizer_token_id(t, wanted[i]) >= 0);
-    assert_int_equal(tokenizer_token_id(t, "<global-img>"),
-                     tokenizer_extra_id(m.tokenizer, "global_image_token"));
-    expect(gguf_open(&g, path, &err), &err);
-    assert_int_equal(gguf_find_tensor(g, "token_embd.weight")->shape[0], tokenizer_vocab_size(t));
-    gguf_close(g);
-    expect(gguf_open(&g, vision, &err), &err);
-    assert_non_null(gguf_find_tensor(g, "mm.model.fc.weight"));
-    assert_int_equal(gguf_find_tensor(g, "v.blk.1.ffn_up.weight")->shape[0], m.config.vit_inter_dim);
-    assert_int_equal(gguf_find_tensor(g, "v.position_embd.weight")->type, GGUF_TYPE_F32);
-    assert_int_equal(gguf_find_tensor(g, "mm.model.fc.weight")->type, GGUF_TYPE_F16);
-    gguf_close(g);
-    vec_free(&a);
-    vec_free(&b);
-    tokenizer_free(t);
+    expect(export_gguf(&s, folder, "m", &err), &err);
+    check_tokenizer(path, m.tokenizer);
+    check_mmproj(vision, &m.config);
     free(vision);
     free(path);
     remove_folder(folder);
@@ -539,7 +552,7 @@ static void test_damaged(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_round_trip),      cmocka_unit_test(test_grid),
-        cmocka_unit_test(test_llama_values),    cmocka_unit_test(test_gguf_tokenizer),
+        cmocka_unit_test(test_llama_values),    cmocka_unit_test(test_gguf_of_both_parts),
         cmocka_unit_test(test_misfits),         cmocka_unit_test(test_merges),
         cmocka_unit_test(test_unknown_tensors), cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_parts_read_back), cmocka_unit_test(test_cast_frequencies),

@@ -543,48 +543,57 @@ static void hub_names_and_shards(void **state) {
     free(cache), free(model);
 }
 
+static void expect_refused(const char *words, int status, const char *part) {
+    ProgramResult r = run_with(words, "");
+    if (r.status != status || !strstr(r.err, part))
+        fail_msg("vlm generate %s: status %d, expected %d with \"%s\": %s", words, r.status, status, part,
+                 r.err);
+    program_result_free(&r);
+}
+
 static void wrong_flags(void **state) {
     (void)state;
     static const struct {
-        const char *words;
-        int status;
-        const char *part;
+        const char *words, *part;
     } cases[] = {
-        {"", 2, "--checkpoint: not given"},
-        {"--checkpoint a --hf_model b", 2, "given together"},
-        {"--checkpoint /nowhere/x", 1, "/nowhere/x: no such file or folder"},
-        {"--checkpoint no/such_model_here", 1, "hf download no/such_model_here"},
-        {"--hf_model no/such_model_here", 1, "--hf_model"},
-        {MODEL "--weights q4", 2, "--weights"},
-        {MODEL "--batch x", 2, "--out"},
-        {MODEL "--batch x --out y --interactive", 2, "give one of them"},
-        {MODEL "--interactive --logits_out x", 2, "--logits_out"},
-        {MODEL "--interactive --plain", 2, "--plain"},
-        {MODEL "--batch /nowhere.jsonl --out @/none.jsonl", 1, "/nowhere.jsonl"},
-        {MODEL "--batch @/batch.jsonl --out /nowhere/out.jsonl", 1, "/nowhere/out.jsonl"},
-        {MODEL "--prompt_file /nowhere.txt", 1, "--prompt_file"},
-        {MODEL "--plain --prompt_file @/empty", 1, "the prompt is empty"},
-        {MODEL "--image " PICTURES "bad_truncated.png", 1, "bad_truncated.png"},
-        {MODEL "--image " PICTURES "bad_text.jpg", 1, "bad_text.jpg"},
-        {LLAMA "--image " PICTURES "png_rgb_64.png", 1, "a decoder alone and sees no pictures"},
-        {"--checkpoint @/untemplated --lm_tokenizer @/untemplated --prompt a", 1,
+        {"", "--checkpoint: not given"},
+        {"--checkpoint a --hf_model b", "given together"},
+        {MODEL "--weights q4", "--weights"},
+        {MODEL "--batch x", "--out"},
+        {MODEL "--batch x --out y --interactive", "give one of them"},
+        {MODEL "--interactive --logits_out x", "--logits_out"},
+        {MODEL "--interactive --plain", "--plain"},
+    };
+    for (size_t i = 0; i < COUNT(cases); i++) expect_refused(cases[i].words, 2, cases[i].part);
+}
+
+static void wrong_files(void **state) {
+    (void)state;
+    static const struct {
+        const char *words, *part;
+    } cases[] = {
+        {"--checkpoint /nowhere/x", "/nowhere/x: no such file or folder"},
+        {"--checkpoint no/such_model_here", "hf download no/such_model_here"},
+        {"--hf_model no/such_model_here", "--hf_model"},
+        {MODEL "--batch /nowhere.jsonl --out @/none.jsonl", "/nowhere.jsonl"},
+        {MODEL "--batch @/batch.jsonl --out /nowhere/out.jsonl", "/nowhere/out.jsonl"},
+        {MODEL "--prompt_file /nowhere.txt", "--prompt_file"},
+        {MODEL "--plain --prompt_file @/empty", "the prompt is empty"},
+        {MODEL "--image " PICTURES "bad_truncated.png", "bad_truncated.png"},
+        {MODEL "--image " PICTURES "bad_text.jpg", "bad_text.jpg"},
+        {LLAMA "--image " PICTURES "png_rgb_64.png", "a decoder alone and sees no pictures"},
+        {"--checkpoint @/untemplated --lm_tokenizer @/untemplated --prompt a",
          "untemplated: has no chat template; use --plain"},
-        {"--checkpoint @/llama3 --lm_tokenizer @/llama3 --prompt a", 1,
+        {"--checkpoint @/llama3 --lm_tokenizer @/llama3 --prompt a",
          "in the format Llama 3, but the tokenizer has no token <|eot_id|>; use --plain"},
-        {"--checkpoint @/whole --prompt a", 1,
+        {"--checkpoint @/whole --prompt a",
          "whole: not a decoder but a whole model of transformers; of SmolVLM"},
-        {"--checkpoint @/half.gguf --prompt a", 1, "half.gguf"},
-        {"--checkpoint tests/golden/backbones/llama_tied", 1, "lm_vocab_size is 100"},
+        {"--checkpoint @/half.gguf --prompt a", "half.gguf"},
+        {"--checkpoint tests/golden/backbones/llama_tied", "lm_vocab_size is 100"},
     };
     write_file("empty", "");
     write_file("half.gguf", "GGUF\3");
-    for (size_t i = 0; i < COUNT(cases); i++) {
-        ProgramResult r = run_with(cases[i].words, "");
-        if (r.status != cases[i].status || !strstr(r.err, cases[i].part))
-            fail_msg("vlm generate %s: status %d, expected %d with \"%s\": %s", cases[i].words, r.status,
-                     cases[i].status, cases[i].part, r.err);
-        program_result_free(&r);
-    }
+    for (size_t i = 0; i < COUNT(cases); i++) expect_refused(cases[i].words, 1, cases[i].part);
 }
 
 // ---- the models ----
@@ -622,21 +631,16 @@ static bool fill_tensor(void *context, size_t i, void *dst) {
     return true;
 }
 
-// Its decoder as transformers would save it; template: its chat template, NULL: none.
-static void make_llama(const char *name, const char *template) {
-    char *path = in_folder(name);
-    VLMConfig c;
-    Error err;
+// The tensors of the decoder under transformers' names.
+static void write_llama_weights(const VLMConfig *c, const char *path) {
     Decoder d = {0};
+    Error err;
     Backend *be;
     SafetensorsSpec specs[64];
     size_t n = 0;
-    const FieldSet set = {&vlm_config_table, &c};
     const VlmPlan plan = {.max_batch = 1, .max_positions = 1, .max_tiles = 1};
-    fields_set_defaults(set);
-    if (!checkpoint_load_config(&c, "tests/golden/model/a_base", &err) || !backend_cpu_create(&be, 1, &err) ||
-        !vlm_create(&d.m, be, &c, &plan, &err) ||
-        !checkpoint_load_weights(&d.m, "tests/golden/model/a_base", &err) || !file_make_folders(path, &err))
+    if (!backend_cpu_create(&be, 1, &err) || !vlm_create(&d.m, be, c, &plan, &err) ||
+        !checkpoint_load_weights(&d.m, "tests/golden/model/a_base", &err))
         fail_msg("%s", err.text);
     for (size_t i = 0; i < d.m.params.count; i++) {
         const Param *p = &d.m.params.items[i];
@@ -645,25 +649,40 @@ static void make_llama(const char *name, const char *template) {
         specs[n] = (SafetensorsSpec){.name = p->backbone_name, .dtype = DTYPE_F32, .ndim = p->ndim};
         memcpy(specs[n++].shape, p->shape, (size_t)p->ndim * sizeof *p->shape);
     }
-    char *weights = path_join(path, "model.safetensors"), *config = path_join(path, "config.json"),
-         *jinja = path_join(path, "chat_template.jinja"),
-         *json = mem_printf("{\"model_type\": \"llama\", \"hidden_size\": %zu, \"intermediate_size\": %zu, "
-                            "\"num_hidden_layers\": %zu, \"num_attention_heads\": %zu, "
-                            "\"num_key_value_heads\": %zu, \"rms_norm_eps\": %g, \"rope_theta\": %g, "
-                            "\"max_position_embeddings\": %zu, \"vocab_size\": %zu, "
-                            "\"tie_word_embeddings\": true}",
-                            c.lm_hidden_dim, c.lm_inter_dim, c.lm_n_blocks, c.lm_n_heads, c.lm_n_kv_heads,
-                            c.lm_rms_eps.value, c.lm_re_base.value, c.lm_max_position_embeddings,
-                            c.lm_vocab_size);
-    if (!safetensors_write(weights, specs, n, NULL, 0, fill_tensor, &d, &err) ||
-        !file_write_text(config, json, strlen(json), &err) ||
+    if (!safetensors_write(path, specs, n, NULL, 0, fill_tensor, &d, &err)) fail_msg("%s", err.text);
+    vlm_free(&d.m);
+    backend_destroy(be);
+}
+
+static char *llama_config(const VLMConfig *c) {
+    return mem_printf("{\"model_type\": \"llama\", \"hidden_size\": %zu, \"intermediate_size\": %zu, "
+                      "\"num_hidden_layers\": %zu, \"num_attention_heads\": %zu, "
+                      "\"num_key_value_heads\": %zu, \"rms_norm_eps\": %g, \"rope_theta\": %g, "
+                      "\"max_position_embeddings\": %zu, \"vocab_size\": %zu, "
+                      "\"tie_word_embeddings\": true}",
+                      c->lm_hidden_dim, c->lm_inter_dim, c->lm_n_blocks, c->lm_n_heads, c->lm_n_kv_heads,
+                      c->lm_rms_eps.value, c->lm_re_base.value, c->lm_max_position_embeddings,
+                      c->lm_vocab_size);
+}
+
+// Its decoder as transformers would save it; template: its chat template, NULL: none.
+static void make_llama(const char *name, const char *template) {
+    VLMConfig c;
+    Error err;
+    const FieldSet set = {&vlm_config_table, &c};
+    char *path = in_folder(name), *weights = path_join(path, "model.safetensors"),
+         *config = path_join(path, "config.json"), *jinja = path_join(path, "chat_template.jinja");
+    fields_set_defaults(set);
+    if (!checkpoint_load_config(&c, "tests/golden/model/a_base", &err) || !file_make_folders(path, &err))
+        fail_msg("%s", err.text);
+    write_llama_weights(&c, weights);
+    char *json = llama_config(&c);
+    if (!file_write_text(config, json, strlen(json), &err) ||
         (template && !file_write_text(jinja, template, strlen(template), &err)))
         fail_msg("%s", err.text);
     link_file(TOKENIZER "/tokenizer.json", path, "tokenizer.json");
     link_file(TOKENIZER "/tokenizer_config.json", path, "tokenizer_config.json");
     free(weights), free(config), free(jinja), free(json), free(path);
-    vlm_free(&d.m);
-    backend_destroy(be);
     fields_free(set);
 }
 
@@ -709,6 +728,7 @@ int main(void) {
         cmocka_unit_test(template_told_by_its_tokens),
         cmocka_unit_test(hub_names_and_shards),
         cmocka_unit_test(wrong_flags),
+        cmocka_unit_test(wrong_files),
     };
     const int failed = cmocka_run_group_tests(tests, make_models, remove_models);
     print_worst_shares();

@@ -312,8 +312,50 @@ static double number_of(const json_t *config, const char *field) {
     return json_number_value(json_object_get(config, field));
 }
 
-// The configuration follows the files, the frozen part is the file's, and what was saved goes on with more
-// vocabulary and larger pictures.
+// The frozen part of a run's checkpoint is the file's.
+static void expect_siglip_in(const char *run) {
+    Safetensors *saved, *file = reference_open("backbones/siglip_full/model.safetensors");
+    Error err;
+    if (!safetensors_open(&saved, in_run(run, "step_1/model.safetensors"), &err)) fail_msg("%s", err.text);
+    float *x = reference_f32(saved, "vision_encoder.blocks.1.mlp.fc2.weight"),
+          *y = reference_f32(file, "vision_model.encoder.layers.1.mlp.fc2.weight");
+    assert_memory_equal(x, y, 24 * 40 * sizeof *x);
+    free(x);
+    free(y);
+    safetensors_close(saved);
+    safetensors_close(file);
+}
+
+// What that run saved goes on with more vocabulary and larger pictures.
+static void go_on_larger(const char *run_name) {
+    char *more = mem_printf(
+        "--resume_from_vlm_checkpoint true --resume_weights_only --lm_vocab_size 600 --vit_img_size 32 "
+        "--max_img_size 32 --mp_image_token_length 16 --vlm_checkpoint_path %s",
+        in_run(run_name, "step_1"));
+    run(backbone_line("larger_refused", more), EXIT_FAILED);
+    expect_said("--interpolate_positions bicubic");
+    char *longer = mem_printf("%s --interpolate_positions bicubic", more);
+    run(backbone_line("larger", longer), EXIT_DONE);
+    expect_said("578 rows from the file, 22 new ones drawn");
+    expect_said("a grid of 4 x 4 made 8 x 8, bicubic");
+    free(longer);
+    free(more);
+}
+
+// The same out of the Hub's cache, in shards; four tiles instead of one.
+static void go_on_from_hub(const char *run_name) {
+    const char *hub = "--resume_from_vlm_checkpoint true --resume_weights_only --vlm_checkpoint_path org/m "
+                      "--max_img_size 32 --resize_to_max_side_len true --dry_run";
+    setenv("HF_HUB_CACHE", in_test_folder("hub"), 1);
+    shard_into_cache(in_test_folder("hub"), "org--m", in_run(run_name, "step_1"));
+    run(backbone_line("from_hub", hub), EXIT_DONE);
+    run(backbone_line("from_hub", "--resume_from_vlm_checkpoint true --vlm_checkpoint_path org/none"),
+        EXIT_USAGE);
+    expect_said("hf download org/none");
+    unsetenv("HF_HUB_CACHE");
+}
+
+// The configuration follows the files, the frozen part is the file's, and what was saved can be gone on from.
 static void test_starts_from_backbones(void **state) {
     (void)state;
     run(backbone_line("backbones", ""), EXIT_DONE);
@@ -323,39 +365,9 @@ static void test_starts_from_backbones(void **state) {
     assert_true(number_of(config, "vit_hidden_dim") == 24 && number_of(config, "vit_ln_eps") == 1e-5);
     assert_true(number_of(config, "lm_hidden_dim") == 32 && number_of(config, "lm_re_base") == 20000);
     json_decref(config);
-    Safetensors *saved, *file = reference_open("backbones/siglip_full/model.safetensors");
-    Error err;
-    if (!safetensors_open(&saved, in_run("backbones", "step_1/model.safetensors"), &err))
-        fail_msg("%s", err.text);
-    float *x = reference_f32(saved, "vision_encoder.blocks.1.mlp.fc2.weight"),
-          *y = reference_f32(file, "vision_model.encoder.layers.1.mlp.fc2.weight");
-    assert_memory_equal(x, y, 24 * 40 * sizeof *x);
-    free(x);
-    free(y);
-    safetensors_close(saved);
-    safetensors_close(file);
-    char *more = mem_printf(
-        "--resume_from_vlm_checkpoint true --resume_weights_only --lm_vocab_size 600 --vit_img_size 32 "
-        "--max_img_size 32 --mp_image_token_length 16 --vlm_checkpoint_path %s",
-        in_run("backbones", "step_1"));
-    run(backbone_line("larger_refused", more), EXIT_FAILED);
-    expect_said("--interpolate_positions bicubic");
-    char *longer = mem_printf("%s --interpolate_positions bicubic", more);
-    run(backbone_line("larger", longer), EXIT_DONE);
-    expect_said("578 rows from the file, 22 new ones drawn");
-    expect_said("a grid of 4 x 4 made 8 x 8, bicubic");
-    free(longer);
-    free(more);
-    setenv("HF_HUB_CACHE", in_test_folder("hub"),
-           1); // the same out of the cache, in shards; four tiles instead of one
-    shard_into_cache(in_test_folder("hub"), "org--m", in_run("backbones", "step_1"));
-    const char *hub = "--resume_from_vlm_checkpoint true --resume_weights_only --vlm_checkpoint_path org/m "
-                      "--max_img_size 32 --resize_to_max_side_len true --dry_run";
-    run(backbone_line("from_hub", hub), EXIT_DONE);
-    run(backbone_line("from_hub", "--resume_from_vlm_checkpoint true --vlm_checkpoint_path org/none"),
-        EXIT_USAGE);
-    expect_said("hf download org/none");
-    unsetenv("HF_HUB_CACHE");
+    expect_siglip_in("backbones");
+    go_on_larger("backbones");
+    go_on_from_hub("backbones");
 }
 
 // A file as huggingface_hub keeps it: a blob, and a link to it in the snapshot.
