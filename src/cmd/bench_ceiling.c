@@ -1,6 +1,7 @@
 #include "cmd/bench_ceiling.h"
 #include "base/memory.h"
 #include "ops/cpu/cpu.h"
+#include "ops/cpu/gemm.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -51,7 +52,8 @@ static double product_rate(const Backend *be, bool bf16, GemmSize s, double seco
     return bench_rate(flops * 1e-9, fastest);
 }
 
-double ceiling_products(const Backend *be, Dtype dtype, const GemmSize *sizes, size_t n, double seconds) {
+static double ceiling_products(const Backend *be, Dtype dtype, const GemmSize *sizes, size_t n,
+                               double seconds) {
     const bool bf16 = dtype == DTYPE_BF16 && be->bf16;
     double best = product_rate(be, bf16, (GemmSize){SQUARE, SQUARE, SQUARE}, seconds);
     for (size_t i = 0; i < n; i++) best = fmax(best, product_rate(be, bf16, sizes[i], seconds));

@@ -41,10 +41,6 @@ size_t field_size(FieldType type) {
     CHECK(false, "unknown field type %d", (int)type);
 }
 
-bool field_is_string(FieldType type) {
-    return type == FIELD_STRING || type == FIELD_OPTIONAL_STRING;
-}
-
 static bool allows_none(const Field *f) {
     return f->type == FIELD_OPTIONAL_NUMBER || f->type == FIELD_OPTIONAL_STRING ||
            (f->type == FIELD_STRING && !f->default_text);

@@ -6,7 +6,6 @@ static inline void *field_at(FieldSet set, const Field *field) {
     return (char *)set.base + field->offset;
 }
 size_t field_size(FieldType type);                 // of the member in the struct
-bool field_is_string(FieldType type);              // FIELD_STRING or FIELD_OPTIONAL_STRING
 void field_free(FieldSet set, const Field *field); // what it owns; the member is zero afterwards
 bool field_store(FieldSet set, const Field *field,
                  const json_t *value); // false when the value is not allowed

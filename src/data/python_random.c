@@ -46,7 +46,8 @@ uint32_t python_random_u32(PythonRandom *r) {
     return y ^ y >> 18;
 }
 
-size_t python_random_below(PythonRandom *r, size_t n) {
+// randrange(n), 0 < n ≤ 2³²
+static size_t below(PythonRandom *r, size_t n) {
     CHECK(n > 0 && n <= UINT32_MAX, "n = %zu", n);
     int bits = 64 - __builtin_clzll(n);
     uint32_t x;
@@ -57,7 +58,7 @@ size_t python_random_below(PythonRandom *r, size_t n) {
 
 void python_random_shuffle(PythonRandom *r, size_t *values, size_t n) {
     for (size_t i = n; i-- > 1;) {
-        size_t j = python_random_below(r, i + 1), t = values[i];
+        size_t j = below(r, i + 1), t = values[i];
         values[i] = values[j];
         values[j] = t;
     }

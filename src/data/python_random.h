@@ -13,5 +13,4 @@ typedef struct PythonRandom {
 
 void python_random_seed(PythonRandom *r, uint64_t seed);               // random.seed(seed)
 uint32_t python_random_u32(PythonRandom *r);                           // getrandbits(32)
-size_t python_random_below(PythonRandom *r, size_t n);                 // randrange(n), 0 < n ≤ 2³²
 void python_random_shuffle(PythonRandom *r, size_t *values, size_t n); // random.shuffle

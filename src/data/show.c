@@ -81,7 +81,9 @@ static void put_global_tile(CharVec *html, const Picture *p, size_t tile, size_t
              tile, tile, id, (double)tile / (double)p->width, (double)tile / (double)p->height, tile, tile);
 }
 
-bool show_picture(CharVec *html, const SampleRules *rules, const Picture *p, const char *title, Error *err) {
+// With its grid of tiles.
+static bool show_picture(CharVec *html, const SampleRules *rules, const Picture *p, const char *title,
+                         Error *err) {
     const size_t tile = rules->vlm->vit_img_size, id = html->count; // ids need only be different
     const ImageGrid grid = picture_grid(p, tile);
     html_put(html, "<figure>");

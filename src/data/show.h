@@ -38,10 +38,9 @@ bool show_sample(CharVec *html, const SampleRules *rules, const ShowSample *s, E
 void show_end(CharVec *html);
 
 // The parts of a section by themselves, for what is no sample: n tokens with their labels (as in Sample), a
-// picture with its grid of tiles.
+// picture.
 void show_tokens(CharVec *html, const SampleRules *rules, const int32_t *ids, const int32_t *labels,
                  size_t n);
-bool show_picture(CharVec *html, const SampleRules *rules, const Picture *p, const char *title, Error *err);
 bool show_image(CharVec *html, const Image *image, Error *err); // as a data: URL; made smaller when large
 
 // A batch just as it is trained on, a section for each sample with its row, tiles and tokens (show_batch.c).

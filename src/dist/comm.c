@@ -351,10 +351,6 @@ size_t comm_world_size(const Comm *c) {
     return c ? c->launch.world_size : 1;
 }
 
-size_t comm_local_rank(const Comm *c) {
-    return c ? c->launch.local_rank : 0;
-}
-
 const char *comm_describe(const Comm *c) {
     return c ? c->detail : "1 rank";
 }

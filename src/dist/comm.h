@@ -29,7 +29,6 @@ void comm_give_up(Comm *c, const char *reason);
 
 size_t comm_rank(const Comm *c);
 size_t comm_world_size(const Comm *c);
-size_t comm_local_rank(const Comm *c);    // among the ranks of this host
 const char *comm_describe(const Comm *c); // "4 ranks over MPI (Open MPI 4.1.4)"
 static inline bool comm_is_first(const Comm *c) {
     return comm_rank(c) == 0;

@@ -8,7 +8,7 @@
 #include <math.h>
 #include <stdio.h>
 
-size_t export_grid(const VLMConfig *c) {
+static size_t export_grid(const VLMConfig *c) {
     return c->vit_img_size / c->vit_patch_size;
 }
 
@@ -233,7 +233,7 @@ static void read_values(float *out, const ExportTensors *t, const ExportTensor *
     }
 }
 
-bool export_fill(void *context, size_t i, void *dst) {
+static bool export_fill(void *context, size_t i, void *dst) {
     const ExportTensors *t = context;
     const ExportTensor *e = &t->list.items[i];
     const size_t n = value_count(e);

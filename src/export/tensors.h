@@ -39,13 +39,9 @@ void export_tensors_free(ExportTensors *t);
 
 // Names and types fit the format: rows of Q8_0 are multiples of 32 values.
 bool export_check_types(const ExportTensors *t, Error *err);
-// Encoded values of tensor i: the fill of safetensors_write and gguf_write; context is an ExportTensors.
-bool export_fill(void *context, size_t i, void *dst);
 bool export_write_safetensors(ExportTensors *t, const char *path, Error *err);
 bool export_write_gguf(ExportTensors *t, const GgufMetadata *metadata, const char *path, Error *err);
 
-// The side of the square grid of patches of a tile.
-size_t export_grid(const VLMConfig *c);
 // What divides the rotary frequencies of lm_re_base, one a pair of values; NULL when all are 1, or would be
 // had the checkpoint not been cast to BF16 or F16.
 // Caller frees.

@@ -6,7 +6,7 @@
 #define ARRAY_BYTES  12 // before the items: their type and their number
 #define MAX_DEPTH    4  // of arrays within arrays
 
-const unsigned char *gguf_take(GgufCursor *c, size_t size, const char *what, Error *err) {
+static const unsigned char *gguf_take(GgufCursor *c, size_t size, const char *what, Error *err) {
     if (size > c->size - c->at) {
         error_set(
             err,

@@ -16,8 +16,7 @@ typedef struct GgufCursor {
     size_t size, at;
 } GgufCursor;
 
-// The next size bytes; NULL when the file ends before, with an error that names them by what.
-const unsigned char *gguf_take(GgufCursor *c, size_t size, const char *what, Error *err);
+// The next values in the file; an error that names them by `what` when it ends before.
 bool gguf_take_u32(GgufCursor *c, uint32_t *value, const char *what, Error *err);
 bool gguf_take_u64(GgufCursor *c, uint64_t *value, const char *what, Error *err);
 // The number of something that takes at least least bytes each: more than fit into the file are refused.

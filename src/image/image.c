@@ -110,12 +110,3 @@ bool image_encode_png(unsigned char **bytes, size_t *size, const Image *image, E
     *size = room;
     return true;
 }
-
-bool image_write_png(const Image *image, const char *path, Error *err) {
-    unsigned char *bytes;
-    size_t size = 0;
-    if (!image_encode_png(&bytes, &size, image, err)) return error_prefix(err, "%s", path);
-    bool ok = file_write_text(path, (const char *)bytes, size, err);
-    free(bytes);
-    return ok;
-}

@@ -33,8 +33,7 @@ typedef struct ImageSize {
 bool image_decode_reduced(Image *image, ImageSize *full, const void *bytes, size_t size, bool exif,
                           const ResizeRule *rule, Error *err);
 bool image_load(Image *image, const char *path, bool exif, Error *err); // reads and decodes a file
-bool image_write_png(const Image *image, const char *path, Error *err);
-// PNG or JPEG bytes in memory; caller frees.
+// The bytes of a PNG file; caller frees.
 bool image_encode_png(unsigned char **bytes, size_t *size, const Image *image, Error *err);
 
 // Size after the resize, both multiples of tile, or an error (ValueError there).

@@ -14,7 +14,9 @@
 #define TABLE(level) NULL
 #endif
 
-const ImageKernels *image_kernels(Error *err) {
+// The table of the level in use (the levels above avx512 have nothing for pictures: avx512's); NULL when
+// VLM_CPU_LEVEL asks for what is not there.
+static const ImageKernels *image_kernels(Error *err) {
     static const ImageKernels *const tables[CPU_LEVELS] = {&image_kernels_generic, TABLE(avx2), TABLE(avx512),
                                                            TABLE(avx512), TABLE(avx512)};
     CpuLevel level;

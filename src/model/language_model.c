@@ -303,7 +303,8 @@ void language_model_backward(LanguageModel *lm, Tensor mask) {
     }
 }
 
-void kv_cache_plan(KVCache *cache, Arena *arena, const VLMConfig *c, Dtype act, size_t B, size_t capacity) {
+static void kv_cache_plan(KVCache *cache, Arena *arena, const VLMConfig *c, Dtype act, size_t B,
+                          size_t capacity) {
     cache->B = B, cache->capacity = capacity, cache->used = 0;
     cache->rows = arena_take(arena, DTYPE_I32, SHAPE(B * capacity));
     for (size_t i = 0; i < 2 * c->lm_n_blocks;

@@ -76,6 +76,4 @@ void language_model_backward(LanguageModel *lm, Tensor mask);
 // act: of the model's parameters (Params.act).
 bool kv_cache_create(KVCache *cache, Backend *be, const VLMConfig *config, Dtype act, size_t B,
                      size_t capacity, Error *err);
-void kv_cache_plan(KVCache *cache, Arena *arena, const VLMConfig *config, Dtype act, size_t B,
-                   size_t capacity);
 void kv_cache_free(KVCache *cache);

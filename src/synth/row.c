@@ -8,13 +8,13 @@ enum { TEST_SHARE = 8 };     // one signature in so many belongs to the test spl
 enum { MAX_SCENES = 20000 }; // drawn for one row before giving up
 enum { ASK_ATTEMPTS = 12 };  // for one turn
 
-SynthSplit synth_split_of(const Picture *p) {
+static SynthSplit split_of(const Picture *p) {
     return picture_signature(p) % TEST_SHARE == 0 ? SYNTH_TEST : SYNTH_TRAIN;
 }
 
 static bool in_split(const SynthRow *row, SynthSplit split) {
     for (size_t i = 0; i < row->n_pictures; i++)
-        if (synth_split_of(&row->pictures[i]) != split) return false;
+        if (split_of(&row->pictures[i]) != split) return false;
     return true;
 }
 

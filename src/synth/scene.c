@@ -99,13 +99,6 @@ size_t picture_count(const Picture *p, unsigned shape, unsigned colour) {
     return count;
 }
 
-int picture_find_only(const Picture *p, unsigned shape, unsigned colour) {
-    if (picture_count(p, shape, colour) != 1) return -1;
-    int i = 0;
-    while (!matches(&p->objects[i], shape, colour)) i++;
-    return i;
-}
-
 bool picture_much_larger(const Object *a, const Object *b) {
     return a->radius > 1.7 * b->radius;
 }

@@ -59,9 +59,8 @@ Layout layout_for(size_t n, Random *random); // a random one with room for n sha
 // stand out strongly, as printed text must, and goes before it.
 void picture_background(Picture *p, const ColourName *against, const char *ground, Random *random);
 
-// The only object with this shape / colour / shape and colour; -1 when there is none or several. Pass the
-// table's size for a property that does not matter.
-int picture_find_only(const Picture *p, unsigned shape, unsigned colour);
+// Objects with this shape / colour / shape and colour. Pass the table's size for a property that does not
+// matter.
 size_t picture_count(const Picture *p, unsigned shape, unsigned colour);
 bool picture_much_larger(const Object *a, const Object *b); // a is larger than b at a glance
 

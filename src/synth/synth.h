@@ -41,7 +41,6 @@ typedef struct SynthRow {
 // signature decides which split it may be in, so no test picture looks nearly like a training picture of any
 // seed. Fails when the options allow so few scenes that none was found for the split.
 bool synth_row(SynthRow *row, const SynthOptions *o, SynthSplit split, uint64_t index, Error *err);
-SynthSplit synth_split_of(const Picture *p);
 
 // The picture as 8-bit RGB, [size, size, 3], caller frees; and as the bytes of a PNG or JPEG file, caller
 // frees.

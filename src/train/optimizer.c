@@ -29,7 +29,8 @@ Slice optimizer_slice(const Optimizer *o, size_t rank, size_t i) {
     return (Slice){first, begin_of(o, rank + 1, i, n) - first};
 }
 
-Tensor optimizer_slice_of(Tensor t, Slice s) {
+// As a list; a tensor that is absent stays so.
+static Tensor slice_of(Tensor t, Slice s) {
     return tensor_exists(t) ? tensor_slice(tensor_reshape(t, SHAPE(tensor_count(t))), s.first, s.n) : t;
 }
 
@@ -154,11 +155,10 @@ static void update_slice(Optimizer *o, size_t i, Slice s) {
     const size_t n = tensor_count(p->d), end = s.first + s.n;
     const Tensor copy = param_has_copy(p) ? p->product : TENSOR_NONE;
     if (s.n)
-        adamw(o->be, optimizer_slice_of(p->w, s), o->m[i], o->v[i], optimizer_slice_of(copy, s),
-              optimizer_slice_of(p->d, s), o->hyper[p->group], o->clip, ADAMW_BETA1, ADAMW_BETA2, ADAMW_EPS,
-              true);
-    if (s.first) fill(o->be, optimizer_slice_of(p->d, (Slice){0, s.first}), 0.0f);
-    if (end < n) fill(o->be, optimizer_slice_of(p->d, (Slice){end, n - end}), 0.0f);
+        adamw(o->be, slice_of(p->w, s), o->m[i], o->v[i], slice_of(copy, s), slice_of(p->d, s),
+              o->hyper[p->group], o->clip, ADAMW_BETA1, ADAMW_BETA2, ADAMW_EPS, true);
+    if (s.first) fill(o->be, slice_of(p->d, (Slice){0, s.first}), 0.0f);
+    if (end < n) fill(o->be, slice_of(p->d, (Slice){end, n - end}), 0.0f);
 }
 
 void optimizer_update(Optimizer *o, const double lr[GROUP_TRAINED], const bool received[GROUP_TRAINED]) {

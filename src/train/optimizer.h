@@ -66,4 +66,3 @@ bool optimizer_is_shared(const Optimizer *o); // several ranks have a share each
 // another. They begin at multiples of 64 values; with moments not in F32, whose rounding goes by the place in
 // the tensor, a parameter is not divided at all: so every share has the bits that one process would have.
 Slice optimizer_slice(const Optimizer *o, size_t rank, size_t i);
-Tensor optimizer_slice_of(Tensor t, Slice s); // as a list; a tensor that is absent stays so

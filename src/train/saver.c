@@ -16,7 +16,8 @@
 
 // ---- what is saved ----
 
-size_t saver_bytes(const Params *p, Dtype moments) {
+// Parameters and moments.
+static size_t saved_bytes(const Params *p, Dtype moments) {
     size_t n = 0;
     for (size_t i = 0; i < p->count; i++)
         n += tensor_count(p->items[i].w) * sizeof(float) +
@@ -37,7 +38,7 @@ size_t saver_disk_bytes(const Params *p, Dtype moments) {
         const bool is_saved_along = p->lora_rank > 0 && q == p->projector && q->trained;
         if (is_adapted(q) || is_saved_along) twice += tensor_count(q->w);
     }
-    return saver_bytes(p, moments) + twice * sizeof(float);
+    return saved_bytes(p, moments) + twice * sizeof(float);
 }
 
 static void add_tensor(Saver *s, const char *prefix, const Param *p, Tensor t) {

@@ -39,7 +39,6 @@ typedef struct Saver {
     Error err;
 } Saver;
 
-size_t saver_bytes(const Params *p, Dtype moments);      // of the copy, for a plan of memory
 size_t saver_disk_bytes(const Params *p, Dtype moments); // of a folder, but for headers and small files
 // Gets the memory for the copy when config says save_in_background.
 bool saver_open(Saver *s, const Trainer *trainer, const Config *config, Error *err);

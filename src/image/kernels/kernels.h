@@ -47,6 +47,3 @@ extern const ImageKernels image_kernels_generic;
 #ifdef CPU_LEVELS_X86
 extern const ImageKernels image_kernels_avx2, image_kernels_avx512;
 #endif
-// The table of the level in use (the levels above avx512 have nothing for pictures: avx512's); NULL when
-// VLM_CPU_LEVEL asks for what is not there.
-const ImageKernels *image_kernels(Error *err);
