@@ -116,11 +116,11 @@ static void test_pixels_show_the_scene(void **state) {
     const size_t size = 160;
     for (uint64_t i = 0; i < 300; i++) {
         SynthRow row = row_of(&o, i % 2 ? SYNTH_TEST : SYNTH_TRAIN, i);
-        const Picture *p = &row.pictures[0];
+        const Scene *p = &row.pictures[0];
         Blob blobs[16];
         uint8_t *rgb;
         Error err;
-        if (!picture_draw(&rgb, p, size, &err)) fail_msg("%s", err.text);
+        if (!scene_draw(&rgb, p, size, &err)) fail_msg("%s", err.text);
         assert_int_equal(find_blobs(blobs, 16, rgb, size), p->n_objects);
         for (size_t k = 0; k < p->n_objects; k++) {
             const Object *object = &p->objects[k];
@@ -143,11 +143,11 @@ static void test_pixels_show_the_scene(void **state) {
 
 // The mask of a lone shape at a fixed place, to tell kinds of shapes apart by their pixels.
 static void shape_mask(uint8_t *mask, size_t size, unsigned shape) {
-    Picture p = {.genre = GENRE_SHAPES,
-                 .n_objects = 1,
-                 .objects = {{.shape = shape, .x = 0.5, .y = 0.5, .radius = 0.4}}};
+    Scene p = {.genre = GENRE_SHAPES,
+               .n_objects = 1,
+               .objects = {{.shape = shape, .x = 0.5, .y = 0.5, .radius = 0.4}}};
     uint8_t *rgb;
-    assert_true(picture_draw(&rgb, &p, size, NULL));
+    assert_true(scene_draw(&rgb, &p, size, NULL));
     for (size_t i = 0; i < size * size; i++) mask[i] = rgb[3 * i] > 60;
     free(rgb);
 }
@@ -168,10 +168,10 @@ static void test_shapes_are_distinct(void **state) {
     }
 }
 
-static size_t ink(const Picture *p, size_t size) {
+static size_t ink(const Scene *p, size_t size) {
     uint8_t *rgb;
     size_t count = 0;
-    assert_true(picture_draw(&rgb, p, size, NULL));
+    assert_true(scene_draw(&rgb, p, size, NULL));
     for (size_t i = 0; i < size * size; i++) {
         int contrast = 0;
         for (size_t c = 0; c < 3; c++) contrast += abs(rgb[3 * i + c] - rgb[c]);
@@ -187,17 +187,17 @@ static void test_text_and_bars(void **state) {
     SynthOptions o = OPTIONS("kinds", "word,digits");
     for (uint64_t i = 0; i < 200; i++) {
         SynthRow row = row_of(&o, SYNTH_TRAIN, i);
-        const Picture *p = &row.pictures[0];
+        const Scene *p = &row.pictures[0];
         uint8_t *rgb;
         assert_true(strlen(p->text) > 0);
         assert_in_range(ink(p, 64), 64 * 64 / 25, 64 * 64 / 2);
-        assert_true(picture_draw(&rgb, p, 64, NULL));
+        assert_true(scene_draw(&rgb, p, 64, NULL));
         for (size_t y = 0; y < 64; y++)
             for (size_t k = 0; k < 3; k++) assert_int_equal(rgb[3 * 64 * y + k], rgb[k]); // nothing cut off
         free(rgb);
     }
     fields_free(options_set(&o));
-    Picture chart = {.genre = GENRE_CHART, .n_objects = 1};
+    Scene chart = {.genre = GENRE_CHART, .n_objects = 1};
     size_t last = 0;
     for (unsigned value = 1; value <= CHART_MAX_VALUE; value++) {
         chart.objects[0].value = value;
@@ -218,12 +218,12 @@ static void test_formats_decode(void **state) {
             size_t size, difference = 0;
             Image image;
             Error err;
-            if (!picture_encode(&bytes, &size, &row.pictures[0], 96, jpeg ? "jpeg" : "png", &err) ||
+            if (!scene_encode(&bytes, &size, &row.pictures[0], 96, jpeg ? "jpeg" : "png", &err) ||
                 !image_decode(&image, bytes, size, true, &err))
                 fail_msg("%s", err.text);
             assert_int_equal(image.width, 96);
             assert_int_equal(image.height, 96);
-            assert_true(picture_draw(&rgb, &row.pictures[0], 96, NULL));
+            assert_true(scene_draw(&rgb, &row.pictures[0], 96, NULL));
             for (size_t k = 0; k < 3 * 96 * 96; k++) difference += (size_t)abs(rgb[k] - image.rgb[k]);
             if (jpeg)
                 assert_in_range(difference, 1, 3 * 3 * 96 * 96); // a few levels a value
@@ -344,7 +344,7 @@ static void test_splits_are_apart(void **state) {
         for (SynthSplit split = SYNTH_TRAIN; split <= SYNTH_TEST; split++) {
             SynthRow row = row_of(&o, split, i);
             for (size_t k = 0; k < row.n_pictures; k++)
-                vec_push(&seen[split], picture_signature(&row.pictures[k]));
+                vec_push(&seen[split], scene_signature(&row.pictures[k]));
         }
     size_t repeated = 0;
     for (size_t i = 0; i < seen[0].count; i++) {
@@ -362,19 +362,19 @@ static void test_signature(void **state) {
     (void)state;
     SynthOptions o = OPTIONS("kinds", "count");
     SynthRow row = row_of(&o, SYNTH_TRAIN, 3);
-    Picture p = row.pictures[0];
-    uint64_t signature = picture_signature(&p);
+    Scene p = row.pictures[0];
+    uint64_t signature = scene_signature(&p);
     p.background[0] += p.background[0] > 0.5 ? -0.02 : 0.02, p.tint[1] = 0.01;
     if (p.n_objects > 1) { // nor does the order of drawing
         Object swap = p.objects[0];
         p.objects[0] = p.objects[1], p.objects[1] = swap;
     }
-    assert_true(picture_signature(&p) == signature);
+    assert_true(scene_signature(&p) == signature);
     p.objects[0].x += 0.051;
-    assert_true(picture_signature(&p) != signature);
+    assert_true(scene_signature(&p) != signature);
     p.objects[0].x -= 0.051;
     p.objects[0].colour ^= 1;
-    assert_true(picture_signature(&p) != signature);
+    assert_true(scene_signature(&p) != signature);
     fields_free(options_set(&o));
 }
 

@@ -152,7 +152,7 @@ static void test_samples(void **state) {
             uint8_t *rgb;
             Image image;
             if (!image_load(&image, file, false, &err)) fail_msg("%s", err.text);
-            assert_true(picture_draw(&rgb, &row.pictures[k], 32, NULL));
+            assert_true(scene_draw(&rgb, &row.pictures[k], 32, NULL));
             assert_int_equal(image.width * image.height, 32 * 32);
             assert_memory_equal(image.rgb, rgb, 3 * 32 * 32);
             image_free(&image);

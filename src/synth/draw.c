@@ -78,12 +78,12 @@ static void (*const shape_paths[SCENE_SHAPES])(cairo_t *) = {
     ring_path,   diamond_path, heart_path,    pentagon_path, moon_path,
 };
 
-static void set_colour(cairo_t *c, const Picture *p, const Object *object) {
+static void set_colour(cairo_t *c, const Scene *p, const Object *object) {
     const double *rgb = scene_colours[object->colour].rgb;
     cairo_set_source_rgb(c, rgb[0] + p->tint[0], rgb[1] + p->tint[1], rgb[2] + p->tint[2]);
 }
 
-static void draw_shapes(cairo_t *c, const Picture *p) {
+static void draw_shapes(cairo_t *c, const Scene *p) {
     for (size_t i = 0; i < p->n_objects; i++) {
         const Object *object = &p->objects[i];
         cairo_save(c);
@@ -98,7 +98,7 @@ static void draw_shapes(cairo_t *c, const Picture *p) {
 }
 
 // Bars are stacks of as many blocks as their value, so that it can be read without numbers.
-static void draw_chart(cairo_t *c, const Picture *p) {
+static void draw_chart(cairo_t *c, const Scene *p) {
     const double bottom = 0.94, unit = 0.86 / CHART_MAX_VALUE, gap = 0.03;
     double column = 0.92 / CHART_MAX_BARS, left = 0.5 - column * (double)p->n_objects / 2;
     double line = p->background[0] > 0.5 ? 0.2 : 0.8;
@@ -154,7 +154,7 @@ static void text_path(cairo_t *c, const char *text) {
     cairo_set_matrix(c, &place);
 }
 
-static void draw_text(cairo_t *c, const Picture *p) {
+static void draw_text(cairo_t *c, const Scene *p) {
     const double width = 0.84, height = 0.56;
     double left, top, right, bottom;
     pthread_once(&outlines_once, take_outlines);
@@ -173,8 +173,8 @@ static void draw_text(cairo_t *c, const Picture *p) {
     cairo_fill(c);
 }
 
-static void draw(cairo_t *c, const Picture *p, size_t size) {
-    static void (*const genres[])(cairo_t *, const Picture *) = {
+static void draw(cairo_t *c, const Scene *p, size_t size) {
+    static void (*const genres[])(cairo_t *, const Scene *) = {
         [GENRE_SHAPES] = draw_shapes, [GENRE_CHART] = draw_chart, [GENRE_TEXT] = draw_text};
     cairo_set_source_rgb(c, p->background[0], p->background[1], p->background[2]);
     cairo_paint(c);
@@ -182,7 +182,7 @@ static void draw(cairo_t *c, const Picture *p, size_t size) {
     genres[p->genre](c, p);
 }
 
-bool picture_draw(uint8_t **rgb, const Picture *p, size_t size, Error *err) {
+bool scene_draw(uint8_t **rgb, const Scene *p, size_t size, Error *err) {
     cairo_surface_t *surface = cairo_image_surface_create(CAIRO_FORMAT_RGB24, (int)size, (int)size);
     cairo_t *c = cairo_create(surface);
     draw(c, p, size);

@@ -53,10 +53,10 @@ static bool encode_jpeg(unsigned char **bytes, size_t *n_bytes, const Image *ima
     return true;
 }
 
-bool picture_encode(unsigned char **bytes, size_t *n_bytes, const Picture *p, size_t size, const char *format,
-                    Error *err) {
+bool scene_encode(unsigned char **bytes, size_t *n_bytes, const Scene *p, size_t size, const char *format,
+                  Error *err) {
     Image image = {.width = size, .height = size};
-    if (!picture_draw(&image.rgb, p, size, err)) return false;
+    if (!scene_draw(&image.rgb, p, size, err)) return false;
     bool jpeg = !strcmp(format, "jpeg");
     bool ok = jpeg ? encode_jpeg(bytes, n_bytes, &image, err) : image_encode_png(bytes, n_bytes, &image, err);
     free(image.rgb);

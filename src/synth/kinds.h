@@ -48,8 +48,8 @@ bool ask_chart(Draft *d, SynthTurn *turn), ask_word(Draft *d, SynthTurn *turn),
     ask_digits_more(Draft *d, SynthTurn *turn), ask_pair(Draft *d, SynthTurn *turn),
     ask_pair_more(Draft *d, SynthTurn *turn);
 
-// picture_background and picture_scatter with the options of the draft.
-void draft_scatter(Draft *d, Picture *p, size_t n, Layout layout, Sizes sizes);
+// scene_background and scene_scatter with the options of the draft.
+void draft_scatter(Draft *d, Scene *p, size_t n, Layout layout, Sizes sizes);
 size_t draft_between(Draft *d, size_t least, size_t most); // evenly
 // Makes `count` shapes of p have the shape (or, of_colour, the colour) `value`, and the others not.
-void draft_plant(Draft *d, Picture *p, size_t count, bool of_colour, unsigned value);
+void draft_plant(Draft *d, Scene *p, size_t count, bool of_colour, unsigned value);

@@ -13,11 +13,11 @@ static bool coin(Draft *d) {
 
 // ---- bar chart ----
 void arrange_chart(Draft *d) {
-    Picture *p = &d->row->pictures[0];
+    Scene *p = &d->row->pictures[0];
     size_t colours[SCENE_COLOURS], available = d->options->colours;
     size_t most = available < CHART_MAX_BARS ? available : CHART_MAX_BARS;
     random_permutation(colours, available, &d->random);
-    picture_background(p, NULL, d->options->ground, &d->random);
+    scene_background(p, NULL, d->options->ground, &d->random);
     p->genre = GENRE_CHART;
     p->n_objects = draft_between(d, 2, most);
     for (size_t i = 0; i < p->n_objects; i++)
@@ -27,7 +27,7 @@ void arrange_chart(Draft *d) {
 }
 
 // The bar of the extreme value; NULL when two share it.
-static const Object *extreme_bar(const Picture *p, bool highest) {
+static const Object *extreme_bar(const Scene *p, bool highest) {
     const Object *best = &p->objects[0];
     size_t ties = 0;
     for (size_t i = 1; i < p->n_objects; i++) {
@@ -50,7 +50,7 @@ static bool ask_extreme_bar(Draft *d, SynthTurn *turn) {
 }
 
 bool ask_chart(Draft *d, SynthTurn *turn) {
-    const Picture *p = &d->row->pictures[0];
+    const Scene *p = &d->row->pictures[0];
     const Object *a = &p->objects[random_below(&d->random, p->n_objects)];
     const Object *b = &p->objects[random_below(&d->random, p->n_objects)];
     const char *a_name = scene_colours[a->colour].name, *b_name = scene_colours[b->colour].name;
@@ -85,23 +85,23 @@ static const char *const words[] = {
     "dream", "flute", "grass", "house", "light", "music", "plant", "robot", "table",
 };
 
-static Picture *arrange_text(Draft *d) {
-    Picture *p = &d->row->pictures[0];
+static Scene *arrange_text(Draft *d) {
+    Scene *p = &d->row->pictures[0];
     p->genre = GENRE_TEXT;
     p->n_objects = 1;
     p->objects[0].colour = (unsigned)random_below(&d->random, d->options->colours);
-    picture_background(p, &scene_colours[p->objects[0].colour], d->options->ground, &d->random);
+    scene_background(p, &scene_colours[p->objects[0].colour], d->options->ground, &d->random);
     return p;
 }
 
 void arrange_word(Draft *d) {
-    Picture *p = arrange_text(d);
+    Scene *p = arrange_text(d);
     snprintf(p->text, sizeof p->text, "%s", words[random_below(&d->random, sizeof words / sizeof *words)]);
 }
 
 void arrange_digits(Draft *d) {
     static const size_t first[] = {0, 10, 100, 1000}; // numbers of n digits: [first[n-1], first[n])
-    Picture *p = arrange_text(d);
+    Scene *p = arrange_text(d);
     size_t digits = draft_between(d, 1, 3);
     snprintf(p->text, sizeof p->text, "%zu", draft_between(d, first[digits - 1], first[digits] - 1));
 }
@@ -180,7 +180,7 @@ void arrange_pair(Draft *d) {
     }
     d->row->n_pictures = 2;
     for (size_t i = 0; i < 2; i++) {
-        Picture *p = &d->row->pictures[i == 0 ? winner : !winner];
+        Scene *p = &d->row->pictures[i == 0 ? winner : !winner];
         draft_scatter(d, p, sizes[i], layout_for(sizes[i], &d->random), SIZES_ALIKE);
         if (d->form != PAIR_MORE_SHAPES) draft_plant(d, p, counts[i], d->form == PAIR_HAS_COLOUR, d->focus);
     }
@@ -212,8 +212,8 @@ bool ask_pair(Draft *d, SynthTurn *turn) {
     bool of_shape = d->form == PAIR_HAS_SHAPE || d->form == PAIR_MORE_OF_SHAPE;
     bool has = d->form == PAIR_HAS_SHAPE || d->form == PAIR_HAS_COLOUR;
     for (size_t i = 0; i < 2; i++)
-        counts[i] = picture_count(&d->row->pictures[i], of_shape ? d->focus : SCENE_SHAPES,
-                                  d->form == PAIR_HAS_COLOUR ? d->focus : SCENE_COLOURS);
+        counts[i] = scene_count(&d->row->pictures[i], of_shape ? d->focus : SCENE_SHAPES,
+                                d->form == PAIR_HAS_COLOUR ? d->focus : SCENE_COLOURS);
     if (has ? !counts[0] == !counts[1] : counts[0] == counts[1]) return false;
     pair_turn(d, turn, counts[0] > counts[1] ? "first" : "second");
     // Which one has a circle tells which one has more.

@@ -24,12 +24,12 @@ static unsigned random_shape(Draft *d) {
     return (unsigned)random_below(&d->random, d->options->shapes);
 }
 
-void draft_scatter(Draft *d, Picture *p, size_t n, Layout layout, Sizes sizes) {
-    picture_background(p, NULL, d->options->ground, &d->random);
-    picture_scatter(p, n, layout, sizes, d->options->colours, d->options->shapes, &d->random);
+void draft_scatter(Draft *d, Scene *p, size_t n, Layout layout, Sizes sizes) {
+    scene_background(p, NULL, d->options->ground, &d->random);
+    scene_scatter(p, n, layout, sizes, d->options->colours, d->options->shapes, &d->random);
 }
 
-void draft_plant(Draft *d, Picture *p, size_t count, bool of_colour, unsigned value) {
+void draft_plant(Draft *d, Scene *p, size_t count, bool of_colour, unsigned value) {
     for (size_t i = 0; i < p->n_objects; i++) {
         unsigned *property = of_colour ? &p->objects[i].colour : &p->objects[i].shape;
         if (i < count)
@@ -39,8 +39,8 @@ void draft_plant(Draft *d, Picture *p, size_t count, bool of_colour, unsigned va
     }
 }
 
-static Picture *scatter_any(Draft *d, size_t least) {
-    Picture *p = &d->row->pictures[0];
+static Scene *scatter_any(Draft *d, size_t least) {
+    Scene *p = &d->row->pictures[0];
     size_t n = draft_between(d, least, d->options->max_shapes);
     Layout layout;
     do layout = layout_for(n, &d->random);
@@ -51,16 +51,16 @@ static Picture *scatter_any(Draft *d, size_t least) {
 
 // The shortest way, or one of them, to name object i without doubt: "circle", "red shape", "red circle".
 static bool describe(Draft *d, char text[32], size_t i) {
-    const Picture *p = &d->row->pictures[0];
+    const Scene *p = &d->row->pictures[0];
     const Object *object = &p->objects[i];
     const char *colour = scene_colours[object->colour].name, *shape = scene_shapes[object->shape].name;
-    bool by_shape = picture_count(p, object->shape, ANY_COLOUR) == 1;
-    bool by_colour = picture_count(p, ANY_SHAPE, object->colour) == 1;
+    bool by_shape = scene_count(p, object->shape, ANY_COLOUR) == 1;
+    bool by_colour = scene_count(p, ANY_SHAPE, object->colour) == 1;
     if (by_shape && (!by_colour || coin(d)))
         snprintf(text, 32, "%s", shape);
     else if (by_colour)
         snprintf(text, 32, "%s shape", colour);
-    else if (picture_count(p, object->shape, object->colour) == 1)
+    else if (scene_count(p, object->shape, object->colour) == 1)
         snprintf(text, 32, "%s %s", colour, shape);
     else
         return false;
@@ -91,14 +91,14 @@ static bool describe_two(Draft *d, NamedPair *pair) {
 
 // ---- colour of a shape, shape of a colour ----
 void arrange_colour(Draft *d) {
-    Picture *p = scatter_any(d, 1);
+    Scene *p = scatter_any(d, 1);
     draft_plant(d, p, 1, false, p->objects[0].shape);
 }
 
 bool ask_colour(Draft *d, SynthTurn *turn) {
-    const Picture *p = &d->row->pictures[0];
+    const Scene *p = &d->row->pictures[0];
     const Object *object = &p->objects[random_below(&d->random, p->n_objects)];
-    if (picture_count(p, object->shape, ANY_COLOUR) != 1) return false;
+    if (scene_count(p, object->shape, ANY_COLOUR) != 1) return false;
     const char *name = p->n_objects == 1 && coin(d) ? "shape" : scene_shapes[object->shape].name;
     return turn_set(
         turn, &d->random, scene_colours[object->colour].name,
@@ -106,18 +106,18 @@ bool ask_colour(Draft *d, SynthTurn *turn) {
 }
 
 void arrange_shape(Draft *d) {
-    Picture *p = scatter_any(d, 1);
+    Scene *p = scatter_any(d, 1);
     draft_plant(d, p, 1, true, p->objects[0].colour);
 }
 
 bool ask_shape(Draft *d, SynthTurn *turn) {
-    const Picture *p = &d->row->pictures[0];
+    const Scene *p = &d->row->pictures[0];
     const Object *object = &p->objects[random_below(&d->random, p->n_objects)];
     const char *answer = scene_shapes[object->shape].name;
     if (p->n_objects == 1 && coin(d))
         return turn_set(turn, &d->random, answer,
                         WORDINGS("what shape is this?", "which shape is it?", "what is this?"));
-    if (picture_count(p, ANY_SHAPE, object->colour) != 1) return false;
+    if (scene_count(p, ANY_SHAPE, object->colour) != 1) return false;
     return turn_set(turn, &d->random, answer,
                     WORDINGS("what shape is %s?", "which shape is %s?", "what is the %s shape?"),
                     scene_colours[object->colour].name);
@@ -125,7 +125,7 @@ bool ask_shape(Draft *d, SynthTurn *turn) {
 
 // ---- count: of all, of a colour, of a shape ----
 void arrange_count(Draft *d) {
-    Picture *p = &d->row->pictures[0];
+    Scene *p = &d->row->pictures[0];
     size_t most = d->options->max_shapes;
     d->form = (unsigned)random_below(&d->random, 3);
     size_t count = draft_between(d, 0, most);
@@ -141,14 +141,14 @@ bool ask_count_all(Draft *d, SynthTurn *turn) {
 }
 
 bool ask_count(Draft *d, SynthTurn *turn) {
-    const Picture *p = &d->row->pictures[0];
+    const Scene *p = &d->row->pictures[0];
     if (d->form == 0) return ask_count_all(d, turn);
     if (d->form == 1)
         return turn_set(
-            turn, &d->random, count_word(picture_count(p, ANY_SHAPE, d->focus)),
+            turn, &d->random, count_word(scene_count(p, ANY_SHAPE, d->focus)),
             WORDINGS("how many %s shapes are there?", "how many %s shapes?", "count the %s shapes."),
             scene_colours[d->focus].name);
-    return turn_set(turn, &d->random, count_word(picture_count(p, d->focus, ANY_COLOUR)),
+    return turn_set(turn, &d->random, count_word(scene_count(p, d->focus, ANY_COLOUR)),
                     WORDINGS("how many %s are there?", "how many %s?", "count the %s."),
                     scene_shapes[d->focus].plural);
 }
@@ -164,7 +164,7 @@ void arrange_position(Draft *d) {
 
 bool ask_position(Draft *d, SynthTurn *turn) {
     static const char *const names[2][3] = {{"top", "middle", "bottom"}, {"left", "middle", "right"}};
-    const Picture *p = &d->row->pictures[0];
+    const Scene *p = &d->row->pictures[0];
     char name[32];
     size_t i;
     if (p->layout == LAYOUT_ONE || !describe_any(d, name, &i)) return false;
@@ -196,12 +196,12 @@ void arrange_size(Draft *d) {
 }
 
 // The object that is much larger (or smaller) than all others; -1 when there is none.
-static int find_extreme(const Picture *p, bool largest) {
+static int find_extreme(const Scene *p, bool largest) {
     for (size_t i = 0; i < p->n_objects; i++) {
         size_t beaten = 0;
         for (size_t j = 0; j < p->n_objects; j++) {
             const Object *a = &p->objects[largest ? i : j], *b = &p->objects[largest ? j : i];
-            beaten += picture_much_larger(a, b);
+            beaten += object_much_larger(a, b);
         }
         if (beaten == p->n_objects - 1) return (int)i;
     }
@@ -211,7 +211,7 @@ static int find_extreme(const Picture *p, bool largest) {
 static bool compare_sizes(Draft *d, SynthTurn *turn) {
     NamedPair pair;
     if (!describe_two(d, &pair)) return false;
-    bool a_larger = picture_much_larger(pair.a, pair.b), b_larger = picture_much_larger(pair.b, pair.a);
+    bool a_larger = object_much_larger(pair.a, pair.b), b_larger = object_much_larger(pair.b, pair.a);
     if (!a_larger && !b_larger) return false;
     bool larger = coin(d);
     turn_set(turn, &d->random, larger == a_larger ? "yes" : "no",
@@ -222,7 +222,7 @@ static bool compare_sizes(Draft *d, SynthTurn *turn) {
 }
 
 bool ask_size(Draft *d, SynthTurn *turn) {
-    const Picture *p = &d->row->pictures[0];
+    const Scene *p = &d->row->pictures[0];
     unsigned form = (unsigned)random_below(&d->random, 3);
     if (form == 0) return compare_sizes(d, turn);
     bool largest = coin(d);
@@ -267,7 +267,7 @@ bool ask_relation(Draft *d, SynthTurn *turn) {
 
 // ---- existence: the answer is drawn first, and a no stays close to what is there ----
 void arrange_exists(Draft *d) {
-    Picture *p = scatter_any(d, 1);
+    Scene *p = scatter_any(d, 1);
     bool yes = coin(d);
     unsigned shape = random_shape(d), colour = random_colour(d);
     d->form = (unsigned)random_below(&d->random, 3);
@@ -292,9 +292,9 @@ void arrange_exists(Draft *d) {
 bool ask_exists(Draft *d, SynthTurn *turn) {
     const char *shape = scene_shapes[d->focus / SCENE_COLOURS].name;
     const char *colour = scene_colours[d->focus % SCENE_COLOURS].name;
-    const Picture *p = &d->row->pictures[0];
-    size_t count = picture_count(p, d->form == 2 ? ANY_SHAPE : d->focus / SCENE_COLOURS,
-                                 d->form == 1 ? ANY_COLOUR : d->focus % SCENE_COLOURS);
+    const Scene *p = &d->row->pictures[0];
+    size_t count = scene_count(p, d->form == 2 ? ANY_SHAPE : d->focus / SCENE_COLOURS,
+                               d->form == 1 ? ANY_COLOUR : d->focus % SCENE_COLOURS);
     const char *answer = count ? "yes" : "no";
     if (d->form == 1)
         return turn_set(turn, &d->random, answer, WORDINGS("is there a %s?", "do you see a %s?"), shape);

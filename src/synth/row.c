@@ -8,8 +8,8 @@ enum { TEST_SHARE = 8 };     // one signature in so many belongs to the test spl
 enum { MAX_SCENES = 20000 }; // drawn for one row before giving up
 enum { ASK_ATTEMPTS = 12 };  // for one turn
 
-static SynthSplit split_of(const Picture *p) {
-    return picture_signature(p) % TEST_SHARE == 0 ? SYNTH_TEST : SYNTH_TRAIN;
+static SynthSplit split_of(const Scene *p) {
+    return scene_signature(p) % TEST_SHARE == 0 ? SYNTH_TEST : SYNTH_TRAIN;
 }
 
 static bool in_split(const SynthRow *row, SynthSplit split) {

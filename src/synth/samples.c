@@ -7,11 +7,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-static bool write_picture(char name[64], const Picture *p, const SynthOptions *o, size_t row, size_t i,
+static bool write_picture(char name[64], const Scene *p, const SynthOptions *o, size_t row, size_t i,
                           Error *err) {
     unsigned char *bytes;
     size_t size;
-    if (!picture_encode(&bytes, &size, p, o->image_size, "png", err)) return false;
+    if (!scene_encode(&bytes, &size, p, o->image_size, "png", err)) return false;
     snprintf(name, 64, "%05zu-%zu.png", row, i);
     char *path = mem_printf("%s/samples/%s", o->out, name);
     bool ok = file_write_text(path, (const char *)bytes, size, err);

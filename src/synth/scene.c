@@ -55,8 +55,8 @@ static void place(Object *object, const LayoutCells *layout, unsigned cell, doub
     object->y = 0.5 + (row - 1) * (0.5 - layout->half) + uniform_between(random, -slack, slack);
 }
 
-void picture_scatter(Picture *p, size_t n, Layout layout_name, Sizes sizes, size_t colours, size_t shapes,
-                     Random *random) {
+void scene_scatter(Scene *p, size_t n, Layout layout_name, Sizes sizes, size_t colours, size_t shapes,
+                   Random *random) {
     const LayoutCells *layout = &layouts[layout_name];
     CHECK(n <= layout->n, "%zu shapes in a layout of %zu cells", n, layout->n);
     size_t order[SCENE_MAX_OBJECTS];
@@ -77,7 +77,7 @@ void picture_scatter(Picture *p, size_t n, Layout layout_name, Sizes sizes, size
     }
 }
 
-void picture_background(Picture *p, const ColourName *against, const char *ground, Random *random) {
+void scene_background(Scene *p, const ColourName *against, const char *ground, Random *random) {
     bool dark = random_below(random, 2);
     if (strcmp(ground, "any")) dark = !strcmp(ground, "dark");
     if (against) dark = 0.3 * against->rgb[0] + 0.6 * against->rgb[1] + 0.1 * against->rgb[2] > 0.45;
@@ -93,13 +93,13 @@ static bool matches(const Object *object, unsigned shape, unsigned colour) {
            (colour == SCENE_COLOURS || object->colour == colour);
 }
 
-size_t picture_count(const Picture *p, unsigned shape, unsigned colour) {
+size_t scene_count(const Scene *p, unsigned shape, unsigned colour) {
     size_t count = 0;
     for (size_t i = 0; i < p->n_objects; i++) count += matches(&p->objects[i], shape, colour);
     return count;
 }
 
-bool picture_much_larger(const Object *a, const Object *b) {
+bool object_much_larger(const Object *a, const Object *b) {
     return a->radius > 1.7 * b->radius;
 }
 
@@ -117,7 +117,7 @@ static uint64_t hash_place(uint64_t hash, const Object *object) {
     return hash;
 }
 
-uint64_t picture_signature(const Picture *p) {
+uint64_t scene_signature(const Scene *p) {
     uint64_t hash = hash_byte(0xCBF29CE484222325u, p->genre);
     hash = hash_byte(hash, p->background[0] > 0.5);
     for (const char *c = p->text; *c; c++) hash = hash_byte(hash, (unsigned char)*c);

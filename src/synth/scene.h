@@ -27,7 +27,7 @@ typedef struct Object {
     double x, y, radius;    // of a shape
 } Object;
 
-typedef struct Picture {
+typedef struct Scene {
     Genre genre;
     Layout layout;
     size_t n_objects; // shapes or bars; of printed text 1, which gives its colour
@@ -35,7 +35,7 @@ typedef struct Picture {
     char text[16];
     double background[3]; // red, green, blue in [0, 1]
     double tint[3];       // added to the palette's colours: a slight variation from picture to picture
-} Picture;
+} Scene;
 
 typedef struct ColourName {
     const char *name;
@@ -52,18 +52,18 @@ typedef enum Sizes { SIZES_ALIKE, SIZES_ONE_LARGE, SIZES_ONE_SMALL } Sizes;
 
 // Fills an empty picture with n shapes of random colour (of the first `colours`) and kind (of the first
 // `shapes`) in random cells of a layout that has room for them; objects[0] is the odd one in size.
-void picture_scatter(Picture *p, size_t n, Layout layout, Sizes sizes, size_t colours, size_t shapes,
-                     Random *random);
+void scene_scatter(Scene *p, size_t n, Layout layout, Sizes sizes, size_t colours, size_t shapes,
+                   Random *random);
 Layout layout_for(size_t n, Random *random); // a random one with room for n shapes
 // Background and tint. ground: "light", "dark" or "any" of the two; `against` (opt) is a colour that must
 // stand out strongly, as printed text must, and goes before it.
-void picture_background(Picture *p, const ColourName *against, const char *ground, Random *random);
+void scene_background(Scene *p, const ColourName *against, const char *ground, Random *random);
 
 // Objects with this shape / colour / shape and colour. Pass the table's size for a property that does not
 // matter.
-size_t picture_count(const Picture *p, unsigned shape, unsigned colour);
-bool picture_much_larger(const Object *a, const Object *b); // a is larger than b at a glance
+size_t scene_count(const Scene *p, unsigned shape, unsigned colour);
+bool object_much_larger(const Object *a, const Object *b); // a is larger than b at a glance
 
 // A coarse hash of what is shown and where (shapes to a twentieth of the picture, on dark or light ground),
 // without tints and shades: pictures that look nearly the same have the same one.
-uint64_t picture_signature(const Picture *p);
+uint64_t scene_signature(const Scene *p);

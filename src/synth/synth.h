@@ -33,7 +33,7 @@ typedef struct SynthTurn {
 
 typedef struct SynthRow {
     size_t n_pictures, n_turns;
-    Picture pictures[SCENE_MAX_PICTURES];
+    Scene pictures[SCENE_MAX_PICTURES];
     SynthTurn turns[SYNTH_MAX_TURNS];
 } SynthRow;
 
@@ -44,9 +44,9 @@ bool synth_row(SynthRow *row, const SynthOptions *o, SynthSplit split, uint64_t 
 
 // The picture as 8-bit RGB, [size, size, 3], caller frees; and as the bytes of a PNG or JPEG file, caller
 // frees.
-bool picture_draw(uint8_t **rgb, const Picture *p, size_t size, Error *err);
-bool picture_encode(unsigned char **bytes, size_t *n_bytes, const Picture *p, size_t size, const char *format,
-                    Error *err);
+bool scene_draw(uint8_t **rgb, const Scene *p, size_t size, Error *err);
+bool scene_encode(unsigned char **bytes, size_t *n_bytes, const Scene *p, size_t size, const char *format,
+                  Error *err);
 
 // Writes the first o->samples test rows to out/samples: pictures as PNG files, questions.jsonl.
 bool synth_write_samples(const SynthOptions *o, Error *err);

@@ -38,8 +38,8 @@ static bool draw_row(DrawnRow *drawn, const Split *s, uint64_t index) {
     const SynthOptions *o = s->options;
     if (!synth_row(&drawn->row, o, s->split, index, &drawn->err)) return false;
     for (size_t i = 0; i < drawn->row.n_pictures; i++)
-        if (!picture_encode(&drawn->bytes[i], &drawn->sizes[i], &drawn->row.pictures[i], o->image_size,
-                            o->format, &drawn->err))
+        if (!scene_encode(&drawn->bytes[i], &drawn->sizes[i], &drawn->row.pictures[i], o->image_size,
+                          o->format, &drawn->err))
             return false;
     return true;
 }

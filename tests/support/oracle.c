@@ -6,7 +6,7 @@
 
 typedef struct Question {
     const SynthRow *row;
-    const Picture *p;    // the first
+    const Scene *p;      // the first
     char subject[2][32]; // what stood at each *
 } Question;
 
@@ -50,7 +50,7 @@ static bool read_filter(Filter *f, const char *phrase) {
     return true;
 }
 
-static size_t count_objects(const Picture *p, Filter f, const Object **last) {
+static size_t count_objects(const Scene *p, Filter f, const Object **last) {
     size_t count = 0;
     for (size_t i = 0; i < p->n_objects; i++)
         if ((f.colour < 0 || p->objects[i].colour == (unsigned)f.colour) &&
@@ -62,7 +62,7 @@ static size_t count_objects(const Picture *p, Filter f, const Object **last) {
 }
 
 // The one with the greatest (sign 1) or least (sign -1) size or height, if it stands out from the rest.
-static const Object *extreme(const Picture *p, int sign) {
+static const Object *extreme(const Scene *p, int sign) {
     for (size_t i = 0; i < p->n_objects; i++) {
         bool best = p->n_objects > 1;
         for (size_t j = 0; j < p->n_objects; j++) {
@@ -76,7 +76,7 @@ static const Object *extreme(const Picture *p, int sign) {
     return NULL;
 }
 
-static const Object *find_object(const Picture *p, const char *phrase) {
+static const Object *find_object(const Scene *p, const char *phrase) {
     static const struct {
         const char *phrase;
         int sign;
