@@ -21,6 +21,7 @@ typedef struct Random {
 } Random;
 
 void philox4x32(uint32_t out[4], const uint32_t counter[4], const uint32_t key[2]); // one block of ten rounds
+// The stream from its beginning.
 Random random_stream(uint64_t seed, RandomPurpose purpose, uint64_t index);
 void random_seek(Random *r, uint64_t block); // to the stream's block of four words with this number
 uint32_t random_u32(Random *r);

@@ -27,7 +27,7 @@ bool comm_close(Comm *c, Error *err);
 // this text. Through MPI, where no rank may leave alone, it ends the program with status 1.
 void comm_give_up(Comm *c, const char *reason);
 
-size_t comm_rank(const Comm *c);
+size_t comm_rank(const Comm *c); // 0 of 1 for NULL
 size_t comm_world_size(const Comm *c);
 const char *comm_describe(const Comm *c); // "4 ranks over MPI (Open MPI 4.1.4)"
 static inline bool comm_is_first(const Comm *c) {

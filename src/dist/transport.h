@@ -30,6 +30,7 @@ struct Transport {
     void (*close)(Transport *t, bool in_peace);
 };
 
+// Meet the other ranks; without MPI in the build, transport_open_mpi is an error.
 bool transport_open_tcp(Transport **t, const Launch *launch, double timeout, Error *err);
 bool transport_open_mpi(Transport **t, const Launch *launch, double timeout, Error *err);
 bool transport_mpi_is_built_in(void);

@@ -13,7 +13,6 @@ typedef struct Bmp {
     size_t width, height, pixels; // pixels: where they begin
     bool top_down;
     uint32_t bits, compression, colours, masks[4];
-    bool has_masks;
     size_t depth;        // bits of a stored index, as Pillow takes them
     uint8_t rgb[256][3]; // of each index
 } Bmp;

@@ -25,6 +25,7 @@ typedef struct Resizer {
     const uint8_t **rows;   // [3, taps]: those that the current output row is mixed from
 } Resizer;
 
+// To width x height; in is borrowed. After a failure nothing is left to close.
 bool resizer_open(Resizer *r, const Image *in, size_t width, size_t height, Error *err);
 void resizer_close(Resizer *r);
 // Output row y, to be taken in order: *rows [3, r->down.taps] and *weights for kernels->mix_*; returns how

@@ -1,6 +1,7 @@
 #include "model/backbone.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/mib.h"
 #include "base/memory.h"
 #include "model/rope_scaling.h"
 
@@ -182,9 +183,8 @@ bool backbone_load(const Backbone *b, Params *p, Backend *be, const VLMConfig *c
     bool ok = list_sources(&s, b, err) && sources_load(&s, err);
     if (ok && b->kind == BACKBONE_LANGUAGE) ok = rope_scaling_apply(p, be, config, b, err);
     if (ok) {
-        const double seconds = clock_seconds() - begin, mib = (double)sources_bytes(&s) / 1048576.0;
+        const double seconds = clock_seconds() - begin, mib = in_mib((double)sources_bytes(&s));
         warn_of_unused_head(b, p);
-
         log_info("loaded %s: %zu tensors, %.1f MiB in %.2f s (%.0f MiB/s)", weights_path(b->weights),
                  s.copies.count, mib, seconds, mib / (seconds > 1e-9 ? seconds : 1e-9));
     }

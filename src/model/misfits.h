@@ -10,6 +10,7 @@ typedef struct Misfits {
     char text[720];      // separated by "; "
 } Misfits;
 
+// Adds one, formatted.
 void misfit(Misfits *m, const char *format, ...) __attribute__((format(printf, 2, 3)));
 // True when there are none; otherwise an error "<path>: <all of them>".
 bool misfits_none(const Misfits *m, const char *path, Error *err);

@@ -13,6 +13,7 @@ typedef struct ModalityProjector {
     Tensor dpatches;  // [I, N, C]: gradient of the vision encoder's output
 } ModalityProjector;
 
+// config and params are borrowed; modality_projector_plan takes the memory.
 void modality_projector_init(ModalityProjector *m, Backend *be, const VLMConfig *config,
                              const Params *params);
 // gradients: room for what flows back to the vision encoder, in scratch as the encoder's

@@ -34,6 +34,7 @@ typedef struct ParamSources {
     const WeightsEntry *positions; // a table of another grid, to be interpolated
 } ParamSources;
 
+// An empty list; params is borrowed, and rules are copied.
 ParamSources sources_begin(Params *params, Backend *be, const SourceRules *rules);
 void sources_free(ParamSources *s);
 // The entry's values become part `part` of the `parts` equal parts of p's rows (0 of 1: all of p). What does

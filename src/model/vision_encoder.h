@@ -41,6 +41,7 @@ typedef struct VisionEncoder {
     Lora lora;
 } VisionEncoder;
 
+// config and params are borrowed; the plans below take the memory.
 void vision_encoder_init(VisionEncoder *v, Backend *be, const VLMConfig *config, const Params *params);
 void vision_encoder_free(VisionEncoder *v);
 // Takes the tensors for I tiles. keep: every block keeps its own activations, for backward; otherwise all

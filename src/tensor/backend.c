@@ -1,5 +1,6 @@
 #include "tensor/backend.h"
 #include "base/check.h"
+#include "base/mib.h"
 
 void backend_destroy(Backend *be) {
     if (be) be->device->destroy(be);
@@ -57,7 +58,7 @@ bool arena_commit(Arena *a, Error *err) {
     a->base = a->be->device->alloc(a->be, a->size);
     if (a->base) return true;
     return error_set(err, "%s: cannot get %.1f MiB of %s memory; use a smaller batch, sequence or model",
-                     a->name, (double)a->size / 1048576.0, a->be->name);
+                     a->name, in_mib((double)a->size), a->be->name);
 }
 
 void arena_release(Arena *a) {

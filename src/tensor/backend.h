@@ -11,7 +11,7 @@
 
 typedef struct Backend Backend;
 
-typedef enum Stream { STREAM_COMPUTE, STREAM_COPY, STREAM_COUNT } Stream;
+typedef enum Stream { STREAM_COMPUTE, STREAM_COPY } Stream;
 
 // The hooks see every operator call with its tensors: first the ones it writes, then the ones it only reads.
 // The guard backend of the tests opens exactly these tensors' memory for the call; profilers and detectors of
@@ -84,7 +84,7 @@ typedef struct Arena {
     size_t used, size;
 } Arena;
 
-Arena arena_measure(Backend *be, const char *name);
+Arena arena_measure(Backend *be, const char *name); // an empty one without memory; name is borrowed
 Tensor arena_take(Arena *a, Dtype dtype, int ndim, const size_t *shape); // data is NULL while measuring
 // Gets the memory for what was measured (a->used bytes, zeroed) and rewinds, ready for the plan's second run.
 bool arena_commit(Arena *a, Error *err);

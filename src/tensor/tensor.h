@@ -26,7 +26,7 @@ typedef struct Tensor {
     }
 
 Tensor tensor_at(void *data, Dtype dtype, int ndim, const size_t *shape); // contiguous view at an address
-bool tensor_exists(Tensor t);
+bool tensor_exists(Tensor t);  // false for TENSOR_NONE, and while an arena only measures
 size_t tensor_count(Tensor t); // number of values
 size_t tensor_bytes(Tensor t); // of a contiguous tensor
 size_t tensor_rows(Tensor t);  // product of all sizes but the last

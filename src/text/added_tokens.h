@@ -23,6 +23,7 @@ typedef struct AddedTokens {
     bool begins[256]; // whether a token begins with this byte
 } AddedTokens;
 
+// text is not empty. The later of two tokens with the same text counts.
 void added_tokens_insert(AddedTokens *a, const char *text, size_t size, AddedToken token);
 void added_tokens_free(AddedTokens *a);
 

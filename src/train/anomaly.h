@@ -14,4 +14,4 @@ typedef struct Anomaly {
 } Anomaly;
 
 void anomaly_attach(Anomaly *a, Backend *be); // a must stay where it is until anomaly_detach
-void anomaly_detach(Anomaly *a);
+void anomaly_detach(Anomaly *a);              // gives the hooks back
