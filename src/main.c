@@ -1,5 +1,4 @@
 // vlm COMMAND [flags]: finds the command in cmd/commands.c and runs it.
-#include "base/log.h"
 #include "base/memory.h"
 #include "cmd/cmd.h"
 

@@ -4,7 +4,6 @@
 #include "support/data_case.h"
 #include "support/sha256.h"
 
-#include "base/batch.h"
 #include "base/log.h"
 #include "data/row_stream.h"
 #include "data/sample.h"

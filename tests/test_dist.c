@@ -2,7 +2,6 @@
 // COST: 29
 // Ranks as processes of their own, through sockets and, where mpirun is there, through MPI: sums to the bit
 // in the ring's order, the small things, and every way in which a rank can leave the others waiting.
-#include "base/file.h"
 #include "base/memory.h"
 #include "base/random.h"
 #include "dist/comm.h"
@@ -12,7 +11,6 @@
 #include "support/golden.h"
 #include "support/ranks.h"
 
-#include <math.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>

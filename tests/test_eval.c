@@ -5,9 +5,7 @@
 #include "eval/exact_match.h"
 #include "support/data_case.h"
 
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 static void test_answers_equal(void **state) {
     (void)state;

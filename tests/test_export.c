@@ -7,13 +7,11 @@
 #include "export/export.h"
 #include "export/folder.h"
 #include "export/import.h"
-#include "format/gguf_llama.h"
 #include "format/safetensors.h"
 #include "model/backbone.h"
 #include "model/checkpoint.h"
 #include "ops/cpu/cpu.h"
 #include "support/data_case.h"
-#include "support/reference.h"
 #include "text/tokenizer_gguf_write.h"
 
 #include <ctype.h>

@@ -7,7 +7,6 @@
 #include "support/program.h"
 #include "support/reference.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>

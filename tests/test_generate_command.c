@@ -13,7 +13,6 @@
 #include "base/memory.h"
 #include "cmd/answer.h"
 #include "format/safetensors.h"
-#include "format/weights.h"
 #include "model/checkpoint.h"
 #include "ops/cpu/cpu.h"
 

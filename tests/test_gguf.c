@@ -8,7 +8,6 @@
 #include "format/safetensors.h"
 
 #include <math.h>
-#include <stdio.h>
 
 // ---- reference files ----
 

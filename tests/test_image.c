@@ -8,7 +8,6 @@
 
 #include <math.h>
 #include <stdio.h>
-#include <unistd.h>
 
 #define GLOBAL_LIMIT 1e-6 // the global tile is float arithmetic in an order of its own
 

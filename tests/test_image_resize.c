@@ -5,7 +5,6 @@
 #include "support/op_case.h"
 
 #include <math.h>
-#include <stdio.h>
 
 static double cubic(double x) {
     const double a = -0.5;

@@ -11,7 +11,6 @@
 
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
 enum { B = 3, T = 230, MOST_SAMPLES = 80, MOST_TILES = 40, IMAGE = 276, PAD = 2 };
 static const double loss_limit = 1e-6, gradient_limit = 1e-5; // another order of summation, nothing else

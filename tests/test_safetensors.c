@@ -3,7 +3,6 @@
 #include "support/folders.h"
 #include "support/golden.h"
 #include "base/memory.h"
-#include "base/random.h"
 #include "format/safetensors.h"
 
 #include <ftw.h>

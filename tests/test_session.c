@@ -5,7 +5,6 @@
 #include "cmd/cmd.h"
 #include "cmd/session.h"
 
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

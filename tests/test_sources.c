@@ -4,7 +4,6 @@
 #include "support/data_case.h"
 
 #include "base/log.h"
-#include "data/dataset_find.h"
 #include "data/row_stream.h"
 
 static Dataset *open_named(const char *path, const char *name) {

@@ -3,7 +3,6 @@
 // Tokenizer and chat against the reference rows: every row found is compared, id by id.
 #include "support/chatml.h"
 #include "support/golden.h"
-#include "base/batch.h"
 #include "image/image.h"
 #include "text/chat.h"
 #include "text/unicode.h"

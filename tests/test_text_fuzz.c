@@ -15,7 +15,6 @@
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 static char *folder;
 static char *tokenizer_file, *config_file; // in the folder

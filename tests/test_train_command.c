@@ -14,7 +14,6 @@
 #include "train/pace.h"
 #include "train/stop.h"
 
-#include <fcntl.h>
 #include <jansson.h>
 #include <math.h>
 #include <signal.h>

@@ -8,7 +8,6 @@
 #include "support/random_batch.h"
 
 #include "base/memory.h"
-#include "base/random.h"
 #include "base/vec.h"
 #include "ops/cpu/cpu.h"
 #include "train/vision_cache.h"

@@ -9,7 +9,6 @@
 #include "format/weights.h"
 
 #include <string.h>
-#include <unistd.h>
 
 #define INDEX "model.safetensors.index.json"
 static char *folder;

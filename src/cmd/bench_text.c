@@ -1,6 +1,5 @@
 // `vlm bench text`: how fast a tokenizer encodes and decodes the texts of a file, on one thread.
 // bench/tokenizer.py runs it beside the tokenizers library.
-#include "base/file.h"
 #include "cmd/bench.h"
 #include "cmd/bench_time.h"
 #include "cmd/cmd.h"

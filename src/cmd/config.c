@@ -1,13 +1,11 @@
 // `vlm config`: the configuration that presets, files and flags give, as JSON; or the reference of all
 // fields.
 #include "base/log.h"
-#include "base/memory.h"
 #include "base/pyjson.h"
 #include "cmd/cmd.h"
 #include "config/config.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 
 typedef struct Flags {
     bool all, markdown;

@@ -4,8 +4,6 @@
 #include "cmd/cmd.h"
 #include "data/loader.h"
 
-#include <string.h>
-
 static bool open_setup(DataSetup *s, Error *err) {
     const VLMConfig *vlm = &s->config.vlm;
     const TrainConfig *train = &s->config.train;

@@ -1,6 +1,5 @@
 #include "cmd/data_show.h"
 #include "base/file.h"
-#include "base/log.h"
 #include "cmd/data_survey.h"
 #include "data/html.h"
 #include "data/show.h"

@@ -8,7 +8,6 @@
 
 #include <jansson.h>
 #include <stdio.h>
-#include <string.h>
 
 typedef struct EvalFlags {
     char *checkpoint, *dataset, *lm_tokenizer, *details, *adapter;

@@ -1,6 +1,5 @@
 // `vlm forward`: one pass of a model over given tokens and tiles, from a safetensors file into another: the
 // door through which other programs compare their numbers with ours.
-#include "base/file.h"
 #include "cmd/backbones.h"
 #include "cmd/cmd.h"
 #include "cmd/session.h"

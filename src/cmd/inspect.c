@@ -3,7 +3,6 @@
 #include "cmd/inspect.h"
 #include "base/file.h"
 #include "base/log.h"
-#include "base/memory.h"
 #include "cmd/cmd.h"
 #include "config/fields.h"
 #include "format/gguf.h"

@@ -1,5 +1,4 @@
 // The tables of `vlm inspect`.
-#include "base/memory.h"
 #include "cmd/inspect.h"
 
 #include <stdio.h>

@@ -1,6 +1,5 @@
 // Tensors for `vlm inspect`: what the headers say, and with --stats what the values are, from the map and by
 // all threads.
-#include "base/file.h"
 #include "base/memory.h"
 #include "cmd/inspect.h"
 #include "format/gguf.h"

@@ -11,7 +11,6 @@
 #include <cairo.h>
 #include <dnnl.h>
 #include <gif_lib.h>
-#include <jansson.h>
 #include <jpeglib.h>
 #ifdef VLM_MPI
 #include <mpi.h>

@@ -1,7 +1,7 @@
 // Where the files of a data set's configurations lie: layouts as `datasets` and the hub use them.
 #pragma once
 #include "base/error.h"
-#include "config/fields.h"
+#include "base/string_list.h"
 
 #include <stddef.h>
 

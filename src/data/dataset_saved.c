@@ -2,7 +2,6 @@
 
 #include "base/file.h"
 #include "base/memory.h"
-#include "data/dataset_find.h"
 
 #include <jansson.h>
 #include <stdlib.h>

@@ -2,7 +2,7 @@
 // their order, and in folders of its early versions an indices file that gives the order of their rows.
 #pragma once
 #include "base/error.h"
-#include "config/fields.h"
+#include "base/string_list.h"
 
 #define SAVED_STATE "state.json"
 

@@ -2,7 +2,6 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "data/dataset.h"
-#include "data/dataset_find.h"
 #include "data/row_columns.h"
 
 #include <string.h>

@@ -1,6 +1,5 @@
 // llama.cpp's two files of a vision-language model: the text model, of the architecture llama, and the vision
 // side, of the architecture clip with the projector idefics3.
-#include "base/file.h"
 #include "base/log.h"
 #include "export/tensors.h"
 #include "model/rope_scaling.h"

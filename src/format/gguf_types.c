@@ -5,7 +5,6 @@
 #include "base/half.h"
 #include "format/convert.h"
 
-#include <math.h>
 #include <string.h>
 #include <strings.h>
 

@@ -5,7 +5,6 @@
 #include "format/convert.h"
 
 #include <jansson.h>
-#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 

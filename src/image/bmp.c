@@ -2,7 +2,6 @@
 // 24 and 32 bits, with bit fields where they are whole bytes or 5-5-5 and 5-6-5.
 #include "image/decode.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 enum { RAW, RLE8, RLE4, BITFIELDS }; // compression

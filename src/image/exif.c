@@ -1,6 +1,5 @@
 #include "image/decode.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 // ---- EXIF: a TIFF header (byte order, 42, place of the first directory) and directories of 12-byte entries

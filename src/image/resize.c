@@ -6,7 +6,6 @@
 
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
 #ifdef CPU_LEVELS_X86
 #define TABLE(level) &image_kernels_##level

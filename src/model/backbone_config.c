@@ -1,5 +1,4 @@
 // config.json of a backbone and the fields of VLMConfig.
-#include "base/memory.h"
 #include "model/backbone.h"
 #include "model/rope_scaling.h"
 

@@ -5,9 +5,6 @@
 #include "model/params.h"
 #include "model/params_source.h"
 
-#include <stdio.h>
-#include <string.h>
-
 static const char *const embedding_name = "decoder.token_embedding.weight", *const head_name =
                                                                                 "decoder.head.weight";
 

@@ -1,7 +1,6 @@
 #include "model/vlm.h"
 #include "base/check.h"
 #include "base/log.h"
-#include "base/memory.h"
 
 #include <math.h>
 #include <string.h>

@@ -3,7 +3,6 @@
 
 #include <math.h>
 #include <stdio.h>
-#include <string.h>
 
 #define WORDINGS(...) ((const char *const[]){__VA_ARGS__, NULL})
 

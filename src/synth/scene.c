@@ -1,7 +1,6 @@
 #include "synth/scene.h"
 #include "base/check.h"
 
-#include <math.h>
 #include <string.h>
 
 const ColourName scene_colours[SCENE_COLOURS] = {

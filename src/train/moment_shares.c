@@ -1,8 +1,6 @@
 #include "train/moment_shares.h"
 #include "base/check.h"
-#include "base/memory.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 static float *values_of(const Param *p) {

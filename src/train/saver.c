@@ -2,7 +2,6 @@
 #include "base/check.h"
 #include "base/cores.h"
 #include "base/file.h"
-#include "base/log.h"
 #include "base/memory.h"
 #include "base/pyjson.h"
 #include "format/safetensors.h"

@@ -4,7 +4,6 @@
 
 #include "base/memory.h"
 #include "base/random.h"
-#include "model/lora.h"
 #include "ops/cpu/cpu.h"
 #include "train/trainer.h"
 
