@@ -59,6 +59,12 @@ static void assert_same_bytes(const char *a, const char *b) {
     free(y);
 }
 
+static void expect_nothing_left_over(const char *saved) {
+    char *fresh = mem_printf("%s.tmp", saved);
+    assert_false(file_exists(fresh));
+    free(fresh);
+}
+
 static void assert_same_checkpoint(const char *a, const char *b) {
     static const char *const files[] = {"config.json", "model.safetensors"};
     for (int i = 0; i < 2; i++) {
@@ -88,9 +94,7 @@ static void test_same_bytes(void **state) {
             if (!checkpoint_save(&l.m, saved, &err)) fail_msg("%s", err.text);
             assert_same_checkpoint(saved, reference);
         }
-        char *left_over = mem_printf("%s.tmp", saved);
-        assert_false(file_exists(left_over));
-        free(left_over);
+        expect_nothing_left_over(saved);
         free(saved);
         free(reference);
         unload(&l);
@@ -122,9 +126,7 @@ static void test_full_disk(void **state) {
     waitpid(child, &status, 0);
     assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
     assert_same_checkpoint(saved, reference);
-    char *left_over = mem_printf("%s.tmp", saved);
-    assert_false(file_exists(left_over));
-    free(left_over);
+    expect_nothing_left_over(saved);
     free(saved);
     free(reference);
     unload(&l);

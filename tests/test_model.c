@@ -321,6 +321,12 @@ static void test_frozen_groups(void **state) {
     backend_destroy(be);
 }
 
+static void expect_refused(Vlm *m, const Batch *batch, const char *part) {
+    Error err;
+    assert_false(vlm_forward(m, batch, 0, &err));
+    if (!strstr(err.text, part)) fail_msg("%s; expected %s", err.text, part);
+}
+
 // Wrong batches are errors that name what does not fit, not crashes.
 static void test_bad_batches(void **state) {
     (void)state;
@@ -341,21 +347,17 @@ static void test_bad_batches(void **state) {
     assert_true(vlm_create(&m, be, &c.config, &plan, &err));
     int32_t kept = batch.input_ids[0];
     batch.input_ids[0] = 276; // one image token more than the tiles give
-    assert_false(vlm_forward(&m, &batch, 0, &err));
-    assert_non_null(strstr(err.text, "image tokens"));
+    expect_refused(&m, &batch, "image tokens");
     batch.input_ids[0] = (int32_t)c.config.lm_vocab_size;
-    assert_false(vlm_forward(&m, &batch, 0, &err));
-    assert_non_null(strstr(err.text, "lm_vocab_size"));
+    expect_refused(&m, &batch, "lm_vocab_size");
     batch.input_ids[0] = kept;
     batch.labels[1] = -5;
-    assert_false(vlm_forward(&m, &batch, 0, &err));
-    assert_non_null(strstr(err.text, "label"));
+    expect_refused(&m, &batch, "label");
     for (size_t i = 0; i < batch.B * batch.T; i++) batch.labels[i] = IGNORE_INDEX;
     assert_true(vlm_forward(&m, &batch, 0, &err));
     assert_true(isnan(vlm_loss(&m)));
     batch.T *= 2;
-    assert_false(vlm_forward(&m, &batch, 0, &err));
-    assert_non_null(strstr(err.text, "exceeds the plan"));
+    expect_refused(&m, &batch, "exceeds the plan");
     batch.T /= 2;
     vlm_free(&m);
     reference_batch_free(&batch);

@@ -64,20 +64,26 @@ static void read_code(Reader *r, bool spaced) {
     vec_push(&r->out, *r->at++);
 }
 
+// A piece of code, or a literal in single quotes.
+static void read_piece(Reader *r, bool spaced) {
+    if (*r->at != '\'' && *r->at != '"') {
+        read_code(r, spaced);
+        return;
+    }
+    vec_push(&r->out, '\'');
+    read_literal(r);
+    vec_push(&r->out, '\'');
+}
+
 static void read_block(Reader *r) {
     vec_push(&r->out, BLOCK);
     bool spaced = false;
     while (*r->at && !at_tag_end(r->at, '%')) {
         const bool blank = is_blank(*r->at);
-        if (blank) {
+        if (blank)
             r->at++;
-        } else if (*r->at == '\'' || *r->at == '"') {
-            vec_push(&r->out, '\'');
-            read_literal(r);
-            vec_push(&r->out, '\'');
-        } else {
-            read_code(r, spaced);
-        }
+        else
+            read_piece(r, spaced);
         spaced = blank;
     }
     vec_push(&r->out, END);
@@ -105,13 +111,7 @@ static void read_print(Reader *r) {
             in_operand = true, wanted = false;
             depth += c == '[' || c == '(';
             depth -= depth > 0 && (c == ']' || c == ')');
-            if (quote) {
-                vec_push(&r->out, '\'');
-                read_literal(r);
-                vec_push(&r->out, '\'');
-            } else {
-                read_code(r, spaced);
-            }
+            read_piece(r, spaced);
         }
         spaced = blank;
     }

@@ -11,13 +11,18 @@ const char *golden_root(void) {
     return root && *root ? root : "tests/golden";
 }
 
-char *golden_path(const char *format, ...) {
+char *golden_path_of(const char *format, va_list args) {
     char tail[1024];
+    vsnprintf(tail, sizeof tail, format, args);
+    return path_join(golden_root(), tail);
+}
+
+char *golden_path(const char *format, ...) {
     va_list args;
     va_start(args, format);
-    vsnprintf(tail, sizeof tail, format, args);
+    char *path = golden_path_of(format, args);
     va_end(args);
-    return path_join(golden_root(), tail);
+    return path;
 }
 
 StringList golden_cases(const char *folder, const char *file) {

@@ -12,6 +12,7 @@
 
 const char *golden_root(void); // $VLM_GOLDEN, or tests/golden
 char *golden_path(const char *format, ...) __attribute__((format(printf, 1, 2))); // root/…; caller frees
+char *golden_path_of(const char *format, va_list args);                           // the same
 // The folders under root/folder that hold `file`, sorted; a test runs every one of them. Fails the test when
 // there is none, because zero cases executed is a failure.
 StringList golden_cases(const char *folder, const char *file);

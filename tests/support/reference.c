@@ -7,12 +7,10 @@
 #include <string.h>
 
 Safetensors *reference_open(const char *format, ...) {
-    char tail[512];
     va_list args;
     va_start(args, format);
-    vsnprintf(tail, sizeof tail, format, args);
+    char *path = golden_path_of(format, args);
     va_end(args);
-    char *path = golden_path("%s", tail);
     Safetensors *st;
     Error err;
     if (!safetensors_open(&st, path, &err)) fail_msg("%s", err.text);
@@ -21,12 +19,10 @@ Safetensors *reference_open(const char *format, ...) {
 }
 
 json_t *reference_json(const char *format, ...) {
-    char tail[512];
     va_list args;
     va_start(args, format);
-    vsnprintf(tail, sizeof tail, format, args);
+    char *path = golden_path_of(format, args);
     va_end(args);
-    char *path = golden_path("%s", tail);
     json_error_t where;
     json_t *value = json_load_file(path, 0, &where);
     if (!value) fail_msg("%s:%d: %s", path, where.line, where.text);
