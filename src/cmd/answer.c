@@ -2,6 +2,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mib.h"
+#include "base/pyjson.h"
 #include "format/safetensors.h"
 #include "text/unicode.h"
 
@@ -170,7 +171,7 @@ json_t *answer_json(const Answer *a) {
     return o;
 }
 
-void answer_log(const Answer *a, const Generation *g) {
+static void log_costs(const Answer *a, const Generation *g) {
     log_info("%zu prompt tokens in %.3f s (%.1f tokens/s, of that pictures %.3f s), %zu new tokens in %.3f s "
              "(%.1f tokens/s), ended by %s",
              a->prompt_tokens, a->prefill_seconds, rate(a->prompt_tokens, a->prefill_seconds),
@@ -178,6 +179,15 @@ void answer_log(const Answer *a, const Generation *g) {
     log_info("memory: weights %.1f MiB (%s), cache %.1f MiB for %zu positions, %.1f MiB resident at most",
              in_mib(g->m->params.values.size), dtype_name(g->m->params.weights), in_mib(g->cache.arena.size),
              g->capacity, in_mib(mem_resident_peak()));
+}
+
+void answer_end(const Answer *a, const Generation *g, json_t *object) {
+    if (a->flags->json)
+        pyjson_print(stdout, object, -1);
+    else
+        putchar('\n');
+    fflush(stdout);
+    if (a->flags->verbose) log_costs(a, g);
 }
 
 static bool fill_logits(void *context, size_t i, void *dst) {

@@ -24,7 +24,9 @@ void answer_free(Answer *a);
 json_t *answer_json(const Answer *a); // new reference
 // The fields that every kind of answer has; invalid UTF-8 becomes U+FFFD, as in what is printed.
 json_t *answer_fields(const Int32Vec *ids, const CharVec *text, size_t prompt_tokens, const char *finish);
-void answer_log(const Answer *a, const Generation *g); // speeds and memory, for --verbose
+// What is printed behind an answer's text: the end of its line, or with --json the object instead, whose
+// reference is given up (NULL without); with --verbose speeds and memory.
+void answer_end(const Answer *a, const Generation *g, json_t *object);
 bool answer_write_logits(const Answer *a, const char *path, Error *err);
 
 // Appends a token's bytes to text and looks for the stop texts: true when one is there, and text is cut

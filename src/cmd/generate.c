@@ -2,7 +2,6 @@
 // question alone, from a decoder.
 #include "base/file.h"
 #include "base/log.h"
-#include "base/pyjson.h"
 #include "cmd/answer.h"
 #include "cmd/cmd.h"
 #include "cmd/generate_batch.h"
@@ -42,14 +41,9 @@ static bool read_prompt(char **text, const GenerateFlags *f, Error *err) {
 }
 
 static bool print_answer(Answer *a, const Generation *g, const GenerateFlags *f, size_t number, Error *err) {
-    if (f->json) {
-        json_t *o = answer_json(a);
-        json_object_set_new(o, "generation", json_integer((json_int_t)number));
-        pyjson_print(stdout, o, -1);
-    } else {
-        putchar('\n');
-    }
-    if (f->verbose) answer_log(a, g);
+    json_t *o = f->json ? answer_json(a) : NULL;
+    if (o) json_object_set_new(o, "generation", json_integer((json_int_t)number));
+    answer_end(a, g, o);
     return !f->logits_out || number > 0 || answer_write_logits(a, f->logits_out, err);
 }
 

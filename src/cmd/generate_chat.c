@@ -4,7 +4,6 @@
 #include "base/check.h"
 #include "base/cores.h"
 #include "base/log.h"
-#include "base/pyjson.h"
 #include "cmd/answer.h"
 #include "cmd/pictures.h"
 
@@ -85,16 +84,6 @@ static bool build_turn(Prompt *p, Chat *c, const char *text, Error *err) {
         used, room);
 }
 
-static void print_turn(const Chat *c, const Answer *a) {
-    if (c->f->json) {
-        pyjson_print(stdout, answer_json(a), -1);
-    } else {
-        putchar('\n');
-    }
-    fflush(stdout);
-    if (c->f->verbose) answer_log(a, &c->g);
-}
-
 static bool take_turn(Chat *c, const char *text, Error *err) {
     Prompt prompt;
     Answer a;
@@ -109,7 +98,7 @@ static bool take_turn(Chat *c, const char *text, Error *err) {
         const size_t fed = c->g.cache.used - before - prompt.ids.count;
         vec_clear(&c->unfed);
         vec_extend(&c->unfed, a.ids.items + fed, a.ids.count - fed);
-        print_turn(c, &a);
+        answer_end(&a, &c->g, c->f->json ? answer_json(&a) : NULL);
         pictures_free(&c->pictures);
     }
     answer_free(&a);
