@@ -1,4 +1,5 @@
-// Between the decoders and image.c: one function a format.
+// Between the decoders, pixels.c, which gives them memory, and image.c, which calls them: one function a
+// format.
 #pragma once
 #include "image/image.h"
 

@@ -2,38 +2,8 @@
 #include "base/file.h"
 #include "image/decode.h"
 
-#include <png.h>
 #include <stdlib.h>
 #include <string.h>
-
-void image_free(Image *image) {
-    free(image->rgb);
-    *image = (Image){0};
-}
-
-bool image_size_check(size_t width, size_t height, const char *format, Error *err) {
-    if (width == 0 || height == 0) return error_set(err, "%s: a picture without pixels", format);
-    if (width <= MAX_PIXELS / height) return true;
-    return error_set(err, "%s: %zu x %zu pixels, at most %zu in all are accepted", format, width, height,
-                     MAX_PIXELS);
-}
-
-bool image_alloc(Image *image, size_t width, size_t height, const char *format, Error *err) {
-    *image = (Image){0};
-    if (!image_size_check(width, height, format, err)) return false;
-    uint8_t *rgb = malloc(width * height * 3);
-    if (!rgb) return error_set(err, "%s: no memory for %zu x %zu pixels", format, width, height);
-    *image = (Image){width, height, rgb};
-    return true;
-}
-
-void cmyk_to_rgb(uint8_t rgb[3], const uint8_t cmyk[4]) {
-    const int rest = 255 - cmyk[3];
-    for (size_t c = 0; c < 3; c++) {
-        const int t = cmyk[c] * rest + 128, value = rest - ((t + (t >> 8)) >> 8);
-        rgb[c] = (uint8_t)(value < 0 ? 0 : value);
-    }
-}
 
 // Formats by their first bytes; those without a decoder are named in the error.
 static const struct {
@@ -91,22 +61,4 @@ bool image_load(Image *image, const char *path, bool exif, Error *err) {
     bool ok = image_decode(image, bytes, size, exif, err) || error_prefix(err, "%s", path);
     free(bytes);
     return ok;
-}
-
-bool image_encode_png(unsigned char **bytes, size_t *size, const Image *image, Error *err) {
-    png_image png = {.version = PNG_IMAGE_VERSION,
-                     .width = (png_uint_32)image->width,
-                     .height = (png_uint_32)image->height,
-                     .format = PNG_FORMAT_RGB,
-                     .flags = PNG_IMAGE_FLAG_FAST};
-    png_alloc_size_t room = PNG_IMAGE_PNG_SIZE_MAX(png);
-    *bytes = malloc(room);
-    if (!*bytes) return error_set(err, "PNG: no memory for %zu bytes", (size_t)room);
-    if (!png_image_write_to_memory(&png, *bytes, &room, 0, image->rgb, 0, NULL)) {
-        free(*bytes);
-        *bytes = NULL;
-        return error_set(err, "PNG: %s", png.message);
-    }
-    *size = room;
-    return true;
 }

@@ -3,6 +3,7 @@
 
 #include <png.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define CHUNK_IEND 0x49454e44u
@@ -128,4 +129,24 @@ bool png_decode(Image *image, int *orientation, const void *bytes, size_t size, 
     bool ok = r.info ? read_png(&r, image, orientation, err) : error_set(err, "PNG: out of memory");
     if (r.png) png_destroy_read_struct(&r.png, &r.info, NULL);
     return ok;
+}
+
+// ---- writing ----
+
+bool image_encode_png(unsigned char **bytes, size_t *size, const Image *image, Error *err) {
+    png_image png = {.version = PNG_IMAGE_VERSION,
+                     .width = (png_uint_32)image->width,
+                     .height = (png_uint_32)image->height,
+                     .format = PNG_FORMAT_RGB,
+                     .flags = PNG_IMAGE_FLAG_FAST};
+    png_alloc_size_t room = PNG_IMAGE_PNG_SIZE_MAX(png);
+    *bytes = malloc(room);
+    if (!*bytes) return error_set(err, "PNG: no memory for %zu bytes", (size_t)room);
+    if (!png_image_write_to_memory(&png, *bytes, &room, 0, image->rgb, 0, NULL)) {
+        free(*bytes);
+        *bytes = NULL;
+        return error_set(err, "PNG: %s", png.message);
+    }
+    *size = room;
+    return true;
 }
