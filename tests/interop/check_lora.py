@@ -15,7 +15,7 @@ import tempfile
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from report import compared, exit_status, forward, relative
+from report import compared, exit_status, forward, inputs_for, relative
 from safetensors.torch import load_file
 from transformers import LlamaForCausalLM
 
@@ -28,15 +28,6 @@ parser.add_argument("--tokenizer", required=True, help="folder with tokenizer.js
 args = parser.parse_args()
 sys.path.insert(0, args.nanovlm)
 from models.vision_language_model import VisionLanguageModel  # noqa: E402
-
-
-def inputs_for(model, tiles=3, text=20):
-    generator = torch.Generator().manual_seed(7)
-    words = torch.randint(3, 200, (2, text), generator=generator)
-    tokens = torch.full((1, tiles * model.cfg.mp_image_token_length), model.tokenizer.image_token_id)
-    side = model.cfg.vit_img_size
-    return {"input_ids": torch.cat([words[:1], tokens, words[1:]], 1),
-            "images": torch.rand(tiles, 3, side, side, generator=generator)}
 
 
 def logits_of(model, inputs):

@@ -18,7 +18,7 @@ import gguf
 import llama_cpp
 import numpy as np
 import torch
-from report import compared, failed, forward, relative
+from report import compared, exit_status, forward, relative
 
 PROMPTS = ["The capital of France is Paris, and the river that flows through it",
            "<|im_start|>user\nWhat is 12 + 30?<|im_end|>\n<|im_start|>assistant\n",
@@ -125,4 +125,4 @@ with tempfile.TemporaryDirectory() as folder:
         compare_type(name, path, folder)
         if path != f32:
             os.remove(path)
-sys.exit(1 if failed else 0)
+sys.exit(exit_status())

@@ -15,7 +15,7 @@ import sys
 import tempfile
 
 import torch
-from report import compared, failed, forward, relative
+from report import compared, exit_status, forward, inputs_for, relative
 
 LIMIT = 1e-5  # of another float32 implementation, as tests/test_model.c has it
 
@@ -27,17 +27,6 @@ args = parser.parse_args()
 sys.path.insert(0, args.nanovlm)
 from models.config import VLMConfig  # noqa: E402
 from models.vision_language_model import VisionLanguageModel  # noqa: E402
-
-
-def inputs_for(model, tiles=3, text=20):
-    """Random words around the image tokens of some tiles."""
-    config, image = model.cfg, model.tokenizer.image_token_id
-    generator = torch.Generator().manual_seed(7)
-    words = torch.randint(3, 200, (2, text), generator=generator)
-    tokens = torch.full((1, tiles * config.mp_image_token_length), image)
-    side = config.vit_img_size
-    return {"input_ids": torch.cat([words[:1], tokens, words[1:]], 1),
-            "images": torch.rand(tiles, 3, side, side, generator=generator)}
 
 
 def logits_of(model, inputs):
@@ -107,4 +96,4 @@ def we_load_nanovlms(folder):
 for part in (nanovlm_loads_ours, we_load_nanovlms):
     with tempfile.TemporaryDirectory() as folder:
         part(folder)
-sys.exit(1 if failed else 0)
+sys.exit(exit_status())

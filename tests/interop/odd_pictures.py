@@ -14,7 +14,7 @@ import pathlib
 import struct
 
 import numpy as np
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageOps
 
 rng = None
 

@@ -33,6 +33,17 @@ def relative(x, reference):
     return ((x - reference).norm() / reference.norm()).item()
 
 
+def inputs_for(model, tiles=3, text=20):
+    """For a nanoVLM model: random words around the image tokens of some tiles."""
+    config, image = model.cfg, model.tokenizer.image_token_id
+    generator = torch.Generator().manual_seed(7)
+    words = torch.randint(3, 200, (2, text), generator=generator)
+    tokens = torch.full((1, tiles * config.mp_image_token_length), image)
+    side = config.vit_img_size
+    return {"input_ids": torch.cat([words[:1], tokens, words[1:]], 1),
+            "images": torch.rand(tiles, 3, side, side, generator=generator)}
+
+
 def forward(vlm, checkpoint, inputs, *flags):
     """The logits of `vlm forward` for {"input_ids": …, "images": …}."""
     with tempfile.TemporaryDirectory() as folder:

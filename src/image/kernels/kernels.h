@@ -15,7 +15,7 @@
 #define OVER_255_REST  -0x1.fdfdfep-33f
 
 // Weights of the horizontal pass in fixed point. Every output has the same number of taps, a multiple of 4,
-// filled up with zeros; a row therefore needs row_padding readable bytes behind its end.
+// filled up with zeros; a row therefore needs taps + WINDOW + BLOCK readable bytes behind its end.
 typedef struct RowFilter {
     size_t n_out, blocks, taps; // blocks = n_out / BLOCK rounded up: what is computed
     uint32_t *first;            // [blocks * BLOCK]
