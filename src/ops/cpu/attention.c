@@ -4,33 +4,50 @@
 // What one task of the forward pass needs: TILE queries of one head against all keys they see. Scores are
 // kept [key, query], so that each query is a lane: maxima and sums over keys are then plain vector code.
 typedef struct ForwardTile {
-    float q[ATTENTION_MAX_D * TILE] ALIGNED; // [D, TILE], times scale
-    float s[TILE * TILE] ALIGNED;            // [key, query]
-    float o[TILE * ATTENTION_MAX_D] ALIGNED; // [query, D], not yet divided by sum
-    float max[TILE] ALIGNED, sum[TILE] ALIGNED, old[TILE] ALIGNED;
+    float q[ATTENTION_MAX_D * TILE] ALIGNED;       // [D, TILE], times scale
+    float s[TILE * TILE] ALIGNED;                  // [key, query]
+    float o[TILE * ATTENTION_MAX_D] ALIGNED;       // [query, D], not yet divided by sum
+    float base[TILE] ALIGNED, sum[TILE] ALIGNED;   // weights are relative to e^base
     float copy[2][TILE * ATTENTION_MAX_D] ALIGNED; // of rows of BF16 tensors
 } ForwardTile;
 
-// Turns scores into weights relative to the largest score so far, and rescales what was summed before it.
+// Makes the largest scores of a block's queries from i to `end` what their weights are relative to, and
+// rescales what was summed before, once one of them is more than `slack` larger than it was.
+static void raise_base(ForwardTile *t, const ForwardTask *a, const float *largest, size_t i, size_t end,
+                       float slack) {
+    bool any = false;
+    for (size_t k = i; k < end; k++) any |= largest[k] > t->base[k] + slack;
+    for (; any && i < end; i++) {
+        const float base = largest[i] > t->base[i] ? largest[i] : t->base[i],
+                    factor = exp_f32(t->base[i] - base);
+        t->base[i] = base;
+        t->sum[i] *= factor;
+        for (size_t d = 0; i < a->queries && d < a->D; d++) t->o[i * a->D + d] *= factor;
+    }
+}
+
+// Turns scores into weights. What weights are relative to decides how BF16 rounds them, so for BF16 it
+// follows the rule of attention_bf16.c: 16 queries at a time, by more than 2⁸.
 static void online_softmax(ForwardTile *t, const ForwardTask *a, Block b, size_t width) {
-    memcpy(t->old, t->max, sizeof t->old);
+    const float slack = a->v.dtype == DTYPE_BF16 ? 8 * LN_2 : 0;
+    float largest[TILE] ALIGNED;
+    for (size_t i = b.first; i < width; i++) largest[i] = -INFINITY;
     for (size_t j = 0; j < b.keys; j++) {
         const float *line = t->s + j * TILE;
-        for (size_t i = b.first; i < width; i++) t->max[i] = line[i] > t->max[i] ? line[i] : t->max[i];
+        for (size_t i = b.first; i < width; i++) largest[i] = line[i] > largest[i] ? line[i] : largest[i];
     }
-    for (size_t i = b.first; i < width; i++) {
-        t->old[i] = exp_f32(t->old[i] - t->max[i]);
-        t->sum[i] *= t->old[i];
+    for (size_t i = b.first, end; i < width; i = end) {
+        end = min_size((i / 16 + 1) * 16, width);
+        raise_base(t, a, largest, i, end, slack);
     }
     for (size_t j = 0; j < b.keys; j++) {
         float *line = t->s + j * TILE;
         for (size_t i = b.first; i < width; i++) {
-            line[i] = exp_f32(line[i] - t->max[i]);
+            line[i] = exp_f32(line[i] - t->base[i]);
             t->sum[i] += line[i];
         }
+        round_factor(a->v.dtype, line + b.first, width - b.first);
     }
-    for (size_t i = b.first; i < a->queries; i++)
-        for (size_t d = 0; d < a->D; d++) t->o[i * a->D + d] *= t->old[i];
 }
 
 static void forward_tile(const ForwardTask *a) {
@@ -38,7 +55,7 @@ static void forward_tile(const ForwardTask *a) {
     size_t D = a->D, width = whole_lanes(a->queries);
     transpose(t.q, load_rows(t.copy[0], a->q, a->i0, a->queries, D), a->queries, D, a->scale);
     memset(t.o, 0, a->queries * D * sizeof(float));
-    for (size_t i = 0; i < TILE; i++) t.max[i] = -INFINITY, t.sum[i] = 0;
+    for (size_t i = 0; i < TILE; i++) t.base[i] = -INFINITY, t.sum[i] = 0;
     for (size_t j0 = 0; j0 < a->keys;) {
         Block b = block_at(a, j0, DIAGONAL);
         Rows k = load_rows(t.copy[0], a->k, j0, b.keys, D), v = load_rows(t.copy[1], a->v, j0, b.keys, D);
@@ -52,7 +69,7 @@ static void forward_tile(const ForwardTask *a) {
     }
     for (size_t i = 0; i < a->queries; i++) {
         store_row(a->o, a->i0 + i, t.o + i * D, 1.0f / t.sum[i], D);
-        if (a->lse) a->lse[a->i0 + i] = t.max[i] + logf(t.sum[i]);
+        if (a->lse) a->lse[a->i0 + i] = t.base[i] + logf(t.sum[i]);
     }
 }
 

@@ -26,6 +26,7 @@
 #endif
 #define ALIGNED __attribute__((aligned(64)))
 #define HIDDEN  (-FLT_MAX)
+#define LN_2    0.69314718f
 
 // One head of a [B, T, heads, D] tensor, F32 or BF16: rows `stride` values apart.
 typedef struct Head {
@@ -75,6 +76,14 @@ static inline void store_row(Head h, size_t i, const float *row, float factor, s
         for (size_t d = 0; d < D; d++) ((float *)h.data)[d] = row[d] * factor;
     else
         for (size_t d = 0; d < D; d++) ((uint16_t *)h.data)[d] = bf16_from_f32(row[d] * factor);
+}
+
+// n values of a BF16 product's factor as they are multiplied: rounded where the tensors are BF16, at every
+// level, whether or not its products are.
+static inline void round_factor(Dtype dtype, float *x, size_t n) {
+    if (dtype == DTYPE_F32) return;
+#pragma omp simd
+    for (size_t i = 0; i < n; i++) x[i] = f32_from_bf16(bf16_from_f32(x[i]));
 }
 
 static inline size_t tile_count(size_t n) {

@@ -37,6 +37,8 @@ static void weights_backward(BackwardTile *t, const BackwardTask *a, Step s) {
             }
         }
         for (size_t j = seen; j < s.keys; j++) p[j] = 0, dp[j] = 0;
+        round_factor(a->q.dtype, p, s.keys);
+        round_factor(a->q.dtype, dp, s.keys);
     }
 }
 

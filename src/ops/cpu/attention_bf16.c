@@ -16,7 +16,6 @@
 #include "ops/cpu/tile_bf16.h"
 
 #define LOG2_E 1.44269504f
-#define LN_2   0.69314718f
 // The score of a hidden key before scaling: beside any real score its weight is 0. A power of 2, so that it
 // times any factor is exact, fused or not.
 #define UNSEEN     0x1p100f
