@@ -4,41 +4,33 @@
 // What one task of the forward pass needs: TILE queries of one head against all keys they see. Scores are
 // kept [key, query], so that each query is a lane: maxima and sums over keys are then plain vector code.
 typedef struct ForwardTile {
-    float q[ATTENTION_MAX_D * TILE] ALIGNED;       // [D, TILE], times scale
-    float s[TILE * TILE] ALIGNED;                  // [key, query]
-    float o[TILE * ATTENTION_MAX_D] ALIGNED;       // [query, D], not yet divided by sum
-    float base[TILE] ALIGNED, sum[TILE] ALIGNED;   // weights are relative to e^base
-    float copy[2][TILE * ATTENTION_MAX_D] ALIGNED; // of rows of BF16 tensors
+    float q[ATTENTION_MAX_D * TILE] ALIGNED;                        // [D, TILE], times scale
+    float s[TILE * TILE] ALIGNED;                                   // [key, query]
+    float o[TILE * ATTENTION_MAX_D] ALIGNED;                        // [query, D], not yet divided by sum
+    float base[TILE] ALIGNED, sum[TILE] ALIGNED, old[TILE] ALIGNED; // weights are relative to e^base
+    float copy[2][TILE * ATTENTION_MAX_D] ALIGNED;                  // of rows of BF16 tensors
 } ForwardTile;
 
-// Makes the largest scores of a block's queries from i to `end` what their weights are relative to, and
-// rescales what was summed before, once one of them is more than `slack` larger than it was.
-static void raise_base(ForwardTile *t, const ForwardTask *a, const float *largest, size_t i, size_t end,
-                       float slack) {
-    bool any = false;
-    for (size_t k = i; k < end; k++) any |= largest[k] > t->base[k] + slack;
-    for (; any && i < end; i++) {
-        const float base = largest[i] > t->base[i] ? largest[i] : t->base[i],
-                    factor = exp_f32(t->base[i] - base);
-        t->base[i] = base;
-        t->sum[i] *= factor;
-        for (size_t d = 0; i < a->queries && d < a->D; d++) t->o[i * a->D + d] *= factor;
-    }
+// What weights are relative to where `largest` is the largest score. For BF16 it is the power of 2 above:
+// that changes no weight's digits, so weights are rounded alike whatever keys a block has, at every level.
+static float base_of(float largest, Dtype dtype) {
+    if (dtype == DTYPE_F32 || largest <= HIDDEN) return largest;
+    return ceilf(largest * LOG2_E) * LN_2;
 }
 
-// Turns scores into weights. What weights are relative to decides how BF16 rounds them, so for BF16 it
-// follows the rule of attention_bf16.c: 16 queries at a time, by more than 2⁸.
+// Turns scores into weights relative to the largest score so far, and rescales what was summed before it.
 static void online_softmax(ForwardTile *t, const ForwardTask *a, Block b, size_t width) {
-    const float slack = a->v.dtype == DTYPE_BF16 ? 8 * LN_2 : 0;
     float largest[TILE] ALIGNED;
     for (size_t i = b.first; i < width; i++) largest[i] = -INFINITY;
     for (size_t j = 0; j < b.keys; j++) {
         const float *line = t->s + j * TILE;
         for (size_t i = b.first; i < width; i++) largest[i] = line[i] > largest[i] ? line[i] : largest[i];
     }
-    for (size_t i = b.first, end; i < width; i = end) {
-        end = min_size((i / 16 + 1) * 16, width);
-        raise_base(t, a, largest, i, end, slack);
+    for (size_t i = b.first; i < width; i++) {
+        const float base = base_of(largest[i], a->q.dtype), old = t->base[i];
+        t->base[i] = base > old ? base : old;
+        t->old[i] = exp_f32(old - t->base[i]);
+        t->sum[i] *= t->old[i];
     }
     for (size_t j = 0; j < b.keys; j++) {
         float *line = t->s + j * TILE;
@@ -46,8 +38,10 @@ static void online_softmax(ForwardTile *t, const ForwardTask *a, Block b, size_t
             line[i] = exp_f32(line[i] - t->base[i]);
             t->sum[i] += line[i];
         }
-        round_factor(a->v.dtype, line + b.first, width - b.first);
+        round_factor(a->q.dtype, line + b.first, width - b.first);
     }
+    for (size_t i = b.first; i < a->queries; i++)
+        for (size_t d = 0; d < a->D; d++) t->o[i * a->D + d] *= t->old[i];
 }
 
 static void forward_tile(const ForwardTask *a) {

@@ -27,6 +27,7 @@
 #define ALIGNED __attribute__((aligned(64)))
 #define HIDDEN  (-FLT_MAX)
 #define LN_2    0.69314718f
+#define LOG2_E  1.44269504f
 
 // One head of a [B, T, heads, D] tensor, F32 or BF16: rows `stride` values apart.
 typedef struct Head {

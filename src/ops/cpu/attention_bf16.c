@@ -15,7 +15,6 @@
 #ifdef __AVX512BF16__
 #include "ops/cpu/tile_bf16.h"
 
-#define LOG2_E 1.44269504f
 // The score of a hidden key before scaling: beside any real score its weight is 0. A power of 2, so that it
 // times any factor is exact, fused or not.
 #define UNSEEN     0x1p100f
@@ -139,7 +138,7 @@ typedef struct ForwardRoom {
 static void raise_base(Queries *x, size_t i, __m512 largest, size_t D) {
     __m512 base = _mm512_load_ps(x->base + i);
     if (!_mm512_cmp_ps_mask(largest, _mm512_add_ps(base, _mm512_set1_ps(8)), _CMP_GT_OQ)) return;
-    largest = _mm512_max_ps(largest, base);
+    largest = _mm512_max_ps(_mm512_roundscale_ps(largest, _MM_FROUND_TO_POS_INF | _MM_FROUND_NO_EXC), base);
     __m512 factor = exp2_lanes(_mm512_sub_ps(base, largest));
     _mm512_store_ps(x->base + i, largest);
     _mm512_store_ps(x->sum + i, _mm512_mul_ps(_mm512_load_ps(x->sum + i), factor));
