@@ -1,10 +1,12 @@
 // LINK: train
 // LABELS: parity
 // The trainer against the real nanoVLM: twenty updates on the same micro-batches, with every loss, the
-// accumulated gradients, norms, learning rates, moments and weights, on the CPU backend and under the guard.
+// accumulated gradients, norms, learning rates, moments and weights, on the CPU backend at each level of
+// instructions and under the guard.
 #include "base/memory.h"
 #include "ops/cpu/cpu.h"
 #include "support/guard_backend.h"
+#include "support/op_case.h"
 #include "support/train_case.h"
 
 #include <math.h>
@@ -319,7 +321,7 @@ static void test_update_without_pictures(void **state) {
     backend_destroy(be);
 }
 
-int main(void) {
+static int all_tests(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_cpu),
         cmocka_unit_test(test_guard),
@@ -331,4 +333,10 @@ int main(void) {
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     print_worst_shares();
     return failed;
+}
+
+// Each level must pass: training multiplies what a level rounds otherwise.
+int main(int argc, char **argv) {
+    (void)argc;
+    return run_at_each_level(argv, all_tests);
 }
