@@ -105,8 +105,8 @@ void rope_backward(Backend *be, Tensor dx, Tensor cos, Tensor sin);
 // starts[i] only, and where it sees none the plain mean is over starts[i] … i. What samples could see of each
 // other is not computed.
 // q, k, v, o and their gradients are all F32 or all BF16; lse and delta are F32 always. In BF16, sums and
-// softmax are F32; the weights may be rounded to BF16 before they multiply v, and so may the gradients of the
-// scores.
+// softmax are F32; the weights, relative to a power of 2, are rounded to BF16 before they multiply v and
+// dout, and so are the gradients of the scores. One query alone need not do so.
 void attention_forward(Backend *be, Tensor o, Tensor lse, Tensor q, Tensor k, Tensor v, Tensor mask,
                        Tensor starts, float scale, bool causal);
 // dq, dk, dv like q, k, v; delta [B, H, T] = Σ_d dout · o, which the others are made from; all assigned. Tq =
