@@ -75,8 +75,7 @@ size_t loader_batch_bytes(const Config *config, size_t tiles);
 
 // What a loader holds at most, in bytes, if the data goes on as it begins.
 typedef struct LoaderMemory {
-    size_t rows;    // pages of the data set's open windows, at most
-    size_t held;    // and now
+    size_t rows;    // of the data set's open windows
     size_t samples; // that wait to be packed, with their pictures
     size_t batches; // prepared ahead, and the one given out
     // no bytes:
@@ -85,6 +84,3 @@ typedef struct LoaderMemory {
 } LoaderMemory;
 // Waits for the first samples, or builds them, if the loader has no threads.
 LoaderMemory loader_memory(Loader *l);
-// Rows in memory to a byte of their pages, of which all loaders hold so many now: pictures lie there as in
-// the file, but texts as often as they occur, with offsets, where the file has them once in a dictionary.
-double loader_row_expansion(size_t held);

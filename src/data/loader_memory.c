@@ -27,19 +27,17 @@ static BuiltSamples look(Loader *l) {
     return l->built;
 }
 
-double loader_row_expansion(size_t held) {
-    const double share = held > 0 ? (double)arrow_memory() / (double)held : 1;
-    return share > 1 ? share : 1;
-}
-
 LoaderMemory loader_memory(Loader *l) {
     const Config *c = l->config;
     pthread_mutex_lock(&l->lock);
     const BuiltSamples built = look(l);
-    const size_t held = row_stream_held(l->rows);
+    size_t pages, taken;
+    row_stream_held(&pages, &taken, l->rows);
     pthread_mutex_unlock(&l->lock);
-    LoaderMemory m = {
-        .rows = row_stream_bytes(l->rows), .tiles = l->max_tiles, .slots = l->n_slots, .held = held};
+    const double expansion = pages > 0 ? (double)taken / (double)pages : 1;
+    LoaderMemory m = {.rows = (size_t)(expansion * (double)row_stream_bytes(l->rows)),
+                      .tiles = l->max_tiles,
+                      .slots = l->n_slots};
     if (built.n > 0) {
         const size_t rows = row_stream_rows(l->rows), tokens = built.tokens / built.n + 1,
                      bytes = built.bytes / built.n;

@@ -212,19 +212,23 @@ size_t row_stream_bytes(const RowStream *s) {
     return most;
 }
 
-static size_t held_bytes(const RowStream *s, const RowWindow *w, const RowWindow *before) {
-    size_t bytes = 0;
+static void add_held(size_t *pages, size_t *taken, const RowStream *s, const RowWindow *w,
+                     const RowWindow *before) {
     for (size_t i = 0; w && i < w->groups.count; i++) {
         bool counted = false;
         for (size_t k = 0; before && k < before->groups.count; k++)
             counted |= before->groups.items[k] == w->groups.items[i];
-        if (!counted) bytes += dataset_group(s->data, w->numbers.items[i])->bytes;
+        const RecordBatch *batch = w->groups.items[i]->batch;
+        if (counted || !batch) continue;
+        *pages += dataset_group(s->data, w->numbers.items[i])->bytes;
+        *taken += record_batch_bytes(batch);
     }
-    return bytes;
 }
 
-size_t row_stream_held(const RowStream *s) {
-    return held_bytes(s, s->current, NULL) + held_bytes(s, s->next, s->current);
+void row_stream_held(size_t *pages, size_t *taken, const RowStream *s) {
+    *pages = *taken = 0;
+    add_held(pages, taken, s, s->current, NULL);
+    add_held(pages, taken, s, s->next, s->current);
 }
 
 // ---- ranks and validation ----

@@ -47,7 +47,9 @@ bool row_stream_open(RowStream **s, Dataset *d, RowStreamSettings settings, Erro
 void row_stream_close(RowStream *s);
 uint64_t row_stream_rows(const RowStream *s); // of an epoch
 size_t row_stream_bytes(const RowStream *s); // of the two windows that are in memory, at most: of their pages
-size_t row_stream_held(const RowStream *s);  // the same of what is in memory now
+// The same of what is in memory now, and what it takes there: pictures lie in memory as in the file, but
+// texts as often as they occur, with offsets, where the file has them once in a dictionary.
+void row_stream_held(size_t *pages, size_t *taken, const RowStream *s);
 
 // Begins an epoch: at its start, or with single places (ascending, each below from) and then from `from` on.
 // Nobody may be in row_stream_read.

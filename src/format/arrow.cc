@@ -4,8 +4,8 @@ extern "C" {
 #include "base/error.h"
 #include "base/file.h"
 #include "format/arrow.h"
-}
 #include "format/arrow_batch.h"
+}
 
 #include <arrow/api.h>
 #include <arrow/c/bridge.h>
@@ -38,10 +38,6 @@ static const int default_pool = setenv("ARROW_DEFAULT_MEMORY_POOL", "system", 0)
 static arrow::MemoryPool *memory() {
     (void)default_pool;
     return arrow::system_memory_pool();
-}
-
-size_t arrow_memory(void) {
-    return (size_t)memory()->bytes_allocated();
 }
 
 // Runs body, which returns an arrow::Status, and turns whatever goes wrong into "where: message".
@@ -198,10 +194,11 @@ static bool is_wanted(const std::string &name, const char *const *columns, size_
     return wanted;
 }
 
-// Fills a RecordBatch with what body makes of it; path and what name it in an error.
+// Fills a RecordBatch with what body makes of it; path and what name it in an error. decoded: its rows are
+// not the file's own memory.
 template <typename Body>
-static bool read_batch(RecordBatch **out, const std::string &path, const std::string &what, Error *err,
-                       Body body) {
+static bool read_batch(RecordBatch **out, const std::string &path, const std::string &what, bool decoded,
+                       Error *err, Body body) {
     *out = nullptr;
     auto *batch = static_cast<RecordBatch *>(calloc(1, sizeof(RecordBatch)));
     if (!batch || !(batch->path = strdup(path.c_str()))) {
@@ -213,6 +210,7 @@ static bool read_batch(RecordBatch **out, const std::string &path, const std::st
         ARROW_RETURN_NOT_OK(body(&rows));
         return arrow::ExportRecordBatch(*rows, &batch->array, &batch->schema);
     });
+    if (ok && decoded) record_batch_compact(batch);
     if (ok)
         *out = batch;
     else
@@ -440,14 +438,14 @@ bool parquet_read(RecordBatch **out, ParquetReader *r, size_t row_group, const c
     if (row_group >= r->parts.size())
         return error_set(err, "%s: row group %zu asked for, the file has %zu", r->path.c_str(), row_group,
                          r->parts.size());
-    return read_batch(out, r->path, ": row group " + std::to_string(row_group), err, [&](auto *rows) {
+    return read_batch(out, r->path, ": row group " + std::to_string(row_group), true, err, [&](auto *rows) {
         return read_group(rows, r, r->parts[row_group], leaves_of(r, columns, n_columns));
     });
 }
 
 bool parquet_schema(RecordBatch **out, ParquetReader *r, const char *const *columns, size_t n_columns,
                     Error *err) {
-    return read_batch(out, r->path, "", err, [&](auto *rows) {
+    return read_batch(out, r->path, "", false, err, [&](auto *rows) {
         std::shared_ptr<arrow::Schema> schema;
         ARROW_RETURN_NOT_OK(r->file->GetSchema(&schema));
         return empty_batch(rows, *schema, columns, n_columns);
@@ -732,8 +730,12 @@ size_t arrow_rows(const ArrowReader *r, size_t batch) {
     return (size_t)(r->ends[batch] - (batch ? r->ends[batch - 1] : 0));
 }
 
+static const Message &message_of(const ArrowReader *r, size_t batch) {
+    return r->files[r->batches[batch].first].batches[r->batches[batch].second];
+}
+
 size_t arrow_bytes(const ArrowReader *r, size_t batch) {
-    if (!r->indexed) return (size_t)r->files[r->batches[batch].first].batches[r->batches[batch].second].body;
+    if (!r->indexed) return (size_t)message_of(r, batch).body;
     double bytes = 0; // of all rows: which ones a group holds says nothing yet about how many
     for (const ArrowFile &f : r->files) bytes += (double)f.size;
     return (size_t)(bytes / (double)r->ends.back() * (double)arrow_rows(r, batch));
@@ -767,8 +769,7 @@ static Status gather(std::shared_ptr<arrow::RecordBatch> *out, ArrowReader *r, s
         size_t at = (size_t)(std::upper_bound(r->ends.begin(), r->ends.end(), row) - r->ends.begin());
         auto [place, fresh] = used.try_emplace(at, r->kept[at]);
         if (!place->second) ARROW_RETURN_NOT_OK(read_place(&place->second, r, at, columns, n_columns));
-        bool compressed = r->files[r->batches[at].first].batches[r->batches[at].second].compressed;
-        if (fresh && !compressed) r->kept[at] = place->second;
+        if (fresh && !message_of(r, at).compressed) r->kept[at] = place->second;
         rows.push_back(place->second->Slice(row - (at ? r->ends[at - 1] : 0), 1));
     }
     ARROW_ASSIGN_OR_RAISE(auto table, arrow::Table::FromRecordBatches(rows));
@@ -781,7 +782,8 @@ bool arrow_read(RecordBatch **out, ArrowReader *r, size_t batch, const char *con
     if (batch >= arrow_batches(r))
         return error_set(err, "%s: record batch %zu asked for, it has %zu", r->path.c_str(), batch,
                          arrow_batches(r));
-    return read_batch(out, r->path, ": record batch " + std::to_string(batch), err, [&](auto *rows) {
+    const bool decoded = r->indexed || message_of(r, batch).compressed;
+    return read_batch(out, r->path, ": record batch " + std::to_string(batch), decoded, err, [&](auto *rows) {
         if (!r->indexed) return read_place(rows, r, batch, columns, n_columns);
         return gather(rows, r, batch * GATHERED_ROWS, arrow_rows(r, batch), columns, n_columns);
     });
@@ -789,7 +791,7 @@ bool arrow_read(RecordBatch **out, ArrowReader *r, size_t batch, const char *con
 
 bool arrow_schema(RecordBatch **out, ArrowReader *r, const char *const *columns, size_t n_columns,
                   Error *err) {
-    return read_batch(out, r->path, "", err, [&](auto *rows) {
+    return read_batch(out, r->path, "", false, err, [&](auto *rows) {
         if (r->files.empty()) return Status::Invalid("it names no data file");
         return empty_batch(rows, *r->files[0].schema, columns, n_columns);
     });

@@ -19,6 +19,7 @@ typedef struct RecordBatch RecordBatch;
 void record_batch_free(RecordBatch *batch);
 size_t record_batch_rows(const RecordBatch *batch);
 const char *record_batch_path(const RecordBatch *batch); // the file it was read from; borrowed
+size_t record_batch_bytes(const RecordBatch *batch); // that its columns take, in memory or of a mapped file
 
 // A file that is read by ranges of bytes, for instance from a server: the readers opened on one ask for the
 // footer or the heads of messages at first, and then for what belongs to a group and its columns.
@@ -63,7 +64,6 @@ bool arrow_open_ranges(ArrowReader **r, const char *name, ByteRanges ranges, Err
 void arrow_close(ArrowReader *r);
 size_t arrow_batches(const ArrowReader *r);
 size_t arrow_rows(const ArrowReader *r, size_t batch);
-size_t arrow_memory(void); // bytes that rows of all files take now; what is mapped is not among them
 size_t arrow_bytes(const ArrowReader *r, size_t batch); // as they lie in the file
 bool arrow_read(RecordBatch **batch, ArrowReader *r, size_t i, const char *const *columns, size_t n_columns,
                 Error *err);

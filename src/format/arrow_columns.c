@@ -12,6 +12,7 @@ void record_batch_free(RecordBatch *batch) {
     if (!batch) return;
     if (batch->array.release) batch->array.release(&batch->array);
     if (batch->schema.release) batch->schema.release(&batch->schema);
+    free(batch->block);
     free(batch->path);
     free(batch);
 }
@@ -43,18 +44,33 @@ bool record_batch_column(Column *column, const RecordBatch *batch, const char *n
 static const struct {
     const char *format;
     ColumnType type;
+    size_t width; // of an entry in the second buffer
 } types[] = {
-    {"+l", COLUMN_LIST},  {"+L", COLUMN_LIST},  {"+s", COLUMN_STRUCT}, {"z", COLUMN_BINARY},
-    {"Z", COLUMN_BINARY}, {"u", COLUMN_STRING}, {"U", COLUMN_STRING},  {"n", COLUMN_NULL},
-    {"c", COLUMN_INT},    {"C", COLUMN_INT},    {"s", COLUMN_INT},     {"S", COLUMN_INT},
-    {"i", COLUMN_INT},    {"I", COLUMN_INT},    {"l", COLUMN_INT},     {"L", COLUMN_INT},
-    {"f", COLUMN_FLOAT},  {"g", COLUMN_FLOAT},
+    {"+l", COLUMN_LIST, 4},  {"+L", COLUMN_LIST, 8},  {"+s", COLUMN_STRUCT, 0}, {"z", COLUMN_BINARY, 4},
+    {"Z", COLUMN_BINARY, 8}, {"u", COLUMN_STRING, 4}, {"U", COLUMN_STRING, 8},  {"n", COLUMN_NULL, 0},
+    {"c", COLUMN_INT, 1},    {"C", COLUMN_INT, 1},    {"s", COLUMN_INT, 2},     {"S", COLUMN_INT, 2},
+    {"i", COLUMN_INT, 4},    {"I", COLUMN_INT, 4},    {"l", COLUMN_INT, 8},     {"L", COLUMN_INT, 8},
+    {"f", COLUMN_FLOAT, 4},  {"g", COLUMN_FLOAT, 8},
 };
+enum { N_TYPES = sizeof types / sizeof *types };
+
+static size_t find_type(const char *format) { // N_TYPES: another one
+    size_t i = 0;
+    while (i < N_TYPES && strcmp(format, types[i].format)) i++;
+    return i;
+}
 
 ColumnType column_type(Column c) {
-    for (size_t i = 0; i < sizeof types / sizeof *types; i++)
-        if (strcmp(c.schema->format, types[i].format) == 0) return types[i].type;
-    return COLUMN_OTHER;
+    const size_t i = find_type(c.schema->format);
+    return i < N_TYPES ? types[i].type : COLUMN_OTHER;
+}
+
+bool column_width(size_t *width, bool *has_offsets, const char *format) {
+    const size_t i = find_type(format);
+    const ColumnType type = i < N_TYPES ? types[i].type : COLUMN_OTHER;
+    *width = i < N_TYPES ? types[i].width : 0;
+    *has_offsets = type == COLUMN_LIST || type == COLUMN_BINARY || type == COLUMN_STRING;
+    return type != COLUMN_OTHER;
 }
 
 const char *column_format(Column c) {

@@ -33,7 +33,7 @@ bool memory_plan(MemoryPlan *m, Backend *be, const VLMConfig *config, const VlmP
     m->activations = model.activations + model.forgotten;
     m->pages =
         rest_of_page(model.activations, host->huge_page) + rest_of_page(model.forgotten, host->huge_page);
-    m->rows = (size_t)(host->row_expansion * (double)(host->training.rows + host->validation.rows));
+    m->rows = host->training.rows + host->validation.rows;
     m->samples = host->training.samples + host->validation.samples;
     m->batches = host->training.batches + host->validation.batches;
     if (plan->tile_features) m->batches += feature_bytes(config, plan->dtype, host);
@@ -108,7 +108,6 @@ HostMemory memory_of_host(const Config *c, ProgramMemory program, size_t rank, s
     h.n_threads = c->options.num_workers;
     if (training) h.training = loader_memory(training);
     if (validation) h.validation = loader_memory(validation);
-    h.row_expansion = loader_row_expansion(h.training.held + h.validation.held);
     h.data_code = more(mem_resident_code(), program.code);
     return h;
 }

@@ -38,7 +38,6 @@ typedef struct HostMemory {
     size_t exchange;                   // 0: one rank
     LoaderMemory training, validation; // zeros: none
     size_t n_loaders, n_threads;       // threads of each
-    double row_expansion;              // loader_row_expansion
     size_t data_code;                  // of libraries that read data
     size_t huge_page; // mem_huge_page(), if activations are laid out for larger batches; else 0
 } HostMemory;
