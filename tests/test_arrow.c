@@ -534,6 +534,7 @@ static void test_offsets(void **state) {
     children[0] = &lists;
     RecordBatch batch = {{.format = "+s", .name = "", .n_children = 1, .children = schemas},
                          {3, 0, 2, 1, 1, (const void *[]){NULL}, children, NULL, NULL, NULL},
+                         NULL,
                          NULL};
     assert_int_equal(record_batch_rows(&batch), 3);
     Column numbers = column(&batch, "numbers");

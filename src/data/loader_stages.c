@@ -45,7 +45,7 @@ static bool can_claim(const Loader *l) {
 static void build_row(Loader *l, RingSlot *slot, RowRef ref) {
     slot->path = ref.group->path;
     slot->place = ref.place;
-    slot->row_in_file = ref.group->first_in_file + ref.row;
+    slot->row_in_file = ref.group->first_in_file + ref.number - ref.group->first;
     slot->row = ref.group->batch ? ROW_SAMPLE : ROW_UNREADABLE;
     if (slot->row == ROW_UNREADABLE) {
         slot->err = ref.group->err;
@@ -55,7 +55,7 @@ static void build_row(Loader *l, RingSlot *slot, RowRef ref) {
         if (slot->fate == SAMPLE_KEPT) {
             slot->sample = mem_alloc(sizeof sample);
             *slot->sample = sample;
-            slot->sample->row = ref.group->first + ref.row;
+            slot->sample->row = ref.number;
         }
     }
     row_release(&ref);

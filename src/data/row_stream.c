@@ -40,6 +40,28 @@ static void group_share(RowGroup *g) {
     __atomic_add_fetch(&g->users, 1, __ATOMIC_RELAXED);
 }
 
+static bool is_wanted(const RowStream *s, size_t row) {
+    return s->wanted[row / 64] >> row % 64 & 1;
+}
+
+// Rows of validation lie among many others, which would take most of the memory. Training's own are left as
+// they are: few others are among them.
+static void cut_group(const RowStream *s, RowGroup *g) {
+    const size_t n = record_batch_rows(g->batch);
+    VEC(size_t) rows = {0};
+    for (size_t row = 0; row < n; row++)
+        if (is_wanted(s, g->first + row)) vec_push(&rows, row);
+    g->is_cut = rows.count <= n / 2 && record_batch_select(g->batch, rows.items, rows.count);
+    vec_free(&rows);
+}
+
+static size_t row_in_memory(const RowStream *s, const RowGroup *g, size_t row) {
+    size_t n = 0;
+    if (!g->is_cut) return row;
+    for (size_t i = 0; i < row; i++) n += is_wanted(s, g->first + i);
+    return n;
+}
+
 // Reads a group; what is wrong with its content stays in the group, NULL means that its file is out of reach.
 static RowGroup *read_group(RowStream *s, size_t i, Error *err) {
     if (!dataset_select(s->data, i, err)) return NULL;
@@ -48,7 +70,9 @@ static RowGroup *read_group(RowStream *s, size_t i, Error *err) {
     g->path = dataset_path(s->data, i);
     g->first = dataset_group(s->data, i)->first;
     g->first_in_file = dataset_group(s->data, i)->first_in_file;
-    if (dataset_read(&g->batch, s->data, i, &g->err) && !row_columns_bind(&g->columns, g->batch, &g->err)) {
+    if (!dataset_read(&g->batch, s->data, i, &g->err)) return g;
+    cut_group(s, g);
+    if (!row_columns_bind(&g->columns, g->batch, &g->err)) {
         record_batch_free(g->batch);
         g->batch = NULL;
     }
@@ -98,7 +122,7 @@ static bool add_row(RowStream *s, RowWindow *w, RowGroup **loaded, size_t first,
         vec_push(&w->groups, *g);
     }
     group_share(*g);
-    vec_push(&w->rows, (RowRef){*g, p.row, place});
+    vec_push(&w->rows, (RowRef){*g, row_in_memory(s, *g, p.row), (*g)->first + p.row, place});
     return true;
 }
 

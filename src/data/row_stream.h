@@ -9,19 +9,22 @@
 #include "data/row_columns.h"
 #include "data/row_order.h"
 
-// A row group in memory, shared by the rows handed out and freed with the last of them.
+// A row group in memory, or of one that has many others the rows of the split alone; shared by the rows
+// handed out and freed with the last of them.
 typedef struct RowGroup {
     RecordBatch *batch; // NULL when it could not be read
     RowColumns columns;
     Error err; // why
     const char *path;
     size_t first, first_in_file; // number of its first row in the data set, and in the file
+    bool is_cut;                 // only the rows of the split are in memory
     size_t users;                // atomic
 } RowGroup;
 
 typedef struct RowRef {
     RowGroup *group; // given back with row_release
-    size_t row;      // in the group
+    size_t row;      // in the group's columns
+    size_t number;   // in the data set
     uint64_t place;  // in the epoch
 } RowRef;
 void row_release(RowRef *ref); // any thread; leaves group NULL

@@ -19,6 +19,9 @@ typedef struct RecordBatch RecordBatch;
 void record_batch_free(RecordBatch *batch);
 size_t record_batch_rows(const RecordBatch *batch);
 const char *record_batch_path(const RecordBatch *batch); // the file it was read from; borrowed
+// Keeps these rows (ascending), numbered anew from 0, and frees the others. False, and all rows stay, when
+// they lie in a mapped file. Columns that were got before are void.
+bool record_batch_select(RecordBatch *batch, const size_t *rows, size_t n);
 size_t record_batch_bytes(const RecordBatch *batch); // that its columns take, in memory or of a mapped file
 
 // A file that is read by ranges of bytes, for instance from a server: the readers opened on one ask for the

@@ -17,6 +17,9 @@ struct RecordBatch {
 // lie. Columns and addresses that were got before are void.
 void record_batch_compact(struct RecordBatch *batch);
 
+// Gives its columns back, without itself.
+void record_batch_release(struct RecordBatch *batch);
+
 // Bytes of an entry of a column's second buffer, an offset where it has a third one; 0 where it has none.
 // False when the format is not one that arrow_columns.c reads.
 bool column_width(size_t *width, bool *has_offsets, const char *format);

@@ -8,11 +8,16 @@
 // What arrow.cc gave us has passed Arrow's full validation, so that offsets lie inside their buffers; what is
 // checked here is that our own code asks for entries that exist.
 
-void record_batch_free(RecordBatch *batch) {
-    if (!batch) return;
+void record_batch_release(RecordBatch *batch) {
     if (batch->array.release) batch->array.release(&batch->array);
     if (batch->schema.release) batch->schema.release(&batch->schema);
     free(batch->block);
+    batch->block = NULL;
+}
+
+void record_batch_free(RecordBatch *batch) {
+    if (!batch) return;
+    record_batch_release(batch);
     free(batch->path);
     free(batch);
 }
