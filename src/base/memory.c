@@ -54,6 +54,11 @@ void mem_settle(void) {
     mallopt(M_MMAP_THRESHOLD, 128 << 10); // glibc would raise it to 32 MiB, block by block
 }
 
+size_t mem_heap(void) {
+    const struct mallinfo2 heap = mallinfo2();
+    return heap.uordblks + heap.hblkhd;
+}
+
 void mem_trim(void) {
     malloc_trim(0);
 }

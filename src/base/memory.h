@@ -14,6 +14,9 @@ char *mem_printf(const char *format, ...) __attribute__((format(printf, 1, 2)));
 // threads share one heap, and blocks of 128 KiB and more go back to the system when they are freed.
 void mem_settle(void);
 
+// Bytes of the heap that are in use, in all threads.
+size_t mem_heap(void);
+
 // Gives the pages of the heap back that lie between blocks in use: after much has been freed at once.
 void mem_trim(void);
 

@@ -53,6 +53,7 @@ static const struct {
     {"pages", "rest of large pages", offsetof(MemoryPlan, pages)},
     {"scratch", "operators' scratch", offsetof(MemoryPlan, scratch)},
     {"rows", "open rows of the data", offsetof(MemoryPlan, rows)},
+    {"files", "open files' footers", offsetof(MemoryPlan, files)},
     {"samples", "samples that wait", offsetof(MemoryPlan, samples)},
     {"batches", "batches in preparation", offsetof(MemoryPlan, batches)},
     {"checkpoint", "copy for checkpoints", offsetof(MemoryPlan, checkpoint)},

@@ -10,13 +10,13 @@
 struct Dataset {
     StringList files;
     VEC(DatasetGroup) groups;
-    size_t rows;
+    size_t rows, file_bytes;
     size_t opened; // file that `source` reads; files.count when none
     const SourceKind *kind;
     void *source;
 };
 
-static void close_source(Dataset *d) {
+void dataset_unselect(Dataset *d) {
     if (d->source) d->kind->close(d->source);
     d->source = NULL;
 }
@@ -57,17 +57,24 @@ static void add_groups(Dataset *d, char *owned_path) {
     string_list_add(&d->files, owned_path);
 }
 
+static bool open_source(Dataset *d, const char *path, Error *err) {
+    const size_t before = mem_heap();
+    if (!d->kind->open(&d->source, path, err)) return false;
+    const size_t now = mem_heap(), bytes = now > before ? now - before : 0;
+    if (bytes > d->file_bytes) d->file_bytes = bytes;
+    return true;
+}
+
 // False when the file was skipped.
 static bool add_file(Dataset *d, const char *path, bool is_first, Error *err) {
     d->kind = source_kind(path);
     bool ok = d->kind || error_set(err, "%s: neither a .parquet nor an .arrow file", path);
-    ok = ok && d->kind->open(&d->source, path, err) && check_columns(d, path, err) &&
-         (!is_first || check_rows(d, err));
+    ok = ok && open_source(d, path, err) && check_columns(d, path, err) && (!is_first || check_rows(d, err));
     if (ok)
         add_groups(d, mem_strdup(path));
     else
         log_warning("skipped a file of the data set: %s", err->text);
-    close_source(d);
+    dataset_unselect(d);
     return ok;
 }
 
@@ -103,7 +110,7 @@ bool dataset_open(Dataset **out, const char *path, const StringList *names, Erro
 
 void dataset_close(Dataset *d) {
     if (!d) return;
-    close_source(d);
+    dataset_unselect(d);
     string_list_free(&d->files);
     vec_free(&d->groups);
     free(d);
@@ -125,17 +132,21 @@ const char *dataset_path(const Dataset *d, size_t i) {
     return d->files.items[d->groups.items[i].file];
 }
 
+size_t dataset_file_bytes(const Dataset *d) {
+    return d->file_bytes;
+}
+
 bool dataset_select(Dataset *d, size_t i, Error *err) {
     const DatasetGroup *g = &d->groups.items[i];
     if (d->source && d->opened == g->file) return true;
-    close_source(d);
+    dataset_unselect(d);
     d->kind = source_kind(d->files.items[g->file]);
     d->opened = g->file;
     if (d->kind->open(&d->source, d->files.items[g->file], err) && g->group < d->kind->groups(d->source) &&
         d->kind->rows(d->source, g->group) == g->rows)
         return true;
     if (d->source) error_set(err, "%s changed while it was being read", d->files.items[g->file]);
-    close_source(d);
+    dataset_unselect(d);
     return false;
 }
 

@@ -23,8 +23,12 @@ size_t dataset_rows(const Dataset *d);
 size_t dataset_group_count(const Dataset *d);
 const DatasetGroup *dataset_group(const Dataset *d, size_t i);
 const char *dataset_path(const Dataset *d, size_t i); // the file of group i; valid as long as d
+// What an open file takes beside its rows, the largest of them: Parquet's footer, the places of Arrow's
+// messages. Seen by the heap when it was opened, so what other threads asked for meanwhile is in it.
+size_t dataset_file_bytes(const Dataset *d);
 // Opens the file of group i if it is not the one opened last. Fails when that is impossible although it was
 // before.
 bool dataset_select(Dataset *d, size_t i, Error *err);
+void dataset_unselect(Dataset *d); // closes that file
 // Reads group i (which must be selected) with the columns of data/row_columns.h. One thread at a time.
 bool dataset_read(RecordBatch **batch, Dataset *d, size_t i, Error *err);

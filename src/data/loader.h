@@ -76,11 +76,13 @@ size_t loader_batch_bytes(const Config *config, size_t tiles);
 // What a loader holds at most, in bytes, if the data goes on as it begins.
 typedef struct LoaderMemory {
     size_t rows;    // of the data set's open windows
+    size_t file;    // one that is open: footer, places
     size_t samples; // that wait to be packed, with their pictures
     size_t batches; // prepared ahead, and the one given out
     // no bytes:
-    size_t tiles; // of a batch on average
-    size_t slots; // batches there is room for
+    size_t tiles;    // of a batch on average
+    size_t slots;    // batches there is room for
+    bool keeps_open; // the file; else only while it reads
 } LoaderMemory;
 // Waits for the first samples, or builds them, if the loader has no threads.
 LoaderMemory loader_memory(Loader *l);

@@ -37,7 +37,9 @@ LoaderMemory loader_memory(Loader *l) {
     const double expansion = pages > 0 ? (double)taken / (double)pages : 1;
     LoaderMemory m = {.rows = (size_t)(expansion * (double)row_stream_bytes(l->rows)),
                       .tiles = l->max_tiles,
-                      .slots = l->n_slots};
+                      .slots = l->n_slots,
+                      .file = row_stream_file_bytes(l->rows),
+                      .keeps_open = c->train.stream_dataset};
     if (built.n > 0) {
         const size_t rows = row_stream_rows(l->rows), tokens = built.tokens / built.n + 1,
                      bytes = built.bytes / built.n;

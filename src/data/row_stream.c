@@ -110,20 +110,13 @@ static uint64_t place_of(const RowStream *s, uint64_t i) {
     return i < s->single.count ? s->single.items[i] : s->from + (i - s->single.count);
 }
 
-// Adds the row at `place`. loaded: what the window has, by number in the order, from `first` on.
-static bool add_row(RowStream *s, RowWindow *w, RowGroup **loaded, size_t first, RowPlace p, uint64_t place,
-                    Error *err) {
-    RowGroup **g = &loaded[p.ordered - first];
-    if (!*g) {
-        size_t number = s->order.groups.items[p.ordered].group;
-        *g = get_group(s, number, err);
-        if (!*g) return false;
-        vec_push(&w->numbers, number);
-        vec_push(&w->groups, *g);
-    }
-    group_share(*g);
-    vec_push(&w->rows, (RowRef){*g, row_in_memory(s, *g, p.row), (*g)->first + p.row, place});
-    return true;
+static int by_number(const void *a, const void *b) {
+    const size_t x = *(const size_t *)a, y = *(const size_t *)b;
+    return (x > y) - (x < y);
+}
+
+static size_t *find_number(const RowWindow *w, size_t number) {
+    return bsearch(&number, w->numbers.items, w->numbers.count, sizeof number, by_number);
 }
 
 static void ordered_range(const RowPlaces *places, size_t *low, size_t *high) {
@@ -134,24 +127,62 @@ static void ordered_range(const RowPlaces *places, size_t *low, size_t *high) {
     }
 }
 
+// Notes the groups that hold the rows to come from row s->read up to, but not including, the one returned,
+// which is the first that is not in the window: each group once, as they follow one another in the files.
+static uint64_t note_groups(const RowStream *s, RowWindow *w, size_t first, size_t end) {
+    size_t low, high;
+    uint64_t i = s->read;
+    ordered_range(&s->places, &low, &high);
+    bool *noted = mem_zeroed(high - low + 1, sizeof *noted);
+    for (; i < rows_to_come(s) && place_of(s, i) >= first && place_of(s, i) < end; i++) {
+        const size_t ordered = s->places.items[place_of(s, i) - first].ordered;
+        if (!noted[ordered - low]) vec_push(&w->numbers, s->order.groups.items[ordered].group);
+        noted[ordered - low] = true;
+    }
+    qsort(w->numbers.items, w->numbers.count, sizeof *w->numbers.items, by_number);
+    free(noted);
+    return i;
+}
+
+static bool load_groups(RowStream *s, RowWindow *w, Error *err) {
+    for (size_t i = 0; i < w->numbers.count; i++) {
+        RowGroup *g = get_group(s, w->numbers.items[i], err);
+        if (!g) return false;
+        vec_push(&w->groups, g);
+    }
+    return true;
+}
+
+// Adds the rows to come up to `behind`.
+static void add_rows(const RowStream *s, RowWindow *w, size_t first, uint64_t behind) {
+    w->rows.capacity = behind - s->read;
+    w->rows.items = mem_alloc(w->rows.capacity * sizeof *w->rows.items);
+    for (uint64_t i = s->read; i < behind; i++) {
+        const RowPlace p = s->places.items[place_of(s, i) - first];
+        const size_t *number = find_number(w, s->order.groups.items[p.ordered].group);
+        RowGroup *g = w->groups.items[number - w->numbers.items];
+        group_share(g);
+        vec_push(&w->rows, (RowRef){g, row_in_memory(s, g, p.row), g->first + p.row, place_of(s, i)});
+    }
+}
+
+// Groups in the order of the files, so that each is opened once. One window of shuffled groups takes them
+// from many files, and what an open one takes is not needed until the next.
 RowWindow *row_stream_read(RowStream *s, Error *err) {
     const size_t number = row_order_window_of(&s->order, place_of(s, s->read));
     const size_t first = s->order.windows.items[number], end = s->order.windows.items[number + 1];
-    row_order_window(&s->order, number, s->wanted, &s->places);
-    size_t low, high;
-    ordered_range(&s->places, &low, &high);
-    RowGroup **loaded = mem_zeroed(high - low + 1, sizeof *loaded);
     RowWindow *w = mem_zeroed(1, sizeof *w);
-    bool ok = true;
-    uint64_t i = s->read;
-    for (; ok && i < rows_to_come(s); i++) {
-        const uint64_t place = place_of(s, i);
-        if (place < first || place >= end) break;
-        ok = add_row(s, w, loaded, low, s->places.items[place - first], place, err);
+    row_order_window(&s->order, number, s->wanted, &s->places);
+    const uint64_t behind = note_groups(s, w, first, end);
+    const bool ok = load_groups(s, w, err);
+    if (ok) add_rows(s, w, first, behind);
+    vec_free(&s->places);
+    if (s->settings.shuffle) {
+        dataset_unselect(s->data);
+        mem_trim();
     }
-    free(loaded);
     if (ok) {
-        s->read = i;
+        s->read = behind;
         return w;
     }
     window_free(w);
@@ -236,8 +267,13 @@ size_t row_stream_bytes(const RowStream *s) {
     return most;
 }
 
+size_t row_stream_file_bytes(const RowStream *s) {
+    return dataset_file_bytes(s->data);
+}
+
 static void add_held(size_t *pages, size_t *taken, const RowStream *s, const RowWindow *w,
                      const RowWindow *before) {
+    if (w) *taken += w->rows.capacity * sizeof *w->rows.items;
     for (size_t i = 0; w && i < w->groups.count; i++) {
         bool counted = false;
         for (size_t k = 0; before && k < before->groups.count; k++)

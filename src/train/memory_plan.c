@@ -17,6 +17,12 @@ static size_t rest_of_page(size_t bytes, size_t page) {
     return page > 0 && bytes % page > 0 ? page - bytes % page : 0;
 }
 
+// Loaders read at different times.
+static size_t open_files(const LoaderMemory *t, const LoaderMemory *v) {
+    if (t->keeps_open) return t->file + v->file;
+    return t->file > v->file ? t->file : v->file;
+}
+
 bool memory_plan(MemoryPlan *m, Backend *be, const VLMConfig *config, const VlmPlan *plan,
                  const HostMemory *host, Error *err) {
     VlmMemory model;
@@ -34,6 +40,7 @@ bool memory_plan(MemoryPlan *m, Backend *be, const VLMConfig *config, const VlmP
     m->pages =
         rest_of_page(model.activations, host->huge_page) + rest_of_page(model.forgotten, host->huge_page);
     m->rows = host->training.rows + host->validation.rows;
+    m->files = open_files(&host->training, &host->validation);
     m->samples = host->training.samples + host->validation.samples;
     m->batches = host->training.batches + host->validation.batches;
     if (plan->tile_features) m->batches += feature_bytes(config, plan->dtype, host);
@@ -47,7 +54,8 @@ bool memory_plan(MemoryPlan *m, Backend *be, const VLMConfig *config, const VlmP
 
 size_t memory_plan_total(const MemoryPlan *m) {
     return m->program + m->parameters + m->copies + m->gradients + m->moments + m->activations + m->pages +
-           m->scratch + m->rows + m->samples + m->batches + m->checkpoint + m->exchange + m->library;
+           m->scratch + m->rows + m->files + m->samples + m->batches + m->checkpoint + m->exchange +
+           m->library;
 }
 
 VlmPlan memory_model_plan(const Config *c, const Backend *be) {
@@ -108,6 +116,8 @@ HostMemory memory_of_host(const Config *c, ProgramMemory program, size_t rank, s
     h.n_threads = c->options.num_workers;
     if (training) h.training = loader_memory(training);
     if (validation) h.validation = loader_memory(validation);
+    // What it opened while training's threads were at work has their memory in it; but it opened the same.
+    if (validation && !c->options.val_dataset_path) h.validation.file = h.training.file;
     h.data_code = more(mem_resident_code(), program.code);
     return h;
 }

@@ -15,6 +15,7 @@ typedef struct MemoryPlan {
     size_t pages;       // what large pages at their end take beyond them, as they are laid out for more
     size_t scratch;     // what operators and the library's products take while they run
     size_t rows;        // of the data set that are open
+    size_t files;       // open ones: Parquet's footers
     size_t samples;     // that wait to be packed
     size_t batches;     // on the host: token ids, labels, masks and pixels of batches in preparation
     size_t checkpoint;  // what checkpoints are written from in the background
