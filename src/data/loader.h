@@ -75,10 +75,11 @@ size_t loader_batch_bytes(const Config *config, size_t tiles);
 
 // What a loader holds at most, in bytes, if the data goes on as it begins.
 typedef struct LoaderMemory {
-    size_t rows;    // of the data set's open windows
-    size_t file;    // one that is open: footer, places
-    size_t samples; // that wait to be packed, with their pictures
-    size_t batches; // prepared ahead, and the one given out
+    size_t rows;     // of the data set's open windows
+    size_t file;     // one that is open: footer, places
+    size_t samples;  // that wait to be packed, with their pictures
+    size_t batches;  // prepared ahead, and the one given out
+    size_t building; // what its threads, or its caller, take to build samples
     // no bytes:
     size_t tiles;    // of a batch on average
     size_t slots;    // batches there is room for

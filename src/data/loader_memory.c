@@ -42,11 +42,13 @@ LoaderMemory loader_memory(Loader *l) {
                       .keeps_open = c->train.stream_dataset};
     if (built.n > 0) {
         const size_t rows = row_stream_rows(l->rows), tokens = built.tokens / built.n + 1,
-                     bytes = built.bytes / built.n;
+                     bytes = built.bytes / built.n,
+                     threads = c->options.num_workers > 0 ? c->options.num_workers : 1;
         size_t samples =
             loader_ring_size(c) + c->options.num_workers + packer_most_waiting(l->packer, tokens, bytes);
         if (samples > rows) samples = rows;
         m.samples = samples * bytes;
+        m.building = threads * (built.building / built.n);
         const size_t tiles = c->train.batch_size * c->vlm.lm_max_length * built.tiles / (tokens * built.n);
         if (tiles < m.tiles) m.tiles = tiles;
     }

@@ -65,6 +65,7 @@ static void count_built(Loader *l, const RingSlot *slot) {
     if (slot->row != ROW_SAMPLE || slot->fate != SAMPLE_KEPT) return;
     l->built.n++;
     l->built.bytes += sample_bytes(slot->sample);
+    l->built.building += sample_building_bytes(slot->sample);
     l->built.tokens += slot->sample->ids.count;
     l->built.tiles += slot->sample->n_tiles;
 }

@@ -11,6 +11,7 @@ static bool init(Picture *p, Image *image, ImageSize full, const ResizeRule *rul
     bool ok = image_target_size(&p->width, &p->height, full.width, full.height, rule, err);
     if (ok && p->width * p->height < p->image.width * p->image.height) {
         Image resized;
+        p->left = 3 * p->image.width * p->image.height;
         ok = image_resize_bicubic(&resized, &p->image, p->width, p->height, err);
         image_free(&p->image);
         p->image = resized;

@@ -9,6 +9,7 @@
 typedef struct Picture {
     Image image;
     size_t width, height; // after the resize
+    size_t left;          // bytes of the decoded picture, where only the resized one is kept
 } Picture;
 
 // Takes over a decoded picture (also when it fails) and finds its size after nanoVLM's resize.

@@ -32,6 +32,13 @@ size_t sample_bytes(const Sample *s) {
     return bytes;
 }
 
+size_t sample_building_bytes(const Sample *s) {
+    size_t most = 0;
+    for (size_t i = 0; i < s->n_pictures; i++)
+        if (s->pictures[i].left > most) most = s->pictures[i].left;
+    return most;
+}
+
 bool sample_tiles(float *out, const Sample *s, const SampleRules *r, Error *err) {
     const size_t P = r->vlm->vit_img_size;
     for (size_t i = 0; i < s->n_pictures; i++) {

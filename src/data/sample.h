@@ -44,6 +44,7 @@ typedef enum SampleFate {
 // leaves the sample empty and the reason in err.
 SampleFate sample_build(Sample *s, const SampleRules *r, const RowColumns *columns, size_t row, Error *err);
 void sample_free(Sample *s);
-size_t sample_bytes(const Sample *s); // memory it holds
+size_t sample_bytes(const Sample *s);          // memory it holds
+size_t sample_building_bytes(const Sample *s); // and what it took beside while it was built, at most
 // Writes the n_tiles tiles [3, P, P] of all its pictures to out.
 bool sample_tiles(float *out, const Sample *s, const SampleRules *r, Error *err);

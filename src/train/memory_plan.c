@@ -4,8 +4,8 @@
 #include "model/rehearse.h"
 #include "train/trainer.h"
 
-// Measured in runs: what each thread that builds samples has on its stack and in the allocator.
-enum { LOADER_THREAD = 600 << 10 };
+// Measured in runs of tiny on synth and photos: what a loader's thread touches of its stack.
+enum { LOADER_STACK = 256 << 10 };
 
 // What batches bring of their tiles with cache_vision.
 static size_t feature_bytes(const VLMConfig *c, Dtype dtype, const HostMemory *host) {
@@ -17,10 +17,14 @@ static size_t rest_of_page(size_t bytes, size_t page) {
     return page > 0 && bytes % page > 0 ? page - bytes % page : 0;
 }
 
-// Loaders read at different times.
+static size_t larger(size_t a, size_t b) {
+    return a > b ? a : b;
+}
+
+// Loaders read, and build samples, at different times: while one validates the batches of the other are
+// ready.
 static size_t open_files(const LoaderMemory *t, const LoaderMemory *v) {
-    if (t->keeps_open) return t->file + v->file;
-    return t->file > v->file ? t->file : v->file;
+    return t->keeps_open ? t->file + v->file : larger(t->file, v->file);
 }
 
 bool memory_plan(MemoryPlan *m, Backend *be, const VLMConfig *config, const VlmPlan *plan,
@@ -41,14 +45,15 @@ bool memory_plan(MemoryPlan *m, Backend *be, const VLMConfig *config, const VlmP
         rest_of_page(model.activations, host->huge_page) + rest_of_page(model.forgotten, host->huge_page);
     m->rows = host->training.rows + host->validation.rows;
     m->files = open_files(&host->training, &host->validation);
-    m->samples = host->training.samples + host->validation.samples;
+    m->samples = host->training.samples + host->validation.samples +
+                 larger(host->training.building, host->validation.building);
     m->batches = host->training.batches + host->validation.batches;
     if (plan->tile_features) m->batches += feature_bytes(config, plan->dtype, host);
     m->checkpoint = host->checkpoint_copy ? m->parameters + all_moments : 0;
     m->exchange = host->exchange;
     m->library = host->program.step;
     if (host->n_loaders > 0)
-        m->library += host->program.run + host->data_code + host->n_loaders * host->n_threads * LOADER_THREAD;
+        m->library += host->program.run + host->data_code + host->n_loaders * host->n_threads * LOADER_STACK;
     return true;
 }
 

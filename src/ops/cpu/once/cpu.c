@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 int cpu_threads(const Backend *be) {
     return ((const CpuState *)be->state)->threads;
@@ -24,13 +25,24 @@ const char *cpu_level_name(const Backend *be) {
 
 // ---- memory; every call is complete when it returns, so streams and events have nothing to do ----
 
+// Address space from a large page's begin on, and no further than it was asked for: a large page that reached
+// over its end, or into a neighbour, would take memory that nobody uses.
+static char *map_aligned(size_t bytes) {
+    const size_t large = mem_huge_page(), page = (size_t)sysconf(_SC_PAGESIZE);
+    const size_t size = (bytes + page - 1) / page * page, room = size < large ? 0 : large - page;
+    char *p = mmap(NULL, size + room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
+                   0);
+    if (p == MAP_FAILED) return NULL;
+    const size_t before = room > 0 ? (large - (uintptr_t)p % large) % large : 0;
+    if (before > 0) munmap(p, before);
+    if (room > before) munmap(p + before + size, room - before);
+    return p + before;
+}
+
 static void *cpu_alloc(Backend *be, size_t bytes) {
     (void)be; // pages come zeroed, and exist only once they are touched
-    void *p = mmap(NULL, bytes ? bytes : 1, PROT_READ | PROT_WRITE,
-                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (p == MAP_FAILED) return NULL;
-    madvise(p, bytes,
-            MADV_HUGEPAGE); // saves address look-ups where the system allows it; no harm where it doesn't
+    void *p = map_aligned(bytes ? bytes : 1);
+    if (p) madvise(p, bytes, MADV_HUGEPAGE); // saves address look-ups where the system allows it
     return p;
 }
 
