@@ -98,7 +98,7 @@ bool memory_of_step(ProgramMemory *p, Backend *be, const VLMConfig *config, cons
 bool memory_of_program(ProgramMemory *p, Backend *be, const Config *c, Error *err) {
     VlmPlan plan = memory_model_plan(c, be);
     size_t scratch, most;
-    if (plan.max_tiles > plan.max_batch) plan.max_tiles = plan.max_batch + 1;
+    if (plan.max_tiles > 1) plan.max_tiles = plan.max_tiles / 2 + 1; // few tiles need less code
     plan.max_targets = plan.max_batch * plan.max_positions / 4 + 2;
     if (!memory_of_step(p, be, &c->vlm, &plan, err)) return false;
     const size_t before = mem_resident_anonymous(), made = backend_pieces(be, &most);

@@ -84,20 +84,22 @@ typedef struct Product {
     dnnl_exec_arg_t args[ROLES];
     int n_args;
     size_t scratch_bytes;
-    bool is_used; // since the last sweep
+    uint64_t used; // when last, in calls
 } Product;
 
-// Kept at most. A batch has about 20 shapes that no other may have, by its tiles and its targets; without a
-// bound a run of a week would collect them all, 40 KB each. A step of one batch needs less than half of them.
-enum { MOST_PRODUCTS = 128 };
+// There at most, and as many of the newest stay when they are too many. A batch has about 20 shapes that no
+// other may have, by its tiles and its targets; without a bound a run of a week would collect them all, 150
+// KB each. A step of one batch needs 34 to 46, with any preset, and those stay.
+enum { MOST_PRODUCTS = 80, KEPT_PRODUCTS = 56, PLACES = 256 };
 
 // Everything that exists once in the process, behind one lock.
 static struct {
     pthread_mutex_t lock;
     dnnl_engine_t engine;
     dnnl_stream_t stream;
-    Product products[2 * MOST_PRODUCTS]; // open addressing; a power of two
+    Product products[PLACES]; // open addressing
     size_t count;
+    uint64_t calls;
     void *scratch;
     size_t scratch_bytes;
 } gemms = {.lock = PTHREAD_MUTEX_INITIALIZER};
@@ -158,9 +160,9 @@ static size_t hash(const Key *k) {
 }
 
 static Product *place_of(const Key *k) {
-    size_t i = hash(k) & (2 * MOST_PRODUCTS - 1);
+    size_t i = hash(k) & (PLACES - 1);
     while (gemms.products[i].primitive && memcmp(&gemms.products[i].key, k, sizeof *k))
-        i = (i + 1) & (2 * MOST_PRODUCTS - 1);
+        i = (i + 1) & (PLACES - 1);
     return &gemms.products[i];
 }
 
@@ -169,24 +171,23 @@ static void drop(Product *p) {
     dnnl_primitive_destroy(p->primitive);
 }
 
-// Drops what has not been used since the last time, or all when everything was.
+static int newest_first(const void *a, const void *b) {
+    const uint64_t x = ((const Product *)a)->used, y = ((const Product *)b)->used;
+    return (x < y) - (x > y);
+}
+
+// Drops those that were not used for longest.
 static void sweep(void) {
-    Product old[2 * MOST_PRODUCTS];
-    size_t kept = 0;
+    Product old[PLACES];
     memcpy(old, gemms.products, sizeof old);
     memset(gemms.products, 0, sizeof gemms.products);
-    for (size_t i = 0; i < 2 * MOST_PRODUCTS; i++) kept += old[i].primitive && old[i].is_used;
-    const bool keeps = kept < gemms.count;
-    gemms.count = keeps ? kept : 0;
-    for (size_t i = 0; i < 2 * MOST_PRODUCTS; i++) {
-        if (!old[i].primitive) continue;
-        if (!keeps || !old[i].is_used) {
+    qsort(old, PLACES, sizeof *old, newest_first);
+    for (size_t i = 0; i < gemms.count; i++)
+        if (i < KEPT_PRODUCTS)
+            *place_of(&old[i].key) = old[i];
+        else
             drop(&old[i]);
-            continue;
-        }
-        old[i].is_used = false;
-        *place_of(&old[i].key) = old[i];
-    }
+    gemms.count = KEPT_PRODUCTS;
 }
 
 static Product *find(const Key *k) {
@@ -237,7 +238,7 @@ size_t gemm_bf16_prepare(int threads, GemmSize size, GemmMatrix c, bool accumula
     pthread_mutex_lock(&gemms.lock);
     omp_set_num_threads(threads); // as below
     Product *p = find(&key);
-    p->is_used = true;
+    p->used = ++gemms.calls;
     const size_t bytes = p->scratch_bytes;
     pthread_mutex_unlock(&gemms.lock);
     return bytes;
@@ -261,7 +262,7 @@ void gemm_bf16(int threads, GemmSize size, GemmMatrix c, bool accumulate, GemmMa
     pthread_mutex_lock(&gemms.lock);
     omp_set_num_threads(threads); // of this host thread; the library asks for it when a primitive is made
     Product *p = find(&key);
-    p->is_used = true;
+    p->used = ++gemms.calls;
     void *data[ROLES] = {a.data, b.data, c.data, scratch_for(p), (void *)bias};
     for (int i = 0; i < p->n_args; i++) TRY(dnnl_memory_set_data_handle(p->args[i].memory, data[i]));
     TRY(dnnl_primitive_execute(p->primitive, gemms.stream, p->n_args, p->args));
