@@ -5,8 +5,9 @@
     python bench/memory.py --vlm build/release/vlm            # needs numpy, pillow and pyarrow for its data sets
 
 Each row is a run. Predicted is what `vlm memory` says for the same flags and the most tiles and targets that a batch of the
-run had, which the run tells at its end. Data sets: `synth` of `vlm synth`; `photos` in Parquet, JPEGs up to 1920 x 1080
-(make_photos.py); `long` texts with small pictures in Arrow. Worst last."""
+run had, which the run tells at its end. Data sets: `synth` of `vlm synth`; `demo` of scripts/demo.sh; `photos` in Parquet,
+JPEGs up to 1920 x 1080 (make_photos.py); `long` texts with small pictures in Arrow. Words with = are set in the environment.
+Worst last."""
 import argparse
 import json
 import os
@@ -18,14 +19,18 @@ import tempfile
 HERE = os.path.dirname(os.path.abspath(__file__))
 COMMON = ("--gradient_accumulation_steps 1 --eval_interval {eval} --max_training_steps {steps} --stats_log_interval 100000 "
           "--keep_checkpoints 1 --lm_tokenizer {tokenizer} --train_dataset_path {data} --threads 1").split()
-SETS = {"synth": "", "photos": "--val_size 16 --max_img_size 256", "long": "--lm_max_length 2048 --max_sample_length 2048 --val_size 64"}
+SETS = {"synth": "", "demo": "", "photos": "--val_size 16 --max_img_size 256", "long": "--lm_max_length 2048 --max_sample_length 2048 --val_size 64"}
 TINY = ["", "--dtype f32", "--recompute none", "--recompute attention", "--recompute block", "--moments bf16",
         "--moments int8", "--save_in_background false", "--val_size 0", "--lora_rank 8", "--freeze vision_encoder.*",
         "--lr_vision_backbone 0 --cache_vision {folder}/cache", "--num_workers 1", "--num_workers 6", "--attention full",
         "--threads 2", "--threads 2 --dtype f32", "--packing nanovlm", "--stream_dataset true", "--batch_size 1",
         "--batch_size 8 --lm_max_length 256 --max_sample_length 256", "--batch_size 2 --lm_max_length 2048",
         "--gradient_accumulation_steps 3", "--max_tiles 6", "--dtype f32 --recompute block --moments int8",
-        "--dtype f32 --lora_rank 8", "--zero 0", "--zero 1"]
+        "--dtype f32 --lora_rank 8", "--zero 0", "--zero 1", "VLM_CPU_LEVEL=avx512", "VLM_CPU_LEVEL=avx2",
+        "VLM_CPU_LEVEL=avx2 --threads 2 --num_workers 1"]
+# as in scripts/demo.sh
+DEMO = "--lm_n_blocks 3 --lm_max_length 108 --max_sample_length 108 --batch_size 4 --num_workers 1"
+SYNTH_DEMO = "--samples 1 --kinds colour,shape,count,position --colours 4 --shapes 3 --max_shapes 2 --turns 5 --ground light"
 PHOTOS = ["", "--dtype f32", "--num_workers 1", "--num_workers 6", "--max_img_size 512 --lm_max_length 1024", "--threads 2",
           "--recompute block", "--stream_dataset true"]
 LONG = ["", "--dtype f32", "--batch_size 1", "--packing nanovlm", "--recompute none"]
@@ -33,8 +38,10 @@ SMALL = "--lm_base_vocab_size 512 --lm_vocab_size 578 --batch_size 1"  # with th
 SMALL_SYNTH = ["", "--dtype f32", "--recompute none", "--recompute attention", "--recompute block", "--moments bf16",
                "--moments int8 --save_in_background false", "--lora_rank 8", "--freeze vision_encoder.*", "--threads 2"]
 SMALL_PHOTOS = ["--max_img_size 512", "--max_img_size 512 --dtype f32", "--max_img_size 1024 --lm_max_length 2048"]
-CASES = [("tiny", "", "synth", TINY, 14), ("tiny", "", "photos", PHOTOS, 14), ("tiny", "", "long", LONG, 14),
-         ("small", SMALL, "synth", SMALL_SYNTH, 5), ("small", SMALL, "photos", SMALL_PHOTOS, 4)]
+FULL = SMALL + " --save_in_background false --max_img_size 512 --lm_max_length 1024"
+CASES = [("tiny", "", "synth", TINY, 14), ("tiny", DEMO, "demo", ["", "--val_size 0", "--num_workers 3"], 200), ("tiny", "", "photos", PHOTOS, 14), ("tiny", "", "long", LONG, 14),
+         ("small", SMALL, "synth", SMALL_SYNTH, 5), ("small", SMALL, "photos", SMALL_PHOTOS, 4),
+         ("nanovlm-460m", FULL, "photos", [""], 2)]
 STEPS = ["--preset tiny", "--preset tiny --dtype f32", "--preset tiny --threads 2", "--preset tiny --dtype f32 --threads 2",
          "--preset tiny --batch 4 --seq 512", "--preset tiny --recompute none", "--preset tiny --recompute block",
          "--preset tiny --moments int8", "--preset tiny --lora_rank 8", "--preset small --batch 2 --tiles 8",
@@ -53,8 +60,22 @@ def parse():
     return p.parse_args()
 
 
-def run(command):
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def is_environment(word):
+    return "=" in word and not word.startswith("-")
+
+
+def environment(words):
+    """What of the words is for the environment, with what is there already."""
+    return {**os.environ, **dict(w.split("=", 1) for w in words if is_environment(w))}
+
+
+def without_environment(words):
+    return [w for w in words if not is_environment(w)]
+
+
+def run(words):
+    command = without_environment(words)
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(words))
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)}\nended with {done.returncode}:\n{done.stderr[-3000:]}")
     return done.stdout
@@ -87,19 +108,21 @@ def make_sets(a, folder):
     paths = {name: os.path.join(folder, name) for name in SETS}
     if not os.path.exists(paths["synth"]):
         run([a.vlm, "synth", "--out", paths["synth"], "--rows", "4000", "--test_rows", "0", "--shards", "4"])
+    if not os.path.exists(paths["demo"]):
+        run([a.vlm, "synth", "--out", paths["demo"], "--rows", "40000", "--test_rows", "0", *SYNTH_DEMO.split()])
     if not os.path.exists(paths["photos"]):
         run([sys.executable, os.path.join(HERE, "make_photos.py"), "--out", paths["photos"], "--rows", "240", "--shards", "4"])
     if not os.path.exists(paths["long"]):
         make_long(paths["long"])
-    return {**paths, "synth": os.path.join(paths["synth"], "train")}
+    return {**paths, **{name: os.path.join(paths[name], "train") for name in ("synth", "demo")}}
 
 
 # ---- runs ----
 
-def rank_environment(rank, ranks, port):
+def rank_environment(words, rank, ranks, port):
     if ranks == 1:
-        return None
-    return {**os.environ, "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks),
+        return environment(words)
+    return {**environment(words), "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks),
             "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
 
 
@@ -107,11 +130,11 @@ def train(a, flags, folder, ranks):
     """What rank 0 says at its end: MiB taken and planned, tiles and targets of the largest batch."""
     name = f"run{len(os.listdir(folder))}"
     port = 20000 + os.getpid() % 20000 + len(os.listdir(folder))
-    command = [a.vlm, "train", *flags, "--vlm_checkpoint_path", folder, "--run_name", name]
+    command = [a.vlm, "train", *without_environment(flags), "--vlm_checkpoint_path", folder, "--run_name", name]
     started = []
     for rank in range(ranks):
         with open(os.path.join(folder, f"{name}.log{rank}"), "w") as log:
-            started.append(subprocess.Popen(command, stdout=log, stderr=log, env=rank_environment(rank, ranks, port)))
+            started.append(subprocess.Popen(command, stdout=log, stderr=log, env=rank_environment(flags, rank, ranks, port)))
     failed = [p.wait() for p in started]
     with open(os.path.join(folder, f"{name}.log0")) as log:
         text = log.read()
@@ -143,9 +166,10 @@ def measure_step(a, name, flags, _):
 
 def joined(common, *more):
     """The flags, each the last time that it is given."""
-    words = [w for part in (common, *more) for w in part]
+    given = [w for part in (common, *more) for w in part]
+    words = without_environment(given)
     pairs = dict(zip(words[::2], words[1::2]))
-    return [w for pair in pairs.items() for w in pair]
+    return [w for w in given if is_environment(w)] + [w for pair in pairs.items() for w in pair]
 
 
 def cases(a, sets, folder):

@@ -684,8 +684,119 @@ static void test_messages(void **state) {
     free(path);
 }
 
+// ---- where rows lie ----
+
+// Sanitizers have a heap of their own, of which the C library's says nothing.
+#ifdef __SANITIZE_ADDRESS__
+enum { SANITIZED = true };
+#else
+enum { SANITIZED = false };
+#endif
+
+static void test_chosen_rows(void **state) { // also of those chosen before, and none
+    (void)state;
+    Error err;
+    ParquetReader *r;
+    RecordBatch *batch;
+    char *path = golden_path("parquet/types.parquet");
+    expect(parquet_open(&r, path, &err), &err);
+    expect(parquet_read(&batch, r, 0, NULL, 0, &err), &err);
+    assert_true(record_batch_select(batch, (const size_t[]){0, 2, 3, 4, 5}, 5));
+    assert_int_equal(record_batch_rows(batch), 5);
+    for (size_t i = 0; i < 5; i++) expect_types_row(batch, i, i ? i + 1 : 0);
+    assert_true(record_batch_select(batch, (const size_t[]){1, 4}, 2));
+    assert_int_equal(record_batch_rows(batch), 2);
+    expect_types_row(batch, 0, 2);
+    expect_types_row(batch, 1, 5);
+    assert_true(record_batch_select(batch, NULL, 0));
+    assert_int_equal(record_batch_rows(batch), 0);
+    record_batch_free(batch);
+    parquet_close(r);
+    free(path);
+}
+
+enum { PICTURE = 50000, PICTURES = 40 };
+
+static void expect_picture(const RecordBatch *batch, size_t at, size_t i) {
+    char *bytes = mem_alloc(PICTURE);
+    size_t first, count;
+    memset(bytes, (int)i, PICTURE);
+    column_list_range(&first, &count, column(batch, "images"), at);
+    assert_int_equal(count, 1);
+    expect_bytes(field(column_items(column(batch, "images")), "bytes"), first, bytes, PICTURE);
+    free(bytes);
+}
+
+// Pictures are a buffer that is left with Arrow; chosen ones are not.
+static void test_large_columns(void **state) {
+    (void)state;
+    Error err;
+    ParquetReader *r;
+    ParquetWriter *w;
+    RecordBatch *batch;
+    char *path = path_join(test_folder, "large.parquet"), *bytes = mem_alloc(PICTURE);
+    expect(parquet_create(&w, path, PICTURES, &err), &err);
+    for (size_t i = 0; i < PICTURES; i++) {
+        memset(bytes, (int)i, PICTURE);
+        const FineVisionImage image = {bytes, PICTURE, NULL};
+        expect(parquet_write_row(w, &(FineVisionRow){.images = &image, .n_images = 1}, &err), &err);
+    }
+    expect(parquet_finish(w, &err), &err);
+    expect(parquet_open(&r, path, &err), &err);
+    expect(parquet_read(&batch, r, 0, NULL, 0, &err), &err);
+    for (size_t i = 0; i < PICTURES; i++) expect_picture(batch, i, i);
+    assert_in_range(record_batch_bytes(batch), PICTURES * PICTURE, PICTURES * PICTURE + 8000);
+    assert_true(record_batch_select(batch, (const size_t[]){7, 8, 31}, 3));
+    for (size_t i = 0; i < 3; i++) expect_picture(batch, i, (const size_t[]){7, 8, 31}[i]);
+    assert_in_range(record_batch_bytes(batch), 3 * PICTURE, 3 * PICTURE + 8000);
+    record_batch_free(batch);
+    parquet_close(r);
+    free(bytes), free(path);
+}
+
+// What groups of short rows say that they take is what the heap grows by, and little more than the rows are.
+static void test_bytes_of_rows(void **state) {
+    (void)state;
+    enum { GROUPS = 30, ROWS_EACH = 100, LENGTH = 600 };
+    Error err;
+    ParquetReader *r;
+    ParquetWriter *w;
+    RecordBatch *batches[GROUPS];
+    char *path = path_join(test_folder, "short.parquet"), bytes[LENGTH];
+    expect(parquet_create(&w, path, ROWS_EACH, &err), &err);
+    for (size_t i = 0; i < GROUPS * ROWS_EACH; i++) {
+        memset(bytes, (int)i, LENGTH);
+        const FineVisionImage image = {bytes, LENGTH, "a.png"};
+        const FineVisionTurn turn = {"a question", "and an answer", 5, 5, 5, 5};
+        const FineVisionRow row = {&image, 1, &turn, 1, "tests"};
+        expect(parquet_write_row(w, &row, &err), &err);
+    }
+    expect(parquet_finish(w, &err), &err);
+    expect(parquet_open(&r, path, &err), &err);
+    for (size_t g = 0; g < 2; g++) { // what is made at the first use
+        expect(parquet_read(&batches[0], r, g, NULL, 0, &err), &err);
+        record_batch_free(batches[0]);
+    }
+    const size_t before = mem_heap();
+    size_t said = 0;
+    for (size_t g = 0; g < GROUPS; g++) {
+        expect(parquet_read(&batches[g], r, g, NULL, 0, &err), &err);
+        said += record_batch_bytes(batches[g]);
+    }
+    const double taken = (double)(mem_heap() - before);
+    assert_in_range(said, GROUPS * ROWS_EACH * LENGTH, GROUPS * ROWS_EACH * (LENGTH + 160));
+    if (!SANITIZED && (taken > 1.02 * (double)said || taken < 0.98 * (double)said))
+        fail_msg("%zu bytes are said, the heap grew by %.0f", said, taken);
+    for (size_t g = 0; g < GROUPS; g++) record_batch_free(batches[g]);
+    parquet_close(r);
+    free(path);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_chosen_rows),
+        cmocka_unit_test(test_large_columns),
+        cmocka_unit_test(test_bytes_of_rows),
         cmocka_unit_test(test_written_and_read),
         cmocka_unit_test(test_only_the_columns_asked_for),
         cmocka_unit_test(test_same_rows_same_bytes),

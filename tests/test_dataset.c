@@ -112,6 +112,35 @@ static void test_truncated_among_good(void **state) {
     remove_folder(f);
 }
 
+// Sanitizers have a heap of their own, of which the C library's says nothing.
+#ifdef __SANITIZE_ADDRESS__
+enum { SANITIZED = true };
+#else
+enum { SANITIZED = false };
+#endif
+
+// What is said of the largest file is what opening it takes, and what closing it gives back.
+static void test_bytes_of_an_open_file(void **state) {
+    (void)state;
+    Error err;
+    char *f = make_folder(), *name = mem_strdup("default");
+    char *a = path_join(f, "a.parquet"), *b = path_join(f, "b.parquet");
+    write_rows(a, 0, 300, 100);
+    write_rows(b, 300, 400, 1);
+    Dataset *d;
+    expect(dataset_open(&d, f, &(StringList){1, &name}, &err), &err);
+    const double said = (double)dataset_file_bytes(d), before = (double)mem_heap();
+    expect(dataset_select(d, 100, &err), &err);
+    const double open = (double)mem_heap() - before;
+    dataset_unselect(d);
+    const double left = (double)mem_heap() - before;
+    if (!SANITIZED && (said < 400 * 1000 || open < 0.95 * said || open > 1.05 * said || left > 0.05 * said))
+        fail_msg("%.0f bytes are said, %.0f were taken and %.0f not given back", said, open, left);
+    dataset_close(d);
+    free(a), free(b), free(name);
+    remove_folder(f);
+}
+
 // ---- the order of rows ----
 
 enum { ROWS = 90 };
@@ -226,6 +255,7 @@ int main(void) {
         cmocka_unit_test(test_find),
         cmocka_unit_test(test_nothing_to_open),
         cmocka_unit_test(test_truncated_among_good),
+        cmocka_unit_test(test_bytes_of_an_open_file),
         cmocka_unit_test(test_order_and_split),
         cmocka_unit_test(test_unreadable_group),
     };

@@ -55,6 +55,7 @@ static size_t take(size_t *out, uint64_t *places, RowStream *s) {
         if (!ref.group) return n;
         assert_true(n < ROWS);
         out[n] = row_number(&ref);
+        assert_int_equal(ref.number, out[n]);
         if (places) places[n] = ref.place;
         row_release(&ref);
     }
@@ -258,6 +259,33 @@ static void test_streaming_shares(void **state) { // one behind the other, the f
     close_files(&f);
 }
 
+// Groups in which validation has few rows take the memory of these alone.
+static void test_few_rows_take_little(void **state) {
+    (void)state;
+    Files f;
+    open_files(&f);
+    double shares[2]; // of the groups' pages
+    for (int split = 0; split < 2; split++) {
+        const RowStreamSettings settings = {.split = split ? ROWS_HELD_OUT : ROWS_TRAINING,
+                                            .shuffle = true,
+                                            .window_bytes = 1 << 20,
+                                            .seed = 1,
+                                            .val_size = 40};
+        RowStream *s = open_rows(&f, settings);
+        Error err;
+        RowRef ref;
+        size_t pages, taken;
+        expect(row_stream_next(s, &ref, &err), &err);
+        assert_int_equal(ref.group->is_cut, split);
+        row_stream_held(&pages, &taken, s);
+        shares[split] = (double)taken / (double)pages;
+        row_release(&ref);
+        row_stream_close(s);
+    }
+    if (shares[1] > shares[0] / 3) fail_msg("%g of the pages, all rows %g", shares[1], shares[0]);
+    close_files(&f);
+}
+
 static void test_too_many_validation_rows(void **state) {
     (void)state;
     Error err;
@@ -321,6 +349,7 @@ int main(void) {
         cmocka_unit_test(test_shuffle_window),
         cmocka_unit_test(test_ranks),
         cmocka_unit_test(test_streaming_shares),
+        cmocka_unit_test(test_few_rows_take_little),
         cmocka_unit_test(test_too_many_validation_rows),
         cmocka_unit_test(test_reading_ahead),
     };
