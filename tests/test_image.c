@@ -326,6 +326,8 @@ static void test_reduced_scale(void **state) {
         if (!picture_decode(&reduced, bytes, size, &config, true, &err)) fail_msg("%s", err.text);
         assert_true(whole.width == reduced.width && whole.height == reduced.height);
         expect_alike(&whole, &reduced, cases[i].width == 511);
+        const bool is_kept = whole.image.width == 511 && whole.image.height == 513;
+        assert_int_equal(whole.left, is_kept ? 0 : 3 * 511 * 513);
         picture_free(&whole), picture_free(&reduced);
     }
     free(bytes);

@@ -600,6 +600,40 @@ static void test_close_anywhere(void **state) {
     end(&k);
 }
 
+// Pictures that are made smaller are in memory as they are decoded, one for each thread.
+static void test_memory_of_building(void **state) {
+    (void)state;
+    Error err;
+    Config c;
+    ParquetWriter *w;
+    char *folder = make_folder(), *path = path_join(folder, "train.parquet");
+    expect(parquet_create(&w, path, 10, &err), &err);
+    for (size_t i = 0; i < 40; i++) {
+        size_t size;
+        unsigned char *png = make_png(&size, i % 2 ? 200 : 20, i % 2 ? 100 : 20, i);
+        const FineVisionImage image = {png, size, NULL};
+        const FineVisionTurn turn = {"what?", "this", 5, 5, 5, 5};
+        expect(parquet_write_row(w, &(FineVisionRow){&image, 1, &turn, 1, NULL}, &err), &err);
+        free(png);
+    }
+    expect(parquet_finish(w, &err), &err);
+    data_config(&c, folder, "default");
+    Tokenizer *t = data_tokenizer(&c);
+    for (size_t workers = 0; workers < 4; workers += 3) {
+        Loader *l;
+        c.options.num_workers = workers;
+        c.options.prefetch_factor = 1;
+        expect(loader_open(&l, &c, t, LOADER_TRAIN, &err), &err);
+        const double mean = (double)loader_memory(l).building / (double)(workers ? workers : 1);
+        if (mean < 0.7 * 30000 || mean > 1.3 * 30000) fail_msg("%g bytes for each thread", mean);
+        loader_close(l);
+    }
+    tokenizer_free(t);
+    config_free(&c);
+    remove_folder(folder);
+    free(path);
+}
+
 int main(void) {
     log_set_level(LOG_ERROR);
     const struct CMUnitTest tests[] = {
@@ -619,6 +653,7 @@ int main(void) {
         cmocka_unit_test(test_vanished_file),
         cmocka_unit_test(test_max_tiles),
         cmocka_unit_test(test_close_anywhere),
+        cmocka_unit_test(test_memory_of_building),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -85,6 +85,36 @@ static void a_step_takes_what_was_rehearsed(void **state) {
     config_free(&config);
 }
 
+// Batches of many shapes leave no more code than is kept, and the newest batch's is there.
+static void code_of_many_batches(void **state) {
+    (void)state;
+    Config config;
+    Error err;
+    Backend *be;
+    size_t scratch, most, largest = 0;
+    config_init(&config);
+    if (!config_apply_preset(&config, "tiny", &err)) fail_msg("%s", err.text);
+    assert_true(backend_cpu_create(&be, 1, &err));
+    VlmPlan plan = {.max_batch = B,
+                    .max_positions = T,
+                    .max_targets = TARGETS,
+                    .training = true,
+                    .trained = {true, true, true},
+                    .dtype = DTYPE_BF16};
+    for (size_t i = 0; i < 12; i++) {
+        plan.max_tiles = 1 + i;
+        plan.max_targets++;
+        if (!vlm_rehearse(&scratch, be, &config.vlm, &plan, &err)) fail_msg("%s", err.text);
+        const size_t pieces = backend_pieces(be, &most);
+        if (pieces > largest) largest = pieces;
+        if (!vlm_rehearse(&scratch, be, &config.vlm, &plan, &err)) fail_msg("%s", err.text);
+        assert_int_equal(backend_pieces(be, &most), pieces);
+    }
+    assert_true(largest <= most && (most == 0 || largest > 3 * most / 4));
+    backend_destroy(be);
+    config_free(&config);
+}
+
 // Addresses for a model of 20 GB and more, on any machine.
 static void no_memory_of_the_model_is_taken(void **state) {
     (void)state;
@@ -112,6 +142,7 @@ static void no_memory_of_the_model_is_taken(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_step_takes_what_was_rehearsed),
+        cmocka_unit_test(code_of_many_batches),
         cmocka_unit_test(no_memory_of_the_model_is_taken),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

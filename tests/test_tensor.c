@@ -132,6 +132,26 @@ static void test_arena_too_large(void **state) {
     backend_destroy(be);
 }
 
+// A large block begins with a large page, so that what is touched up to the end of one takes that and no
+// more.
+static void test_large_blocks(void **state) {
+    (void)state;
+    enum { BLOCKS = 4 };
+    Backend *be = new_backend(1);
+    const size_t large = mem_huge_page(), bytes = 3 * large + 5000, before = mem_resident_anonymous();
+    char *blocks[BLOCKS];
+    for (size_t i = 0; i < BLOCKS; i++) {
+        blocks[i] = be->device->alloc(be, bytes);
+        assert_non_null(blocks[i]);
+        assert_int_equal((uintptr_t)blocks[i] % large, 0);
+        memset(blocks[i], 1, large);
+    }
+    const size_t taken = mem_resident_anonymous() - before;
+    if (taken > BLOCKS * large + large) fail_msg("%zu bytes, %zu were touched", taken, BLOCKS * large);
+    for (size_t i = 0; i < BLOCKS; i++) be->device->release(be, blocks[i], bytes);
+    backend_destroy(be);
+}
+
 static void test_host_memory_and_events(void **state) {
     (void)state;
     Backend *be = new_backend(1);
@@ -177,13 +197,10 @@ static void test_levels(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_dtypes),
-        cmocka_unit_test(test_shapes),
-        cmocka_unit_test(test_views),
-        cmocka_unit_test(test_row_stride),
-        cmocka_unit_test(test_arena),
-        cmocka_unit_test(test_arena_too_large),
-        cmocka_unit_test(test_host_memory_and_events),
+        cmocka_unit_test(test_dtypes),       cmocka_unit_test(test_shapes),
+        cmocka_unit_test(test_views),        cmocka_unit_test(test_row_stride),
+        cmocka_unit_test(test_arena),        cmocka_unit_test(test_arena_too_large),
+        cmocka_unit_test(test_large_blocks), cmocka_unit_test(test_host_memory_and_events),
         cmocka_unit_test(test_levels),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
