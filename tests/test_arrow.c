@@ -537,15 +537,19 @@ static void test_offsets(void **state) {
                          NULL,
                          NULL};
     assert_int_equal(record_batch_rows(&batch), 3);
-    Column numbers = column(&batch, "numbers");
-    for (size_t i = 0; i < 3; i++) {
-        size_t first, count;
-        column_list_range(&first, &count, numbers, i);
-        assert_int_equal(column_is_null(numbers, i), i == 1);
-        assert_int_equal(count, i == 1 ? 0 : 2);
-        for (size_t k = 0; k < count; k++)
-            assert_int_equal(column_int(column_items(numbers), first + k), 10 * i + k);
+    for (int compact = 0; compact < 2; compact++) {
+        if (compact) record_batch_compact(&batch);
+        Column numbers = column(&batch, "numbers");
+        for (size_t i = 0; i < 3; i++) {
+            size_t first, count;
+            column_list_range(&first, &count, numbers, i);
+            assert_int_equal(column_is_null(numbers, i), i == 1);
+            assert_int_equal(count, i == 1 ? 0 : 2);
+            for (size_t k = 0; k < count; k++)
+                assert_int_equal(column_int(column_items(numbers), first + k), 10 * i + k);
+        }
     }
+    record_batch_release(&batch);
 }
 
 // ---- damaged files ----

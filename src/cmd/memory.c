@@ -55,6 +55,7 @@ static const struct {
     {"rows", "open rows of the data", offsetof(MemoryPlan, rows)},
     {"files", "open files' footers", offsetof(MemoryPlan, files)},
     {"samples", "samples that wait", offsetof(MemoryPlan, samples)},
+    {"work", "reading and decoding", offsetof(MemoryPlan, work)},
     {"batches", "batches in preparation", offsetof(MemoryPlan, batches)},
     {"checkpoint", "copy for checkpoints", offsetof(MemoryPlan, checkpoint)},
     {"exchange", "what ranks send through", offsetof(MemoryPlan, exchange)},

@@ -137,7 +137,7 @@ static bool log_memory(TrainJob *j, Error *err) {
     if (!memory_plan_run(&m, j->be, &j->config, &j->host, tiles, 0, err) ||
         !memory_plan_run(&more, j->be, &j->config, &j->host, tiles + 1, 0, err))
         return false;
-    const size_t data = m.rows + m.files + m.samples + m.batches, rest = m.program + m.library;
+    const size_t data = m.rows + m.files + m.samples + m.work + m.batches, rest = m.program + m.library;
     log_info(
         "memory: %.1f MiB parameters, %.1f gradients, %.1f optimizer, %.1f activations, %.1f copy for "
         "checkpoints, %.1f data, %.1f program; %.1f MiB in all with %zu tiles a batch, their mean, and %.1f "

@@ -11,7 +11,8 @@ struct Dataset {
     StringList files;
     VEC(DatasetGroup) groups;
     size_t rows, file_bytes;
-    size_t opened; // file that `source` reads; files.count when none
+    double reading; // for a byte of a group's pages
+    size_t opened;  // file that `source` reads; files.count when none
     const SourceKind *kind;
     void *source;
 };
@@ -36,8 +37,12 @@ static bool check_rows(Dataset *d, Error *err) {
     for (size_t g = 0; g < d->kind->groups(d->source); g++) {
         if (d->kind->rows(d->source, g) == 0) continue;
         RecordBatch *batch;
+        size_t most;
+        const size_t before = arrow_memory(&most), bytes = d->kind->bytes(d->source, g);
         bool ok = d->kind->read(&batch, d->source, g, row_column_names, n_row_columns, err);
         if (ok) record_batch_free(batch);
+        arrow_memory(&most);
+        if (most > before && bytes > 0) d->reading = (double)(most - before) / (double)bytes;
         return ok;
     }
     return true;
@@ -130,6 +135,13 @@ const DatasetGroup *dataset_group(const Dataset *d, size_t i) {
 
 const char *dataset_path(const Dataset *d, size_t i) {
     return d->files.items[d->groups.items[i].file];
+}
+
+size_t dataset_reading_bytes(const Dataset *d) {
+    size_t largest = 0;
+    for (size_t i = 0; i < d->groups.count; i++)
+        if (d->groups.items[i].bytes > largest) largest = d->groups.items[i].bytes;
+    return (size_t)(d->reading * (double)largest);
 }
 
 size_t dataset_file_bytes(const Dataset *d) {

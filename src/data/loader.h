@@ -80,10 +80,12 @@ typedef struct LoaderMemory {
     size_t samples;  // that wait to be packed, with their pictures
     size_t batches;  // prepared ahead, and the one given out
     size_t building; // what its threads, or its caller, take to build samples
+    size_t reading;  // what reading a group takes, with what is kept of it
     // no bytes:
-    size_t tiles;    // of a batch on average
-    size_t slots;    // batches there is room for
-    bool keeps_open; // the file; else only while it reads
+    size_t tiles;     // of a batch on average
+    size_t slots;     // batches there is room for
+    bool reads_ahead; // else an epoch is one window, and while it is read there is no sample
+    bool keeps_open;  // the file; else only while it reads
 } LoaderMemory;
 // Waits for the first samples, or builds them, if the loader has no threads.
 LoaderMemory loader_memory(Loader *l);

@@ -271,6 +271,14 @@ size_t row_stream_file_bytes(const RowStream *s) {
     return dataset_file_bytes(s->data);
 }
 
+size_t row_stream_reading_bytes(const RowStream *s) {
+    return dataset_reading_bytes(s->data);
+}
+
+bool row_stream_reads_ahead(const RowStream *s) {
+    return s->order.windows.count > 2;
+}
+
 static void add_held(size_t *pages, size_t *taken, const RowStream *s, const RowWindow *w,
                      const RowWindow *before) {
     if (w) *taken += w->rows.capacity * sizeof *w->rows.items;

@@ -40,6 +40,11 @@ static arrow::MemoryPool *memory() {
     return arrow::system_memory_pool();
 }
 
+size_t arrow_memory(size_t *most) {
+    *most = (size_t)memory()->max_memory();
+    return (size_t)memory()->bytes_allocated();
+}
+
 // Runs body, which returns an arrow::Status, and turns whatever goes wrong into "where: message".
 template <typename Body> static bool guarded(Error *err, const std::string &where, Body body) {
     std::string message;

@@ -67,6 +67,9 @@ bool arrow_open_ranges(ArrowReader **r, const char *name, ByteRanges ranges, Err
 void arrow_close(ArrowReader *r);
 size_t arrow_batches(const ArrowReader *r);
 size_t arrow_rows(const ArrowReader *r, size_t batch);
+// Bytes that readers of all files have from Arrow now, and had at most: columns on their way, and the large
+// ones that are kept. Nothing of mapped files.
+size_t arrow_memory(size_t *most);
 size_t arrow_bytes(const ArrowReader *r, size_t batch); // as they lie in the file
 bool arrow_read(RecordBatch **batch, ArrowReader *r, size_t i, const char *const *columns, size_t n_columns,
                 Error *err);

@@ -27,6 +27,12 @@ static size_t open_files(const LoaderMemory *t, const LoaderMemory *v) {
     return t->keeps_open ? t->file + v->file : larger(t->file, v->file);
 }
 
+// Beyond rows and samples.
+static size_t work_of(const LoaderMemory *l) {
+    return l->reads_ahead ? l->reading + l->building
+                          : larger(l->reading, l->samples + l->building) - l->samples;
+}
+
 bool memory_plan(MemoryPlan *m, Backend *be, const VLMConfig *config, const VlmPlan *plan,
                  const HostMemory *host, Error *err) {
     VlmMemory model;
@@ -45,8 +51,8 @@ bool memory_plan(MemoryPlan *m, Backend *be, const VLMConfig *config, const VlmP
         rest_of_page(model.activations, host->huge_page) + rest_of_page(model.forgotten, host->huge_page);
     m->rows = host->training.rows + host->validation.rows;
     m->files = open_files(&host->training, &host->validation);
-    m->samples = host->training.samples + host->validation.samples +
-                 larger(host->training.building, host->validation.building);
+    m->samples = host->training.samples + host->validation.samples;
+    m->work = larger(work_of(&host->training), work_of(&host->validation));
     m->batches = host->training.batches + host->validation.batches;
     if (plan->tile_features) m->batches += feature_bytes(config, plan->dtype, host);
     m->checkpoint = host->checkpoint_copy ? m->parameters + all_moments : 0;
@@ -59,7 +65,7 @@ bool memory_plan(MemoryPlan *m, Backend *be, const VLMConfig *config, const VlmP
 
 size_t memory_plan_total(const MemoryPlan *m) {
     return m->program + m->parameters + m->copies + m->gradients + m->moments + m->activations + m->pages +
-           m->scratch + m->rows + m->files + m->samples + m->batches + m->checkpoint + m->exchange +
+           m->scratch + m->rows + m->files + m->samples + m->work + m->batches + m->checkpoint + m->exchange +
            m->library;
 }
 
@@ -122,7 +128,8 @@ HostMemory memory_of_host(const Config *c, ProgramMemory program, size_t rank, s
     if (training) h.training = loader_memory(training);
     if (validation) h.validation = loader_memory(validation);
     // What it opened while training's threads were at work has their memory in it; but it opened the same.
-    if (validation && !c->options.val_dataset_path) h.validation.file = h.training.file;
+    if (validation && !c->options.val_dataset_path)
+        h.validation.file = h.training.file, h.validation.reading = h.training.reading;
     h.data_code = more(mem_resident_code(), program.code);
     return h;
 }

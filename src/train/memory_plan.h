@@ -17,6 +17,7 @@ typedef struct MemoryPlan {
     size_t rows;        // of the data set that are open
     size_t files;       // open ones: Parquet's footers
     size_t samples;     // that wait to be packed
+    size_t work;        // to read rows and to build samples
     size_t batches;     // on the host: token ids, labels, masks and pixels of batches in preparation
     size_t checkpoint;  // what checkpoints are written from in the background
     size_t exchange;    // what several ranks send through
