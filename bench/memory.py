@@ -31,17 +31,17 @@ TINY = ["", "--dtype f32", "--recompute none", "--recompute attention", "--recom
 # as in scripts/demo.sh
 DEMO = "--lm_n_blocks 3 --lm_max_length 108 --max_sample_length 108 --batch_size 4 --num_workers 1"
 SYNTH_DEMO = "--samples 1 --kinds colour,shape,count,position --colours 4 --shapes 3 --max_shapes 2 --turns 5 --ground light"
-PHOTOS = ["", "--dtype f32", "--num_workers 1", "--num_workers 6", "--max_img_size 512 --lm_max_length 1024", "--threads 2",
+PHOTOS = ["", "--dtype f32", "--num_workers 1", "--num_workers 6", "--max_img_size 512 --lm_max_length 1024 --max_sample_length 1024", "--threads 2",
           "--recompute block", "--stream_dataset true"]
 LONG = ["", "--dtype f32", "--batch_size 1", "--packing nanovlm", "--recompute none"]
 SMALL = "--lm_base_vocab_size 512 --lm_vocab_size 578 --batch_size 1"  # with the small tokenizer
 SMALL_SYNTH = ["", "--dtype f32", "--recompute none", "--recompute attention", "--recompute block", "--moments bf16",
                "--moments int8 --save_in_background false", "--lora_rank 8", "--freeze vision_encoder.*", "--threads 2"]
 SMALL_PHOTOS = ["--max_img_size 512", "--max_img_size 512 --dtype f32", "--max_img_size 1024 --lm_max_length 2048"]
-FULL = SMALL + " --save_in_background false --max_img_size 512 --lm_max_length 1024"
+FULL = SMALL + " --save_in_background false --vlm_load_backbone_weights false --lm_max_length 1024 --max_sample_length 1024"
 CASES = [("tiny", "", "synth", TINY, 14), ("tiny", DEMO, "demo", ["", "--val_size 0", "--num_workers 3"], 200), ("tiny", "", "photos", PHOTOS, 14), ("tiny", "", "long", LONG, 14),
          ("small", SMALL, "synth", SMALL_SYNTH, 5), ("small", SMALL, "photos", SMALL_PHOTOS, 4),
-         ("nanovlm-460m", FULL, "photos", [""], 2)]
+         ("nanovlm-460m", FULL, "photos", ["--max_img_size 512"], 2)]
 STEPS = ["--preset tiny", "--preset tiny --dtype f32", "--preset tiny --threads 2", "--preset tiny --dtype f32 --threads 2",
          "--preset tiny --batch 4 --seq 512", "--preset tiny --recompute none", "--preset tiny --recompute block",
          "--preset tiny --moments int8", "--preset tiny --lora_rank 8", "--preset small --batch 2 --tiles 8",

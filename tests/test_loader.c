@@ -600,7 +600,8 @@ static void test_close_anywhere(void **state) {
     end(&k);
 }
 
-// Pictures that are made smaller are in memory as they are decoded, one for each thread.
+// Pictures that are made smaller are in memory as they are decoded, one for each thread; and a batch of 6
+// pictures of 3 or 5 tiles has 24 of them, though there is room for more tokens.
 static void test_memory_of_building(void **state) {
     (void)state;
     Error err;
@@ -623,8 +624,11 @@ static void test_memory_of_building(void **state) {
         Loader *l;
         c.options.num_workers = workers;
         c.options.prefetch_factor = 1;
+        c.train.max_images_per_knapsack = 3;
         expect(loader_open(&l, &c, t, LOADER_TRAIN, &err), &err);
-        const double mean = (double)loader_memory(l).building / (double)(workers ? workers : 1);
+        const LoaderMemory m = loader_memory(l);
+        const double mean = (double)m.building / (double)(workers ? workers : 1);
+        assert_in_range(m.tiles, 20, 28);
         if (mean < 0.7 * 30000 || mean > 1.3 * 30000) fail_msg("%g bytes for each thread", mean);
         loader_close(l);
     }

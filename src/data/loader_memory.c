@@ -27,6 +27,15 @@ static BuiltSamples look(Loader *l) {
     return l->built;
 }
 
+// Of a batch whose sequences are full, of tokens or of pictures.
+static size_t mean_tiles(const Config *c, const BuiltSamples *b) {
+    const size_t sequences = c->train.batch_size;
+    const size_t by_tokens = sequences * c->vlm.lm_max_length * b->tiles / (b->tokens + b->n);
+    if (b->pictures == 0) return by_tokens;
+    const size_t by_pictures = sequences * c->train.max_images_per_knapsack * b->tiles / b->pictures;
+    return by_pictures < by_tokens ? by_pictures : by_tokens;
+}
+
 LoaderMemory loader_memory(Loader *l) {
     const Config *c = l->config;
     pthread_mutex_lock(&l->lock);
@@ -51,7 +60,7 @@ LoaderMemory loader_memory(Loader *l) {
         if (samples > rows) samples = rows;
         m.samples = samples * bytes;
         m.building = threads * (built.building / built.n);
-        const size_t tiles = c->train.batch_size * c->vlm.lm_max_length * built.tiles / (tokens * built.n);
+        const size_t tiles = mean_tiles(c, &built);
         if (tiles < m.tiles) m.tiles = tiles;
     }
     m.batches = l->n_slots * (loader_batch_bytes(c, m.tiles) + sequences_bytes(c));

@@ -67,6 +67,7 @@ static void count_built(Loader *l, const RingSlot *slot) {
     l->built.bytes += sample_bytes(slot->sample);
     l->built.building += sample_building_bytes(slot->sample);
     l->built.tokens += slot->sample->ids.count;
+    l->built.pictures += slot->sample->n_pictures;
     l->built.tiles += slot->sample->n_tiles;
 }
 

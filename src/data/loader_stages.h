@@ -37,7 +37,7 @@ typedef struct RingSlot {
 
 // What the samples built so far come to, whether or not the packer took them.
 typedef struct BuiltSamples {
-    size_t n, bytes, building, tokens, tiles;
+    size_t n, bytes, building, tokens, pictures, tiles;
 } BuiltSamples;
 
 typedef struct BatchSlot {
