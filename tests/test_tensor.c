@@ -2,6 +2,7 @@
 // Tensors as views, arenas, the CPU backend's memory and choice of level.
 #include "support/golden.h"
 
+#include "base/memory.h"
 #include "ops/cpu/cpu.h"
 #include "tensor/backend.h"
 

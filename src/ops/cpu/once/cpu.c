@@ -30,8 +30,8 @@ const char *cpu_level_name(const Backend *be) {
 static char *map_aligned(size_t bytes) {
     const size_t large = mem_huge_page(), page = (size_t)sysconf(_SC_PAGESIZE);
     const size_t size = (bytes + page - 1) / page * page, room = size < large ? 0 : large - page;
-    char *p = mmap(NULL, size + room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
-                   0);
+    char *p =
+        mmap(NULL, size + room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (p == MAP_FAILED) return NULL;
     const size_t before = room > 0 ? (large - (uintptr_t)p % large) % large : 0;
     if (before > 0) munmap(p, before);
