@@ -28,6 +28,7 @@ struct RowStream {
 static void group_release(RowGroup *g) {
     if (__atomic_sub_fetch(&g->users, 1, __ATOMIC_ACQ_REL) > 0) return;
     if (g->batch) record_batch_free(g->batch);
+    free(g->kept);
     free(g);
 }
 
@@ -51,15 +52,24 @@ static void cut_group(const RowStream *s, RowGroup *g) {
     VEC(size_t) rows = {0};
     for (size_t row = 0; row < n; row++)
         if (is_wanted(s, g->first + row)) vec_push(&rows, row);
-    g->is_cut = rows.count <= n / 2 && record_batch_select(g->batch, rows.items, rows.count);
-    vec_free(&rows);
+    if (rows.count <= n / 2 && record_batch_select(g->batch, rows.items, rows.count)) {
+        g->kept = rows.items;
+        g->n_kept = rows.count;
+    } else {
+        vec_free(&rows);
+    }
 }
 
-static size_t row_in_memory(const RowStream *s, const RowGroup *g, size_t row) {
-    size_t n = 0;
-    if (!g->is_cut) return row;
-    for (size_t i = 0; i < row; i++) n += is_wanted(s, g->first + i);
-    return n;
+static int by_number(const void *a, const void *b) {
+    const size_t x = *(const size_t *)a, y = *(const size_t *)b;
+    return (x > y) - (x < y);
+}
+
+static size_t row_in_memory(const RowGroup *g, size_t row) {
+    if (!g->kept) return row;
+    const size_t *found = bsearch(&row, g->kept, g->n_kept, sizeof row, by_number);
+    CHECK(found, "row %zu of a group is not wanted", row);
+    return (size_t)(found - g->kept);
 }
 
 // Reads a group; what is wrong with its content stays in the group, NULL means that its file is out of reach.
@@ -110,11 +120,6 @@ static uint64_t place_of(const RowStream *s, uint64_t i) {
     return i < s->single.count ? s->single.items[i] : s->from + (i - s->single.count);
 }
 
-static int by_number(const void *a, const void *b) {
-    const size_t x = *(const size_t *)a, y = *(const size_t *)b;
-    return (x > y) - (x < y);
-}
-
 static size_t *find_number(const RowWindow *w, size_t number) {
     return bsearch(&number, w->numbers.items, w->numbers.count, sizeof number, by_number);
 }
@@ -162,7 +167,7 @@ static void add_rows(const RowStream *s, RowWindow *w, size_t first, uint64_t be
         const size_t *number = find_number(w, s->order.groups.items[p.ordered].group);
         RowGroup *g = w->groups.items[number - w->numbers.items];
         group_share(g);
-        vec_push(&w->rows, (RowRef){g, row_in_memory(s, g, p.row), g->first + p.row, place_of(s, i)});
+        vec_push(&w->rows, (RowRef){g, row_in_memory(g, p.row), g->first + p.row, place_of(s, i)});
     }
 }
 

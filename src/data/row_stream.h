@@ -17,7 +17,7 @@ typedef struct RowGroup {
     Error err; // why
     const char *path;
     size_t first, first_in_file; // number of its first row in the data set, and in the file
-    bool is_cut;                 // only the rows of the split are in memory
+    size_t *kept, n_kept;        // its rows that are in memory, ascending; NULL: all
     size_t users;                // atomic
 } RowGroup;
 
