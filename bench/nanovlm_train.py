@@ -7,6 +7,7 @@ together. The mask is then left out (--mask none), which is the faster way throu
 Time counts from the begin of forward number --skip (of the loop in train.py) to the begin of the last, waiting for data
 included, and so do the tokens. bench/train.py runs this."""
 import argparse
+import importlib.machinery
 import json
 import os
 import sys
@@ -56,6 +57,7 @@ def prepare(a, marks):
         import wandb  # noqa: F401
     except ImportError:
         sys.modules["wandb"] = types.ModuleType("wandb")
+        sys.modules["wandb"].__spec__ = importlib.machinery.ModuleSpec("wandb", None)  # accelerate looks for it
     import datasets
     import torch
     import train
