@@ -23,12 +23,10 @@ typedef struct Times {
 
 static bool measure(Times *best, const char *bytes, size_t size, const VLMConfig *c, float **tiles,
                     Error *err) {
-    Image image;
     Picture picture;
     const double start = milliseconds();
-    if (!image_decode(&image, bytes, size, true, err)) return false;
+    if (!picture_decode(&picture, bytes, size, c, false, err)) return false;
     const double decoded = milliseconds();
-    if (!picture_init(&picture, &image, c, err)) return false;
     best->n_tiles = grid_tiles(picture_grid(&picture, c->vit_img_size), true);
     if (!*tiles) *tiles = calloc(best->n_tiles, 3 * c->vit_img_size * c->vit_img_size * sizeof **tiles);
     const double allocated = milliseconds();

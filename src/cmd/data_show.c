@@ -129,14 +129,12 @@ typedef struct RowPictures {
 
 static bool read_picture(Picture *p, ShowPicture *shown, const Shower *s, size_t image, Error *err) {
     RowImage encoded;
-    Image decoded;
     bool ok = row_image_open(&encoded, &s->columns, image, err) &&
-              image_decode(&decoded, encoded.bytes, encoded.size, true, err);
+              picture_decode(p, encoded.bytes, encoded.size, &s->setup->config.vlm, false, err);
     row_image_close(&encoded);
-    if (!ok) return false;
-    shown->width = decoded.width;
-    shown->height = decoded.height;
-    return picture_init(p, &decoded, &s->setup->config.vlm, err);
+    shown->width = p->full.width;
+    shown->height = p->full.height;
+    return ok;
 }
 
 static RowPictures read_pictures(const Shower *s, size_t row) {

@@ -86,20 +86,16 @@ static void pack_sample(Stages *s, Sample *sample, size_t n_pictures, size_t n_t
 static bool run_picture(Stages *s, ImageGrid *grid, const uint8_t *bytes, size_t size, Error *err) {
     const VLMConfig *c = &s->setup->config.vlm;
     const bool global = s->setup->rules.global_tile;
-    Image image;
     Picture picture;
     BenchTime begin = bench_now();
-    bool ok = image_decode(&image, bytes, size, true, err);
+    bool ok = picture_decode(&picture, bytes, size, c, s->setup->rules.jpeg_reduced_scale, err);
     bench_add(&s->times[STAGE_DECODE], begin);
     if (!ok) return false;
     begin = bench_now();
-    ok = picture_init(&picture, &image, c, err);
-    if (ok) {
-        *grid = picture_grid(&picture, c->vit_img_size);
-        vec_reserve(&s->tiles, grid_tiles(*grid, global) * 3 * c->vit_img_size * c->vit_img_size);
-        ok = picture_tiles(s->tiles.items, &picture, c->vit_img_size, global, err);
-        picture_free(&picture);
-    }
+    *grid = picture_grid(&picture, c->vit_img_size);
+    vec_reserve(&s->tiles, grid_tiles(*grid, global) * 3 * c->vit_img_size * c->vit_img_size);
+    ok = picture_tiles(s->tiles.items, &picture, c->vit_img_size, global, err);
+    picture_free(&picture);
     bench_add(&s->times[STAGE_TILES], begin);
     return ok;
 }

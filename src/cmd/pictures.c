@@ -3,14 +3,12 @@
 #include <stdlib.h>
 
 bool pictures_add(Pictures *p, const Session *s, const char *path, Error *err) {
-    Image image;
     if (s->decoder_alone)
         return error_set(err,
                          "%s: %s is a decoder alone and sees no pictures; give a vision-language checkpoint",
                          path, s->path);
-    if (!image_load(&image, path, false, err)) return false;
     p->items = mem_resize(p->items, (p->count + 1) * sizeof *p->items);
-    if (!picture_init(&p->items[p->count], &image, &s->config, err)) return error_prefix(err, "%s", path);
+    if (!picture_load(&p->items[p->count], path, &s->config, err)) return false;
     p->count++;
     return true;
 }

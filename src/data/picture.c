@@ -1,38 +1,30 @@
 #include "data/picture.h"
+#include "base/file.h"
 
-static ResizeRule resize_rule(const VLMConfig *c) {
-    return (ResizeRule){c->max_img_size, c->vit_img_size, c->resize_to_max_side_len};
-}
+#include <stdlib.h>
 
-// full: the size that the resize goes by.
-static bool init(Picture *p, Image *image, ImageSize full, const ResizeRule *rule, Error *err) {
-    *p = (Picture){.image = *image};
-    *image = (Image){0};
-    bool ok = image_target_size(&p->width, &p->height, full.width, full.height, rule, err);
-    if (ok && p->width * p->height < p->image.width * p->image.height) {
-        Image resized;
-        p->left = 3 * p->image.width * p->image.height;
-        ok = image_resize_bicubic(&resized, &p->image, p->width, p->height, err);
-        image_free(&p->image);
-        p->image = resized;
-    }
-    if (!ok) picture_free(p);
+static bool decode(Picture *p, const void *bytes, size_t size, const VLMConfig *c, bool exif, bool reduced,
+                   Error *err) {
+    const ResizeRule rule = {c->max_img_size, c->vit_img_size, c->resize_to_max_side_len};
+    FittedImage f;
+    bool ok = image_decode_fitted(&f, bytes, size, &(ImageReading){&rule, exif, reduced}, err);
+    *p = (Picture){f.image, f.full, f.target.width, f.target.height, f.beside};
     return ok;
-}
-
-bool picture_init(Picture *p, Image *image, const VLMConfig *c, Error *err) {
-    const ResizeRule rule = resize_rule(c);
-    return init(p, image, (ImageSize){image->width, image->height}, &rule, err);
 }
 
 bool picture_decode(Picture *p, const void *bytes, size_t size, const VLMConfig *c, bool reduced,
                     Error *err) {
-    const ResizeRule rule = resize_rule(c);
-    Image image;
-    ImageSize full;
+    return decode(p, bytes, size, c, true, reduced, err);
+}
+
+bool picture_load(Picture *p, const char *path, const VLMConfig *c, Error *err) {
+    char *bytes;
+    size_t size;
     *p = (Picture){0};
-    return image_decode_reduced(&image, &full, bytes, size, true, reduced ? &rule : NULL, err) &&
-           init(p, &image, full, &rule, err);
+    if (!file_read(&bytes, &size, path, err)) return false;
+    bool ok = decode(p, bytes, size, c, false, false, err) || error_prefix(err, "%s", path);
+    free(bytes);
+    return ok;
 }
 
 void picture_free(Picture *p) {

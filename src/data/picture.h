@@ -8,15 +8,17 @@
 
 typedef struct Picture {
     Image image;
-    size_t width, height; // after the resize
-    size_t left;          // bytes of the decoded picture, where only the resized one is kept
+    ImageSize full;       // in the file, turned as the picture is
+    size_t width, height; // after nanoVLM's resize
+    size_t beside;        // bytes that decoding took beside the image, at most
 } Picture;
 
-// Takes over a decoded picture (also when it fails) and finds its size after nanoVLM's resize.
-bool picture_init(Picture *p, Image *image, const VLMConfig *config, Error *err);
 // Decodes as training does (turned as EXIF says); reduced: JPEGs at a smaller scale where that suffices.
+// After a failure there is no image; full is known where the picture is in order and only its resize is not.
 bool picture_decode(Picture *p, const void *bytes, size_t size, const VLMConfig *config, bool reduced,
                     Error *err);
+// Reads a file as generate.py does (not turned). Errors name the file.
+bool picture_load(Picture *p, const char *path, const VLMConfig *config, Error *err);
 void picture_free(Picture *p);
 ImageGrid picture_grid(const Picture *p, size_t tile); // tiles down and across, without the global one
 // Tiles of a grid; `global`: whether the tokenizer has a token for the global tile.

@@ -35,7 +35,7 @@ size_t sample_bytes(const Sample *s) {
 size_t sample_building_bytes(const Sample *s) {
     size_t most = 0;
     for (size_t i = 0; i < s->n_pictures; i++)
-        if (s->pictures[i].left > most) most = s->pictures[i].left;
+        if (s->pictures[i].beside > most) most = s->pictures[i].beside;
     return most;
 }
 

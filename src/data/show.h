@@ -17,7 +17,7 @@ typedef struct ShowTurn {
 typedef struct ShowPicture {
     const Picture *picture; // NULL: the problem stands in its place
     const char *problem;
-    size_t width, height; // as decoded, before any resize; 0 when not known
+    size_t width, height; // in the file, turned, before any resize; 0 when not known
 } ShowPicture;
 
 // One section of the page. What is not known is left 0 or NULL.

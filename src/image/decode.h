@@ -2,13 +2,17 @@
 // format.
 #pragma once
 #include "image/image.h"
+#include "image/sink.h"
 
-// A decoder fills image (RGB, allocated by image_alloc) and leaves in *orientation what the file says
+// A decoder that goes from row to row puts them into the sink. On failure what the sink holds is the caller's
+// to free.
+typedef bool RowDecoder(ImageSink *sink, const void *bytes, size_t size, Error *err);
+RowDecoder jpeg_decode, png_decode;
+
+// Any other fills image (RGB, allocated by image_alloc) and leaves in *orientation what the file says
 // (orientation_of). On failure image holds nothing.
 typedef bool ImageDecoder(Image *image, int *orientation, const void *bytes, size_t size, Error *err);
-bool jpeg_decode_reduced(Image *image, ImageSize *full, int *orientation, const void *bytes, size_t size,
-                         const ResizeRule *rule, Error *err);
-ImageDecoder jpeg_decode, png_decode, webp_decode, gif_decode, bmp_decode, tiff_decode;
+ImageDecoder webp_decode, gif_decode, bmp_decode, tiff_decode;
 
 #define MAX_PIXELS ((size_t)178956970) // Pillow's DecompressionBombError: 2 x 1 GiB / 4 / 3
 
@@ -30,5 +34,6 @@ typedef struct Metadata {
 // The orientation in the EXIF (a TIFF header with its first directory) or else, as in Pillow, the one in the
 // XMP. Anything but 2…8 means upright.
 int orientation_of(const Metadata *m);
+bool orientation_turns(int orientation); // 2 … 8
 // Turns and mirrors the picture as orientation 2…8 says; anything else leaves it. On failure image is freed.
 bool image_orient(Image *image, int orientation, Error *err);

@@ -62,6 +62,10 @@ int orientation_of(const Metadata *m) {
 
 // ---- turning ----
 
+bool orientation_turns(int orientation) {
+    return orientation >= 2 && orientation <= 8;
+}
+
 // Where the pixel (x, y) of the result comes from: columns and rows exchanged first (transpose), then counted
 // from the other end. Orientation 6 says "turn by 90 degrees clockwise", 8 the other way round.
 static const struct {
@@ -73,7 +77,7 @@ static const struct {
 };
 
 bool image_orient(Image *image, int orientation, Error *err) {
-    if (orientation < 2 || orientation > 8) return true;
+    if (!orientation_turns(orientation)) return true;
     bool transpose = turns[orientation].transpose;
     Image out;
     size_t w = image->width, h = image->height;

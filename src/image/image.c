@@ -1,64 +1,101 @@
 #include "image/image.h"
-#include "base/file.h"
 #include "image/decode.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 // Formats by their first bytes; those without a decoder are named in the error.
-static const struct {
+typedef struct Format {
     const char *name, *magic;
     size_t at, length;
-    ImageDecoder *decode;
-} formats[] = {
-    {"JPEG", "\xff\xd8\xff", 0, 3, jpeg_decode}, {"PNG", "\x89PNG\r\n\x1a\n", 0, 8, png_decode},
-    {"WebP", "WEBP", 8, 4, webp_decode},         {"GIF", "GIF87a", 0, 6, gif_decode},
-    {"GIF", "GIF89a", 0, 6, gif_decode},         {"BMP", "BM", 0, 2, bmp_decode},
-    {"TIFF", "II*\0", 0, 4, tiff_decode},        {"TIFF", "MM\0*", 0, 4, tiff_decode},
-    {"TIFF", "II+\0", 0, 4, tiff_decode},        {"TIFF", "MM\0+", 0, 4, tiff_decode},
-    {"AVIF or HEIF", "ftyp", 4, 4, NULL},        {"JPEG 2000", "\0\0\0\x0cjP  ", 0, 8, NULL},
+    RowDecoder *by_rows;
+    ImageDecoder *whole;
+} Format;
+
+static const Format formats[] = {
+    {"JPEG", "\xff\xd8\xff", 0, 3, jpeg_decode, NULL}, {"PNG", "\x89PNG\r\n\x1a\n", 0, 8, png_decode, NULL},
+    {"WebP", "WEBP", 8, 4, NULL, webp_decode},         {"GIF", "GIF87a", 0, 6, NULL, gif_decode},
+    {"GIF", "GIF89a", 0, 6, NULL, gif_decode},         {"BMP", "BM", 0, 2, NULL, bmp_decode},
+    {"TIFF", "II*\0", 0, 4, NULL, tiff_decode},        {"TIFF", "MM\0*", 0, 4, NULL, tiff_decode},
+    {"TIFF", "II+\0", 0, 4, NULL, tiff_decode},        {"TIFF", "MM\0+", 0, 4, NULL, tiff_decode},
+    {"AVIF or HEIF", "ftyp", 4, 4, NULL, NULL},        {"JPEG 2000", "\0\0\0\x0cjP  ", 0, 8, NULL, NULL},
 };
 
-static ImageDecoder *find_decoder(const void *bytes, size_t size, Error *err) {
+static const Format *find_format(const void *bytes, size_t size, Error *err) {
     if (size == 0) error_set(err, "the picture is empty");
     for (size_t i = 0; size > 0 && i < sizeof formats / sizeof *formats; i++) {
-        size_t end = formats[i].at + formats[i].length;
-        if (size < end || memcmp((const char *)bytes + formats[i].at, formats[i].magic, formats[i].length))
-            continue;
-        if (!formats[i].decode)
-            error_set(err, "%s pictures are not supported; convert them to PNG", formats[i].name);
-        return formats[i].decode;
+        const Format *f = &formats[i];
+        const size_t end = f->at + f->length;
+        if (size < end || memcmp((const char *)bytes + f->at, f->magic, f->length)) continue;
+        if (f->by_rows || f->whole) return f;
+        error_set(err, "%s pictures are not supported; convert them to PNG", f->name);
+        return NULL;
     }
     if (size > 0) error_set(err, "not a picture of a known format (JPEG, PNG, WebP, GIF, BMP, TIFF)");
     return NULL;
 }
 
-bool image_decode_reduced(Image *image, ImageSize *full, const void *bytes, size_t size, bool exif,
-                          const ResizeRule *rule, Error *err) {
-    *image = (Image){0};
-    int orientation = 1;
-    ImageDecoder *decode = find_decoder(bytes, size, err);
-    if (!decode) return false;
-    bool ok = decode == jpeg_decode ? jpeg_decode_reduced(image, full, &orientation, bytes, size, rule, err)
-                                    : decode(image, &orientation, bytes, size, err);
-    if (!ok) return false;
-    if (decode != jpeg_decode) *full = (ImageSize){image->width, image->height};
-    if (!exif) return true;
-    if (orientation >= 5 && orientation <= 8) *full = (ImageSize){full->height, full->width};
-    return image_orient(image, orientation, err);
+static bool decode_as(const Format *f, ImageSink *s, const void *bytes, size_t size, Error *err) {
+    if (f->by_rows) return f->by_rows(s, bytes, size, err);
+    if (!f->whole(&s->image, &s->orientation, bytes, size, err)) return false;
+    s->full = (ImageSize){s->image.width, s->image.height};
+    return true;
+}
+
+static size_t pixel_bytes(const Image *image) {
+    return 3 * image->width * image->height;
+}
+
+static bool turn(ImageSink *s, Error *err) {
+    if (pixel_bytes(&s->image) > s->beside) s->beside = pixel_bytes(&s->image); // for a moment there are two
+    if (s->orientation >= 5) s->full = (ImageSize){s->full.height, s->full.width};
+    return image_orient(&s->image, s->orientation, err);
+}
+
+static bool decode(ImageSink *s, const void *bytes, size_t size, Error *err) {
+    const Format *f = find_format(bytes, size, err);
+    if (!f || !decode_as(f, s, bytes, size, err)) return false;
+    if (!s->how->exif || !orientation_turns(s->orientation)) return true;
+    if (s->resizes) { // a PNG may say only behind its pixels how it is turned
+        sink_free(s);
+        *s = (ImageSink){.how = s->how, .whole = true};
+        if (!decode_as(f, s, bytes, size, err)) return false;
+    }
+    return turn(s, err);
+}
+
+// Resizes what was decoded as it is.
+static bool fit(FittedImage *f, ImageSink *s, const ResizeRule *rule, Error *err) {
+    ImageSize *to = &f->target;
+    if (!image_target_size(&to->width, &to->height, s->full.width, s->full.height, rule, err)) return false;
+    if (to->width * to->height >= s->image.width * s->image.height) return true;
+    Image resized;
+    s->beside += pixel_bytes(&s->image);
+    bool ok = image_resize_bicubic(&resized, &s->image, to->width, to->height, err);
+    image_free(&s->image);
+    s->image = resized;
+    return ok;
+}
+
+bool image_decode_fitted(FittedImage *f, const void *bytes, size_t size, const ImageReading *how,
+                         Error *err) {
+    ImageSink s = {.how = how};
+    *f = (FittedImage){0};
+    bool ok = decode(&s, bytes, size, err);
+    if (ok) f->full = s.full;
+    ok = ok && (!how->rule || fit(f, &s, how->rule, err));
+    if (ok) {
+        f->image = s.image;
+        f->beside = s.beside;
+        s.image = (Image){0};
+    }
+    sink_free(&s);
+    return ok;
 }
 
 bool image_decode(Image *image, const void *bytes, size_t size, bool exif, Error *err) {
-    ImageSize full;
-    return image_decode_reduced(image, &full, bytes, size, exif, NULL, err);
-}
-
-bool image_load(Image *image, const char *path, bool exif, Error *err) {
-    char *bytes;
-    size_t size;
-    *image = (Image){0};
-    if (!file_read(&bytes, &size, path, err)) return false;
-    bool ok = image_decode(image, bytes, size, exif, err) || error_prefix(err, "%s", path);
-    free(bytes);
+    FittedImage f;
+    bool ok = image_decode_fitted(&f, bytes, size, &(ImageReading){.exif = exif}, err);
+    *image = f.image;
     return ok;
 }

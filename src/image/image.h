@@ -12,6 +12,10 @@ typedef struct Image {
     uint8_t *rgb; // [height, width, 3], owned
 } Image;
 
+typedef struct ImageSize {
+    size_t width, height;
+} ImageSize;
+
 // nanoVLM's DynamicResize: tile is vit_img_size.
 typedef struct ResizeRule {
     size_t max_img_size, tile;
@@ -24,15 +28,28 @@ void image_free(Image *image);
 // the format and the cause; a file without its end is an error; more than 178 956 970 pixels (Pillow's limit
 // against decompression bombs) are an error.
 bool image_decode(Image *image, const void *bytes, size_t size, bool exif, Error *err);
-typedef struct ImageSize {
-    size_t width, height;
-} ImageSize;
-// The same, but where the rule makes a JPEG smaller it is decoded at the smallest of libjpeg's scales 1/8 …
-// 7/8 that is no smaller than what the rule wants: faster, other pixels. rule may be NULL. *full: the size
-// that the picture has in the file, turned as the picture is.
-bool image_decode_reduced(Image *image, ImageSize *full, const void *bytes, size_t size, bool exif,
-                          const ResizeRule *rule, Error *err);
-bool image_load(Image *image, const char *path, bool exif, Error *err); // reads and decodes a file
+
+// How a picture is read.
+typedef struct ImageReading {
+    const ResizeRule *rule; // NULL: it is left as it is
+    bool exif;              // as above
+    bool reduced;           // where the rule makes a JPEG smaller it is decoded at the smallest of libjpeg's
+                            // scales 1/8 … 7/8 that is no smaller than what is wanted: faster, other pixels
+} ImageReading;
+
+// A picture on its way to the size that the rule gives it.
+typedef struct FittedImage {
+    Image image;      // resized where that leaves fewer pixels than were decoded, else as decoded
+    ImageSize full;   // in the file, turned as the picture is
+    ImageSize target; // what the rule makes of that
+    size_t beside;    // bytes that were taken meanwhile beside the image, at most, roughly
+} FittedImage;
+
+// Decodes for image_to_tiles. The pixels are those of image_decode and image_resize_bicubic, but a JPEG, or a
+// PNG that is not interlaced, goes through the resize row by row while it is decoded and is never there in
+// full size (unless it is to be turned). After a failure there is no image; full is known if only the target
+// is at fault.
+bool image_decode_fitted(FittedImage *f, const void *bytes, size_t size, const ImageReading *how, Error *err);
 // The bytes of a PNG file; caller frees.
 bool image_encode_png(unsigned char **bytes, size_t *size, const Image *image, Error *err);
 

@@ -10,7 +10,7 @@
 
 #define MAX_SCANS 500 // a progressive file of a few bytes a scan could otherwise cost minutes
 
-// libjpeg leaves through longjmp on errors; everything that must survive lies here.
+// libjpeg leaves through longjmp on errors; everything that must survive lies here, or in the caller's sink.
 typedef struct JpegReader {
     struct jpeg_decompress_struct info;
     struct jpeg_error_mgr errors;
@@ -71,58 +71,72 @@ static void reduce(struct jpeg_decompress_struct *info, const ResizeRule *rule) 
     }
 }
 
-static bool read_pixels(JpegReader *r, Image *image, const ResizeRule *rule, Error *err) {
+// What libjpeg takes: all coefficients of a file of several scans, and a few rows of each component.
+static size_t library_bytes(struct jpeg_decompress_struct *info) {
+    const bool several = jpeg_has_multiple_scans(info);
+    size_t bytes = 0;
+    for (int i = 0; i < info->num_components; i++) {
+        const jpeg_component_info *c = &info->comp_info[i];
+        const size_t across = (size_t)c->h_samp_factor, down = (size_t)c->v_samp_factor,
+                     width = (c->width_in_blocks + across - 1) / across * across,
+                     height = (c->height_in_blocks + down - 1) / down * down;
+        if (several) bytes += width * height * sizeof(JBLOCK);
+        bytes += width * DCTSIZE * down * (DCTSIZE + 2); // a row of blocks and what lies around it
+        bytes +=
+            (size_t)info->output_width * (size_t)info->max_v_samp_factor; // enlarged to the picture's width
+    }
+    return bytes;
+}
+
+static void read_rows(struct jpeg_decompress_struct *info, ImageSink *s) {
+    JSAMPROW line = NULL;
+    if (info->out_color_space == JCS_CMYK)
+        line = info->mem->alloc_large((j_common_ptr)info, JPOOL_IMAGE, (size_t)info->output_width * 4);
+    while (info->output_scanline < info->output_height) {
+        JSAMPROW rgb = sink_row(s, info->output_scanline);
+        jpeg_read_scanlines(info, line ? &line : &rgb, 1);
+        if (line) row_from_cmyk(rgb, line, info->output_width);
+        sink_put(s);
+    }
+}
+
+static bool read_pixels(JpegReader *r, ImageSink *s, Error *err) {
     struct jpeg_decompress_struct *info = &r->info;
     bool cmyk = info->jpeg_color_space == JCS_CMYK || info->jpeg_color_space == JCS_YCCK;
     if (info->jpeg_color_space == JCS_UNKNOWN)
         return error_set(err, "JPEG: %d colour components, expected 1, 3 or 4", info->num_components);
     info->out_color_space = cmyk ? JCS_CMYK : JCS_RGB; // gray too becomes RGB
-    if (!image_size_check(info->image_width, info->image_height, "JPEG", err)) return false;
-    if (rule) reduce(info, rule);
+    s->full = (ImageSize){info->image_width, info->image_height};
+    if (!image_size_check(s->full.width, s->full.height, "JPEG", err)) return false;
+    if (s->how->reduced) reduce(info, s->how->rule);
     jpeg_calc_output_dimensions(info);
-    if (!image_alloc(image, info->output_width, info->output_height, "JPEG", err)) return false;
+    s->beside = library_bytes(info);
+    if (!sink_open(s, info->output_width, info->output_height, "JPEG", err)) return false;
     jpeg_start_decompress(info);
-    JSAMPROW line = NULL;
-    if (cmyk) line = info->mem->alloc_large((j_common_ptr)info, JPOOL_IMAGE, image->width * 4);
-    while (info->output_scanline < info->output_height) {
-        JSAMPROW rgb = image->rgb + (size_t)info->output_scanline * image->width * 3;
-        jpeg_read_scanlines(info, cmyk ? &line : &rgb, 1);
-        if (cmyk) row_from_cmyk(rgb, line, image->width);
-    }
+    read_rows(info, s);
     jpeg_finish_decompress(info);
     return true;
 }
 
-static bool read_jpeg(JpegReader *r, Image *image, int *orientation, const void *bytes, size_t size,
-                      const ResizeRule *rule, Error *err) {
-    if (setjmp(r->leave)) {
-        image_free(image);
-        return error_set(err, "JPEG: %s", r->message);
-    }
+static bool read_jpeg(JpegReader *r, ImageSink *s, const void *bytes, size_t size, Error *err) {
+    if (setjmp(r->leave)) return error_set(err, "JPEG: %s", r->message);
     jpeg_create_decompress(&r->info);
     r->info.progress = &r->progress;
     jpeg_mem_src(&r->info, bytes, size);
     jpeg_save_markers(&r->info, JPEG_APP0 + 1, 0xffff);
     jpeg_read_header(&r->info, TRUE);
-    *orientation = saved_orientation(&r->info);
-    return read_pixels(r, image, rule, err);
+    s->orientation = saved_orientation(&r->info);
+    return read_pixels(r, s, err);
 }
 
-bool jpeg_decode_reduced(Image *image, ImageSize *full, int *orientation, const void *bytes, size_t size,
-                         const ResizeRule *rule, Error *err) {
+bool jpeg_decode(ImageSink *s, const void *bytes, size_t size, Error *err) {
     JpegReader r = {0};
     r.info.err = jpeg_std_error(&r.errors);
     r.errors.error_exit = on_error;
     r.errors.emit_message = on_message;
     r.progress.progress_monitor = on_progress;
     r.info.client_data = &r;
-    bool ok = read_jpeg(&r, image, orientation, bytes, size, rule, err);
-    *full = (ImageSize){r.info.image_width, r.info.image_height};
+    bool ok = read_jpeg(&r, s, bytes, size, err);
     jpeg_destroy_decompress(&r.info);
     return ok;
-}
-
-bool jpeg_decode(Image *image, int *orientation, const void *bytes, size_t size, Error *err) {
-    ImageSize full;
-    return jpeg_decode_reduced(image, &full, orientation, bytes, size, NULL, err);
 }

@@ -6,9 +6,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define CHUNK_IEND 0x49454e44u
+#define CHUNK_IEND    0x49454e44u
+#define INFLATE_BYTES (48 << 10) // zlib's window and tables, libpng's buffer of the file
 
-// libpng leaves through longjmp on errors; everything that must survive lies here.
+// libpng leaves through longjmp on errors; everything that must survive lies here, or in the caller's sink.
 typedef struct PngReader {
     const uint8_t *bytes;
     size_t size, at;
@@ -58,9 +59,9 @@ static void expand_gray16(uint8_t *row, size_t width) {
     for (size_t x = width; x-- > 0;) memset(row + 3 * x, row[2 * x] ? 255 : row[2 * x + 1], 3);
 }
 
-// Reads all rows into image->rgb. Alpha and transparent colours are dropped, gamma and profiles are not
-// applied.
-static void read_rows(PngReader *r, Image *image) {
+// Reads all rows, those of an interlaced picture in several passes. Alpha and transparent colours are
+// dropped, gamma and profiles are not applied.
+static void read_rows(PngReader *r, ImageSink *s) {
     png_structp png = r->png;
     int color = png_get_color_type(png, r->info), depth = png_get_bit_depth(png, r->info);
     bool palette = color == PNG_COLOR_TYPE_PALETTE, gray16 = color == PNG_COLOR_TYPE_GRAY && depth == 16;
@@ -73,16 +74,17 @@ static void read_rows(PngReader *r, Image *image) {
     }
     int passes = png_set_interlace_handling(png);
     png_read_update_info(png, r->info);
-    size_t stride = image->width * 3;
-    CHECK(png_get_rowbytes(png, r->info) <= stride, "%zu bytes a row",
+    CHECK(png_get_rowbytes(png, r->info) <= s->full.width * 3, "%zu bytes a row",
           (size_t)png_get_rowbytes(png, r->info));
-    for (int pass = 0; pass < passes; pass++)
-        for (size_t y = 0; y < image->height; y++) png_read_row(png, image->rgb + y * stride, NULL);
-    for (size_t y = 0; y < image->height && (palette || gray16); y++) {
-        if (palette)
-            expand_palette(image->rgb + y * stride, image->width, r);
-        else
-            expand_gray16(image->rgb + y * stride, image->width);
+    while (passes-- > 0) {
+        for (size_t y = 0; y < s->full.height; y++) {
+            uint8_t *row = sink_row(s, y);
+            png_read_row(png, row, NULL);
+            if (passes > 0) continue;
+            if (palette) expand_palette(row, s->full.width, r);
+            if (gray16) expand_gray16(row, s->full.width);
+            sink_put(s);
+        }
     }
 }
 
@@ -99,34 +101,37 @@ static int stored_orientation(const PngReader *r) {
     return orientation_of(&m);
 }
 
-static bool read_png(PngReader *r, Image *image, int *orientation, Error *err) {
+static bool open_sink(PngReader *r, ImageSink *s, Error *err) {
+    s->full = (ImageSize){png_get_image_width(r->png, r->info), png_get_image_height(r->png, r->info)};
+    s->orientation = stored_orientation(r); // unless it stands behind the pixels
+    s->whole |= png_get_interlace_type(r->png, r->info) != PNG_INTERLACE_NONE;
+    s->beside = INFLATE_BYTES + 2 * png_get_rowbytes(r->png, r->info);
+    return sink_open(s, s->full.width, s->full.height, "PNG", err);
+}
+
+static bool read_png(PngReader *r, ImageSink *s, Error *err) {
     if (setjmp(png_jmpbuf(r->png))) {
-        if (r->endless) { // as Pillow: a picture without its IEND is complete
-            *orientation = stored_orientation(r);
-            return true;
-        }
-        image_free(image);
-        return error_set(err, "PNG: %s", r->message);
+        if (!r->endless) return error_set(err, "PNG: %s", r->message);
+        s->orientation = stored_orientation(r);
+        return true; // as Pillow: a picture without its IEND is complete
     }
     png_set_crc_action(r->png, PNG_CRC_ERROR_QUIT, PNG_CRC_ERROR_QUIT);
-    png_set_user_limits(r->png, PNG_UINT_31_MAX, PNG_UINT_31_MAX); // image_alloc limits the pixels
+    png_set_user_limits(r->png, PNG_UINT_31_MAX, PNG_UINT_31_MAX); // sink_open limits the pixels
     png_set_read_fn(r->png, r, read_bytes);
     png_read_info(r->png, r->info);
-    if (!image_alloc(image, png_get_image_width(r->png, r->info), png_get_image_height(r->png, r->info),
-                     "PNG", err))
-        return false;
-    read_rows(r, image);
+    if (!open_sink(r, s, err)) return false;
+    read_rows(r, s);
     r->read_all = true;
     png_read_end(r->png, r->info);
-    *orientation = stored_orientation(r);
+    s->orientation = stored_orientation(r);
     return true;
 }
 
-bool png_decode(Image *image, int *orientation, const void *bytes, size_t size, Error *err) {
+bool png_decode(ImageSink *s, const void *bytes, size_t size, Error *err) {
     PngReader r = {.bytes = bytes, .size = size};
     r.png = png_create_read_struct(PNG_LIBPNG_VER_STRING, &r, on_error, on_warning);
     r.info = r.png ? png_create_info_struct(r.png) : NULL;
-    bool ok = r.info ? read_png(&r, image, orientation, err) : error_set(err, "PNG: out of memory");
+    bool ok = r.info ? read_png(&r, s, err) : error_set(err, "PNG: out of memory");
     if (r.png) png_destroy_read_struct(&r.png, &r.info, NULL);
     return ok;
 }

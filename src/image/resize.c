@@ -105,23 +105,26 @@ static bool column_filter_make(ColumnFilter *c, size_t n_in, size_t n_out) {
     c->taps = c->f.stride;
     c->weights = malloc(n * sizeof *c->weights);
     for (size_t i = 0; c->weights && i < n; i++) c->weights[i] = fixed_point(c->f.weights[i]);
+    free(c->f.weights);
+    c->f.weights = NULL;
     return c->weights;
 }
 
 // ---- the stream ----
 
-bool resizer_open(Resizer *r, const Image *in, size_t width, size_t height, Error *err) {
-    *r = (Resizer){.in = in, .width = width, .height = height};
+bool resizer_open(Resizer *r, ImageSize in, size_t width, size_t height, Error *err) {
+    *r = (Resizer){.in_width = in.width, .width = width, .height = height};
     if (!image_size_check(width, height, "resize", err) || !(r->kernels = image_kernels(err))) return false;
-    bool across = width != in->width;
-    bool ok = (!across || row_filter_make(&r->across, in->width, width)) &&
-              column_filter_make(&r->down, in->height, height);
-    r->plane_in = in->width + r->across.taps + WINDOW + BLOCK;
+    bool across = width != in.width;
+    bool ok = (!across || row_filter_make(&r->across, in.width, width)) &&
+              column_filter_make(&r->down, in.height, height);
+    r->plane_in = in.width + r->across.taps + WINDOW + BLOCK;
     r->plane = width + 2 * BLOCK;
     r->split = ok ? calloc(3, r->plane_in) : NULL;
     r->ring = ok ? calloc(r->down.taps, 3 * r->plane) : NULL;
     r->rows = ok ? calloc(r->down.taps, 3 * sizeof *r->rows) : NULL;
-    if (r->split && r->ring && r->rows) return true;
+    r->mixed = ok ? malloc(3 * r->plane) : NULL;
+    if (r->split && r->ring && r->rows && r->mixed) return true;
     resizer_close(r);
     return error_set(err, "resize: no memory for %zu x %zu pixels", width, height);
 }
@@ -133,28 +136,41 @@ void resizer_close(Resizer *r) {
     free(r->split);
     free(r->ring);
     free(r->rows);
+    free(r->mixed);
     *r = (Resizer){0};
+}
+
+size_t resizer_bytes(const Resizer *r) {
+    const RowFilter *a = &r->across;
+    const ColumnFilter *d = &r->down;
+    const size_t of_output = sizeof *a->first + a->taps * sizeof *a->weights +
+                             (a->shuffle ? 4 + a->taps * 2 * sizeof *a->pairs : 0),
+                 of_row = sizeof *d->f.first + sizeof *d->f.count + d->taps * sizeof *d->weights;
+    return a->blocks * BLOCK * of_output + r->height * of_row + 3 * r->plane_in +
+           3 * d->taps * (r->plane + sizeof *r->rows) + 3 * r->plane;
 }
 
 static uint8_t *ring_row(const Resizer *r, size_t y) {
     return r->ring + y % r->down.taps * 3 * r->plane;
 }
 
-static void pass_row(Resizer *r, size_t y) {
-    const uint8_t *rgb = r->in->rgb + y * r->in->width * 3;
-    uint8_t *out = ring_row(r, y);
+void resizer_put(Resizer *r, const uint8_t *rgb) {
+    uint8_t *out = ring_row(r, r->taken++);
     if (r->across.n_out == 0) {
         r->kernels->split(out, r->plane, rgb, r->width);
         return;
     }
-    r->kernels->split(r->split, r->plane_in, rgb, r->in->width);
+    r->kernels->split(r->split, r->plane_in, rgb, r->in_width);
     for (size_t c = 0; c < 3; c++)
         r->kernels->filter_row(out + c * r->plane, r->split + c * r->plane_in, &r->across);
 }
 
+bool resizer_has(const Resizer *r, size_t y) {
+    return r->down.f.first[y] + r->down.f.count[y] <= r->taken;
+}
+
 size_t resizer_row(Resizer *r, size_t y, const int32_t **weights) {
     const size_t first = r->down.f.first[y], count = r->down.f.count[y];
-    for (; r->done < first + count; r->done++) pass_row(r, r->done);
     for (size_t c = 0; c < 3; c++)
         for (size_t j = 0; j < count; j++)
             r->rows[c * r->down.taps + j] = ring_row(r, first + j) + c * r->plane;
@@ -162,26 +178,31 @@ size_t resizer_row(Resizer *r, size_t y, const int32_t **weights) {
     return count;
 }
 
+// ---- to bytes ----
+
 static void join(uint8_t *restrict rgb, const uint8_t *restrict planes, size_t plane, size_t n) {
     const uint8_t *r = planes, *g = planes + plane, *b = planes + 2 * plane;
     for (size_t x = 0; x < n; x++) rgb[3 * x] = r[x], rgb[3 * x + 1] = g[x], rgb[3 * x + 2] = b[x];
 }
 
+void resizer_put_to(Image *out, Resizer *r, const uint8_t *rgb) {
+    resizer_put(r, rgb);
+    for (; r->made < r->height && resizer_has(r, r->made); r->made++) {
+        const int32_t *weights;
+        const size_t n_rows = resizer_row(r, r->made, &weights);
+        for (size_t c = 0; c < 3; c++)
+            r->kernels->mix_bytes(r->mixed + c * r->plane, r->rows + c * r->down.taps, weights, n_rows,
+                                  r->width);
+        join(out->rgb + r->made * r->width * 3, r->mixed, r->plane, r->width);
+    }
+}
+
 bool image_resize_bicubic(Image *out, const Image *in, size_t width, size_t height, Error *err) {
     Resizer r;
     *out = (Image){0};
-    if (!resizer_open(&r, in, width, height, err)) return false;
-    uint8_t *planes = malloc(3 * r.plane);
-    bool ok = planes ? image_alloc(out, width, height, "resize", err)
-                     : error_set(err, "resize: no memory for %zu x %zu pixels", width, height);
-    for (size_t y = 0; ok && y < height; y++) {
-        const int32_t *weights;
-        const size_t n_rows = resizer_row(&r, y, &weights);
-        for (size_t c = 0; c < 3; c++)
-            r.kernels->mix_bytes(planes + c * r.plane, r.rows + c * r.down.taps, weights, n_rows, width);
-        join(out->rgb + y * width * 3, planes, r.plane, width);
-    }
-    free(planes);
+    if (!resizer_open(&r, (ImageSize){in->width, in->height}, width, height, err)) return false;
+    bool ok = image_alloc(out, width, height, "resize", err);
+    for (size_t y = 0; ok && y < in->height; y++) resizer_put_to(out, &r, in->rgb + y * in->width * 3);
     resizer_close(&r);
     return ok;
 }

@@ -106,10 +106,11 @@ static void global_add_row(GlobalTile *g, const ImageKernels *kernels, const flo
 
 // ---- all tiles ----
 
-static void cut_rows(float *out, Resizer *r, GlobalTile *global, size_t tile) {
+static void cut_rows(float *out, Resizer *r, const Image *image, GlobalTile *global, size_t tile) {
     const size_t cols = r->width / tile, plane = tile * tile;
     for (size_t y = 0; y < r->height; y++) {
         const int32_t *weights;
+        while (!resizer_has(r, y)) resizer_put(r, image->rgb + r->taken * image->width * 3);
         const size_t n_rows = resizer_row(r, y, &weights);
         float *row = out + y / tile * cols * 3 * plane + y % tile * tile;
         for (size_t col = 0; col < cols; col++) {
@@ -128,10 +129,10 @@ bool image_to_tiles(float *out, const Image *image, size_t width, size_t height,
     CHECK(width % tile == 0 && height % tile == 0, "%zu x %zu pixels in tiles of %zu", width, height, tile);
     Resizer r;
     GlobalTile global;
-    if (!resizer_open(&r, image, width, height, err)) return false;
+    if (!resizer_open(&r, (ImageSize){image->width, image->height}, width, height, err)) return false;
     bool ok = global_open(&global, with_global ? out : NULL, width, height, tile) ||
               error_set(err, "no memory for the global tile of %zu x %zu pixels", width, height);
-    if (ok) cut_rows(out + (with_global ? 3 * tile * tile : 0), &r, &global, tile);
+    if (ok) cut_rows(out + (with_global ? 3 * tile * tile : 0), &r, image, &global, tile);
     global_close(&global);
     resizer_close(&r);
     return ok;
