@@ -117,6 +117,7 @@ static bool decode_copy(const char *bytes, size_t n, Random *mutate) {
     bool ok = image_decode(&image, copy, n, true, &err);
     assert_true(ok == (image.rgb != NULL) && (ok || *err.text));
     image_free(&image);
+    expect_fitted(copy, n, &(ResizeRule){16, 8, true}, true, "the same, made smaller");
     free(copy);
     return ok;
 }

@@ -3,6 +3,7 @@
 // instructions: odd sizes and tiles, strong enlarging and shrinking, a side that stays as it is.
 #include "support/image_case.h"
 #include "support/op_case.h"
+#include "image/resize.h"
 
 #include <math.h>
 
@@ -149,11 +150,27 @@ static void test_refusals(void **state) {
     image_free(&small);
 }
 
+// What a resize says that it holds is what the heap grows by. (The sanitizers' heap tells nothing.)
+static void test_memory(void **state) {
+    (void)state;
+    static const size_t sizes[][4] = {{1920, 1080, 512, 288}, {640, 480, 640, 320}, {301, 999, 64, 960}};
+    for (size_t i = 0; i < 3; i++) {
+        Resizer r;
+        const size_t before = mem_heap(), in_width = sizes[i][0], in_height = sizes[i][1];
+        assert_true(resizer_open(&r, (ImageSize){in_width, in_height}, sizes[i][2], sizes[i][3], NULL));
+        const size_t grown = mem_heap() - before, said = resizer_bytes(&r);
+        if (before > 0 && (grown + 1000 < said || grown > said + 1000))
+            fail_msg("%zu bytes, said are %zu", grown, said);
+        resizer_close(&r);
+    }
+}
+
 static int run(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_size),
         cmocka_unit_test(test_clipping),
         cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -6,6 +6,7 @@
 #include "image/image.h"
 #include "support/folders.h"
 #include "support/golden.h"
+#include "support/image_case.h"
 #include "support/synth_case.h"
 
 #include <stdlib.h>
@@ -150,7 +151,7 @@ static void test_samples(void **state) {
             char *file = mem_printf("%s/samples/%s", folder, json_string_value(json_array_get(images, k)));
             uint8_t *rgb;
             Image image;
-            if (!image_load(&image, file, false, &err)) fail_msg("%s", err.text);
+            if (!load_image(&image, file, false, &err)) fail_msg("%s", err.text);
             assert_true(scene_draw(&rgb, &row.pictures[k], 32, NULL));
             assert_int_equal(image.width * image.height, 32 * 32);
             assert_memory_equal(image.rgb, rgb, 3 * 32 * 32);
