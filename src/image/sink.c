@@ -3,6 +3,10 @@
 
 #include <stdlib.h>
 
+// libjpeg-turbo writes a row that begins at a multiple of 16 or 32 bytes past the caches, from where the
+// resize would have to read it again (a tenth of the time of a picture).
+#define UNALIGNED 1
+
 // Whether the rule leaves fewer pixels than width x height. A size that it refuses is an error only of
 // pictures that can be decoded.
 static bool gets_smaller(ImageSize *to, const ImageSink *s, size_t width, size_t height) {
@@ -20,17 +24,17 @@ bool sink_open(ImageSink *s, size_t width, size_t height, const char *format, Er
     if (!resizer_open(&s->resizer, (ImageSize){width, height}, to.width, to.height, err) ||
         !image_alloc(&s->image, to.width, to.height, "resize", err))
         return false;
-    s->row = malloc(3 * width);
+    s->row = malloc(UNALIGNED + 3 * width);
     s->beside += resizer_bytes(&s->resizer) + 3 * width;
     return s->row || error_set(err, "%s: no memory for a row of %zu pixels", format, width);
 }
 
 uint8_t *sink_row(ImageSink *s, size_t y) {
-    return s->resizes ? s->row : s->image.rgb + y * s->image.width * 3;
+    return s->resizes ? s->row + UNALIGNED : s->image.rgb + y * s->image.width * 3;
 }
 
 void sink_put(ImageSink *s) {
-    if (s->resizes) resizer_put_to(&s->image, &s->resizer, s->row);
+    if (s->resizes) resizer_put_to(&s->image, &s->resizer, s->row + UNALIGNED);
 }
 
 void sink_free(ImageSink *s) {

@@ -12,9 +12,9 @@ typedef struct ImageSink {
     bool whole;    // the picture is wanted as it is: its rows do not come once and in order, or it is turned
     size_t beside; // bytes taken beside the image: first what the decoder takes, the sink adds what it takes
     Image image;   // what comes of it
-    bool resizes;  // whether that is resized already
+    bool resizes;  // whether the rows go through a resize
     Resizer resizer; // if so
-    uint8_t *row;    // [width, 3]: the row that is to be put into it
+    uint8_t *row;    // the row that is to be put into it, for sink_row alone
 } ImageSink;
 
 // width x height: as decoded. Errors as of image_alloc.
