@@ -30,10 +30,23 @@ static BuiltSamples look(Loader *l) {
 // Of a batch whose sequences are full, of tokens or of pictures.
 static size_t mean_tiles(const Config *c, const BuiltSamples *b) {
     const size_t sequences = c->train.batch_size;
-    const size_t by_tokens = sequences * c->vlm.lm_max_length * b->tiles / (b->tokens + b->n);
-    if (b->pictures == 0) return by_tokens;
-    const size_t by_pictures = sequences * c->train.max_images_per_knapsack * b->tiles / b->pictures;
+    const size_t by_tokens = sequences * c->vlm.lm_max_length * b->packed.tiles / b->packed.tokens;
+    if (b->packed.pictures == 0) return by_tokens;
+    const size_t by_pictures =
+        sequences * c->train.max_images_per_knapsack * b->packed.tiles / b->packed.pictures;
     return by_pictures < by_tokens ? by_pictures : by_tokens;
+}
+
+// Of the samples in the ring, and of those that wait in the packer, which no more than an epoch's rows are.
+static size_t waiting_bytes(const Loader *l, const BuiltSamples *b) {
+    const size_t rows = row_stream_rows(l->rows);
+    size_t ring = loader_ring_size(l->config) + l->config->options.num_workers;
+    if (ring > rows) ring = rows;
+    const size_t in_ring = ring * (b->bytes / b->n);
+    if (b->packed.n == 0) return in_ring;
+    const size_t bytes = b->packed.bytes / b->packed.n, behind = (rows - ring) * b->packed.n / b->rows,
+                 most = packer_most_waiting(l->packer, b->packed.tokens / b->packed.n, bytes);
+    return in_ring + (most < behind ? most : behind) * bytes;
 }
 
 LoaderMemory loader_memory(Loader *l) {
@@ -52,14 +65,11 @@ LoaderMemory loader_memory(Loader *l) {
                       .file = row_stream_file_bytes(l->rows),
                       .keeps_open = c->train.stream_dataset};
     if (built.n > 0) {
-        const size_t rows = row_stream_rows(l->rows), tokens = built.tokens / built.n + 1,
-                     bytes = built.bytes / built.n,
-                     threads = c->options.num_workers > 0 ? c->options.num_workers : 1;
-        size_t samples =
-            loader_ring_size(c) + c->options.num_workers + packer_most_waiting(l->packer, tokens, bytes);
-        if (samples > rows) samples = rows;
-        m.samples = samples * bytes;
+        const size_t threads = c->options.num_workers > 0 ? c->options.num_workers : 1;
+        m.samples = waiting_bytes(l, &built);
         m.building = threads * (built.building / built.n);
+    }
+    if (built.packed.n > 0) {
         const size_t tiles = mean_tiles(c, &built);
         if (tiles < m.tiles) m.tiles = tiles;
     }

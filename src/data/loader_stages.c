@@ -61,14 +61,25 @@ static void build_row(Loader *l, RingSlot *slot, RowRef ref) {
     row_release(&ref);
 }
 
+static PackItem item_of(const RingSlot *slot) {
+    Sample *s = slot->sample;
+    return (PackItem){s, s->ids.count + 1, s->n_pictures, s->n_tiles, sample_bytes(s), slot->place};
+}
+
 static void count_built(Loader *l, const RingSlot *slot) {
+    BuiltSamples *b = &l->built;
+    b->rows += slot->row != ROW_END;
     if (slot->row != ROW_SAMPLE || slot->fate != SAMPLE_KEPT) return;
-    l->built.n++;
-    l->built.bytes += sample_bytes(slot->sample);
-    l->built.building += sample_building_bytes(slot->sample);
-    l->built.tokens += slot->sample->ids.count;
-    l->built.pictures += slot->sample->n_pictures;
-    l->built.tiles += slot->sample->n_tiles;
+    const PackItem item = item_of(slot);
+    b->n++;
+    b->bytes += item.bytes;
+    b->building += sample_building_bytes(slot->sample);
+    if (!packer_accepts(l->packer, &item)) return;
+    b->packed.n++;
+    b->packed.bytes += item.bytes;
+    b->packed.tokens += item.length;
+    b->packed.pictures += item.images;
+    b->packed.tiles += item.tiles;
 }
 
 static void work_on_row(Loader *l) {
@@ -131,11 +142,6 @@ static SampleFate check_item(const Loader *l, RingSlot *slot, const PackItem *it
         "%zu pictures of %zu tiles are more than a sequence may hold (max_images_per_knapsack, max_tiles)",
         item->images, item->tiles);
     return SAMPLE_TOO_MANY_IMAGES;
-}
-
-static PackItem item_of(const RingSlot *slot) {
-    Sample *s = slot->sample;
-    return (PackItem){s, s->ids.count + 1, s->n_pictures, s->n_tiles, sample_bytes(s), slot->place};
 }
 
 static void accept_sample(Loader *l, RingSlot *slot) {

@@ -35,9 +35,12 @@ typedef struct RingSlot {
     Error err;
 } RingSlot;
 
-// What the samples built so far come to, whether or not the packer took them.
+// What the rows seen so far came to: all samples that were built, and those that a sequence can hold.
 typedef struct BuiltSamples {
-    size_t n, bytes, building, tokens, pictures, tiles;
+    size_t rows, n, bytes, building;
+    struct {
+        size_t n, bytes, tokens, pictures, tiles;
+    } packed;
 } BuiltSamples;
 
 typedef struct BatchSlot {

@@ -25,19 +25,85 @@ extern "C" {
 #include <map>
 #include <memory>
 #include <string>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <utility>
 #include <vector>
 
 using arrow::Status;
 
+// ---- memory ----
+
 // The C library's heap. Arrow's own choice keeps a heap of its own for each thread that reads, which for
 // small row groups is several times what they hold. Some of Arrow takes no pool and asks the environment, at
 // its first use, which it should be.
 static const int default_pool = setenv("ARROW_DEFAULT_MEMORY_POOL", "system", 0);
+
+// Large blocks in pages of their own, so that a column that grows, or is cut to its size at its end, is moved
+// by the kernel: the heap would copy it, for it can align or resize, not both. Smaller ones from the heap.
+class ColumnPool final : public arrow::MemoryPool {
+  public:
+    using MemoryPool::Allocate;
+    using MemoryPool::Free;
+    using MemoryPool::Reallocate;
+
+    Status Allocate(int64_t size, int64_t alignment, uint8_t **out) override {
+        if (!is_large(size)) {
+            ARROW_RETURN_NOT_OK(heap_->Allocate(size, alignment, out));
+        } else {
+            void *pages =
+                mmap(nullptr, (size_t)size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+            if (pages == MAP_FAILED) return no_memory(size);
+            *out = static_cast<uint8_t *>(pages);
+        }
+        stats_.DidAllocateBytes(size);
+        return Status::OK();
+    }
+    Status Reallocate(int64_t old_size, int64_t size, int64_t alignment, uint8_t **block) override {
+        if (!is_large(old_size) && !is_large(size)) {
+            ARROW_RETURN_NOT_OK(heap_->Reallocate(old_size, size, alignment, block));
+            stats_.DidReallocateBytes(old_size, size);
+        } else if (is_large(old_size) && is_large(size)) {
+            void *pages = mremap(*block, (size_t)old_size, (size_t)size, MREMAP_MAYMOVE);
+            if (pages == MAP_FAILED) return no_memory(size);
+            *block = static_cast<uint8_t *>(pages);
+            stats_.DidReallocateBytes(old_size, size);
+        } else {
+            uint8_t *other;
+            ARROW_RETURN_NOT_OK(Allocate(size, alignment, &other));
+            memcpy(other, *block, (size_t)std::min(old_size, size));
+            Free(*block, old_size, alignment);
+            *block = other;
+        }
+        return Status::OK();
+    }
+    void Free(uint8_t *block, int64_t size, int64_t alignment) override {
+        if (is_large(size))
+            munmap(block, (size_t)size);
+        else
+            heap_->Free(block, size, alignment);
+        stats_.DidFreeBytes(size);
+    }
+
+    int64_t bytes_allocated() const override { return stats_.bytes_allocated(); }
+    int64_t max_memory() const override { return stats_.max_memory(); }
+    int64_t total_bytes_allocated() const override { return stats_.total_bytes_allocated(); }
+    int64_t num_allocations() const override { return stats_.num_allocations(); }
+    std::string backend_name() const override { return "pages"; }
+
+  private:
+    static bool is_large(int64_t size) { return size >= 128 << 10; } // as mem_settle's
+    static Status no_memory(int64_t size) {
+        return Status::OutOfMemory("out of memory: ", size, " bytes were asked for");
+    }
+    arrow::MemoryPool *heap_ = arrow::system_memory_pool();
+    arrow::internal::MemoryPoolStats stats_;
+};
+
 static arrow::MemoryPool *memory() {
+    static auto *pool = new ColumnPool; // for ever: batches may outlive what the end of main destroys
     (void)default_pool;
-    return arrow::system_memory_pool();
+    return pool;
 }
 
 size_t arrow_memory(size_t *most) {
