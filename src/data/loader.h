@@ -80,7 +80,7 @@ typedef struct LoaderMemory {
     size_t samples;  // that wait to be packed, with their pictures
     size_t batches;  // prepared ahead, and the one given out
     size_t building; // what its threads, or its caller, take to build samples
-    size_t reading;  // what reading a group takes, with what is kept of it
+    size_t reading;  // what reading a group takes beyond what is kept of it
     // no bytes:
     size_t tiles;     // of a batch on average
     size_t slots;     // batches there is room for

@@ -60,7 +60,7 @@ LoaderMemory loader_memory(Loader *l) {
     LoaderMemory m = {.rows = (size_t)(expansion * (double)row_stream_bytes(l->rows)),
                       .tiles = l->max_tiles,
                       .slots = l->n_slots,
-                      .reading = row_stream_reading_bytes(l->rows),
+                      .reading = row_stream_reading_bytes(l->rows, expansion),
                       .reads_ahead = row_stream_reads_ahead(l->rows),
                       .file = row_stream_file_bytes(l->rows),
                       .keeps_open = c->train.stream_dataset};

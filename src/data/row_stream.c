@@ -276,8 +276,8 @@ size_t row_stream_file_bytes(const RowStream *s) {
     return dataset_file_bytes(s->data);
 }
 
-size_t row_stream_reading_bytes(const RowStream *s) {
-    return dataset_reading_bytes(s->data);
+size_t row_stream_reading_bytes(const RowStream *s, double kept) {
+    return dataset_reading_bytes(s->data, kept);
 }
 
 bool row_stream_reads_ahead(const RowStream *s) {

@@ -24,6 +24,7 @@ extern "C" {
 #include <cstring>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -41,6 +42,8 @@ static const int default_pool = setenv("ARROW_DEFAULT_MEMORY_POOL", "system", 0)
 
 // Large blocks in pages of their own, so that a column that grows, or is cut to its size at its end, is moved
 // by the kernel: the heap would copy it, for it can align or resize, not both. Smaller ones from the heap.
+// What is counted is what is filled: a block that grows by doubling was full, and becomes no memory behind
+// that until it is.
 class ColumnPool final : public arrow::MemoryPool {
   public:
     using MemoryPool::Allocate;
@@ -48,41 +51,35 @@ class ColumnPool final : public arrow::MemoryPool {
     using MemoryPool::Reallocate;
 
     Status Allocate(int64_t size, int64_t alignment, uint8_t **out) override {
-        if (!is_large(size)) {
-            ARROW_RETURN_NOT_OK(heap_->Allocate(size, alignment, out));
-        } else {
+        if (is_large(size)) {
             void *pages =
                 mmap(nullptr, (size_t)size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
             if (pages == MAP_FAILED) return no_memory(size);
             *out = static_cast<uint8_t *>(pages);
+        } else {
+            ARROW_RETURN_NOT_OK(heap_->Allocate(size, alignment, out));
         }
         stats_.DidAllocateBytes(size);
         return Status::OK();
     }
     Status Reallocate(int64_t old_size, int64_t size, int64_t alignment, uint8_t **block) override {
-        if (!is_large(old_size) && !is_large(size)) {
-            ARROW_RETURN_NOT_OK(heap_->Reallocate(old_size, size, alignment, block));
-            stats_.DidReallocateBytes(old_size, size);
-        } else if (is_large(old_size) && is_large(size)) {
-            void *pages = mremap(*block, (size_t)old_size, (size_t)size, MREMAP_MAYMOVE);
-            if (pages == MAP_FAILED) return no_memory(size);
-            *block = static_cast<uint8_t *>(pages);
-            stats_.DidReallocateBytes(old_size, size);
-        } else {
-            uint8_t *other;
-            ARROW_RETURN_NOT_OK(Allocate(size, alignment, &other));
-            memcpy(other, *block, (size_t)std::min(old_size, size));
-            Free(*block, old_size, alignment);
-            *block = other;
-        }
+        if (is_large(old_size) && is_large(size)) return move_pages(old_size, size, block);
+        uint8_t *other;
+        ARROW_RETURN_NOT_OK(Allocate(size, alignment, &other));
+        memcpy(other, *block, (size_t)std::min(old_size, size));
+        Free(*block, old_size, alignment);
+        *block = other;
         return Status::OK();
     }
     void Free(uint8_t *block, int64_t size, int64_t alignment) override {
+        {
+            std::lock_guard<std::mutex> guard(lock_);
+            stats_.DidFreeBytes(forget_filled(block, size));
+        }
         if (is_large(size))
             munmap(block, (size_t)size);
         else
             heap_->Free(block, size, alignment);
-        stats_.DidFreeBytes(size);
     }
 
     int64_t bytes_allocated() const override { return stats_.bytes_allocated(); }
@@ -96,8 +93,28 @@ class ColumnPool final : public arrow::MemoryPool {
     static Status no_memory(int64_t size) {
         return Status::OutOfMemory("out of memory: ", size, " bytes were asked for");
     }
+    Status move_pages(int64_t old_size, int64_t size, uint8_t **block) {
+        std::lock_guard<std::mutex> guard(lock_);
+        void *pages = mremap(*block, (size_t)old_size, (size_t)size, MREMAP_MAYMOVE);
+        if (pages == MAP_FAILED) return no_memory(size);
+        const int64_t filled = std::min(old_size, size);
+        stats_.DidReallocateBytes(forget_filled(*block, old_size), filled);
+        *block = static_cast<uint8_t *>(pages);
+        if (filled < size) filled_[*block] = filled;
+        return Status::OK();
+    }
+    int64_t forget_filled(uint8_t *block, int64_t size) { // how many they were
+        const auto found = filled_.find(block);
+        if (found == filled_.end()) return size;
+        const int64_t filled = found->second;
+        filled_.erase(found);
+        return filled;
+    }
+
     arrow::MemoryPool *heap_ = arrow::system_memory_pool();
     arrow::internal::MemoryPoolStats stats_;
+    std::mutex lock_;
+    std::map<uint8_t *, int64_t> filled_; // of blocks that are larger than that
 };
 
 static arrow::MemoryPool *memory() {
