@@ -37,16 +37,17 @@ static size_t mean_tiles(const Config *c, const BuiltSamples *b) {
     return by_pictures < by_tokens ? by_pictures : by_tokens;
 }
 
-// Of the samples in the ring, and of those that wait in the packer, which no more than an epoch's rows are.
+// Of the samples in the ring and in the packer, which no more wait in than an epoch's rows give. The ring
+// only fills while the packer takes none, and never if it can take all.
 static size_t waiting_bytes(const Loader *l, const BuiltSamples *b) {
-    const size_t rows = row_stream_rows(l->rows);
-    size_t ring = loader_ring_size(l->config) + l->config->options.num_workers;
-    if (ring > rows) ring = rows;
-    const size_t in_ring = ring * (b->bytes / b->n);
-    if (b->packed.n == 0) return in_ring;
-    const size_t bytes = b->packed.bytes / b->packed.n, behind = (rows - ring) * b->packed.n / b->rows,
-                 most = packer_most_waiting(l->packer, b->packed.tokens / b->packed.n, bytes);
-    return in_ring + (most < behind ? most : behind) * bytes;
+    const size_t rows = row_stream_rows(l->rows), threads = l->config->options.num_workers,
+                 most_in_ring = loader_ring_size(l->config) + threads, bytes = b->bytes / b->n;
+    if (b->packed.n == 0) return threads * bytes;
+    const size_t packed_bytes = b->packed.bytes / b->packed.n, all = rows * b->packed.n / b->rows,
+                 most = packer_most_waiting(l->packer, b->packed.tokens / b->packed.n, packed_bytes);
+    if (all <= most) return threads * bytes + all * packed_bytes;
+    const size_t in_ring = rows < most_in_ring ? rows : most_in_ring;
+    return in_ring * bytes + most * packed_bytes;
 }
 
 LoaderMemory loader_memory(Loader *l) {
