@@ -13,6 +13,13 @@ static size_t feature_bytes(const VLMConfig *c, Dtype dtype, const HostMemory *h
     return (t->slots * t->tiles + v->slots * v->tiles) * modality_projector_tile_bytes(c, dtype);
 }
 
+// Of the batch at work, beyond the mean that all slots are counted with.
+static size_t largest_beyond_mean(const VLMConfig *c, const VlmPlan *plan, const HostMemory *host) {
+    const size_t tiles = host->training.slots > 0 ? host->training.tiles : plan->max_tiles,
+                 tile = 3 * c->vit_img_size * c->vit_img_size * sizeof(float);
+    return tiles < plan->max_tiles ? (plan->max_tiles - tiles) * tile : 0;
+}
+
 static size_t rest_of_page(size_t bytes, size_t page) {
     return page > 0 && bytes % page > 0 ? page - bytes % page : 0;
 }
@@ -53,7 +60,7 @@ bool memory_plan(MemoryPlan *m, Backend *be, const VLMConfig *config, const VlmP
     m->files = open_files(&host->training, &host->validation);
     m->samples = host->training.samples + host->validation.samples;
     m->work = larger(work_of(&host->training), work_of(&host->validation));
-    m->batches = host->training.batches + host->validation.batches;
+    m->batches = host->training.batches + host->validation.batches + largest_beyond_mean(config, plan, host);
     if (plan->tile_features) m->batches += feature_bytes(config, plan->dtype, host);
     m->checkpoint = host->checkpoint_copy ? m->parameters + all_moments : 0;
     m->exchange = host->exchange;
