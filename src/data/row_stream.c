@@ -294,7 +294,7 @@ static void add_held(size_t *pages, size_t *taken, const RowStream *s, const Row
         const RecordBatch *batch = w->groups.items[i]->batch;
         if (counted || !batch) continue;
         *pages += dataset_group(s->data, w->numbers.items[i])->bytes;
-        *taken += record_batch_bytes(batch);
+        *taken += sizeof(RowGroup) + record_batch_bytes(batch);
     }
 }
 
