@@ -83,7 +83,7 @@ typedef struct LoaderMemory {
     size_t reading;  // what reading a group takes beyond what is kept of it
     // no bytes:
     size_t tiles;     // of a batch on average
-    size_t slots;     // batches there is room for
+    size_t slots;     // batches that are there together
     bool reads_ahead; // else an epoch is one window, and while it is read there is no sample
     bool keeps_open;  // the file; else only while it reads
 } LoaderMemory;

@@ -2,10 +2,12 @@
 #include "data/loader_stages.h"
 #include "format/arrow.h"
 
+static size_t tile_bytes(const Config *c) {
+    return 3 * c->vlm.vit_img_size * c->vlm.vit_img_size * sizeof(float);
+}
+
 size_t loader_batch_bytes(const Config *c, size_t tiles) {
-    const size_t positions = c->train.batch_size * c->vlm.lm_max_length,
-                 values = tiles * 3 * c->vlm.vit_img_size * c->vlm.vit_img_size;
-    return 4 * positions * sizeof(int32_t) + values * sizeof(float);
+    return 4 * c->train.batch_size * c->vlm.lm_max_length * sizeof(int32_t) + tiles * tile_bytes(c);
 }
 
 // Its sequences while packs come in: four vectors, which grow by doubling.
@@ -37,17 +39,30 @@ static size_t mean_tiles(const Config *c, const BuiltSamples *b) {
     return by_pictures < by_tokens ? by_pictures : by_tokens;
 }
 
-// Of the samples in the ring and in the packer, which no more wait in than an epoch's rows give. The ring
-// only fills while the packer takes none, and never if it can take all.
+// Samples of an epoch's rows that sequences can hold.
+static size_t epoch_samples(const Loader *l, const BuiltSamples *b) {
+    return row_stream_rows(l->rows) * b->packed.n / b->rows;
+}
+
+// Of the samples in the ring and in the packer, which no more wait in than an epoch gives. The ring only
+// fills while the packer takes none, and never if it can take all.
 static size_t waiting_bytes(const Loader *l, const BuiltSamples *b) {
     const size_t rows = row_stream_rows(l->rows), threads = l->config->options.num_workers,
                  most_in_ring = loader_ring_size(l->config) + threads, bytes = b->bytes / b->n;
     if (b->packed.n == 0) return threads * bytes;
-    const size_t packed_bytes = b->packed.bytes / b->packed.n, all = rows * b->packed.n / b->rows,
+    const size_t packed_bytes = b->packed.bytes / b->packed.n, all = epoch_samples(l, b),
                  most = packer_most_waiting(l->packer, b->packed.tokens / b->packed.n, packed_bytes);
     if (all <= most) return threads * bytes + all * packed_bytes;
     const size_t in_ring = rows < most_in_ring ? rows : most_in_ring;
     return in_ring * bytes + most * packed_bytes;
+}
+
+// How many of the slots for batches come to be filled: of a short epoch, validation's, no more than it gives.
+static size_t filled_slots(const Loader *l, const BuiltSamples *b) {
+    const size_t tokens = epoch_samples(l, b) * (b->packed.tokens / b->packed.n),
+                 T = l->config->vlm.lm_max_length,
+                 batches = (tokens + T - 1) / T / l->config->train.batch_size;
+    return batches < l->n_slots ? batches : l->n_slots;
 }
 
 LoaderMemory loader_memory(Loader *l) {
@@ -73,7 +88,9 @@ LoaderMemory loader_memory(Loader *l) {
     if (built.packed.n > 0) {
         const size_t tiles = mean_tiles(c, &built);
         if (tiles < m.tiles) m.tiles = tiles;
+        m.slots = filled_slots(l, &built);
     }
-    m.batches = l->n_slots * (loader_batch_bytes(c, m.tiles) + sequences_bytes(c));
+    m.batches =
+        l->n_slots * (loader_batch_bytes(c, 0) + sequences_bytes(c)) + m.slots * m.tiles * tile_bytes(c);
     return m;
 }
