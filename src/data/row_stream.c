@@ -2,6 +2,8 @@
 
 #include "base/check.h"
 
+#include <pthread.h>
+
 // Some rows in the order in which they are handed out, and the groups they lie in, each held once by the
 // window itself.
 struct RowWindow {
@@ -72,6 +74,16 @@ static size_t row_in_memory(const RowGroup *g, size_t row) {
     return (size_t)(found - g->kept);
 }
 
+// A group that is read takes several times what is kept of it, so the process reads one at a time, whichever
+// stream it is for.
+static bool read_alone(RecordBatch **batch, const RowStream *s, size_t i, Error *err) {
+    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+    pthread_mutex_lock(&lock);
+    const bool ok = dataset_read(batch, s->data, i, err);
+    pthread_mutex_unlock(&lock);
+    return ok;
+}
+
 // Reads a group; what is wrong with its content stays in the group, NULL means that its file is out of reach.
 static RowGroup *read_group(RowStream *s, size_t i, Error *err) {
     if (!dataset_select(s->data, i, err)) return NULL;
@@ -80,7 +92,7 @@ static RowGroup *read_group(RowStream *s, size_t i, Error *err) {
     g->path = dataset_path(s->data, i);
     g->first = dataset_group(s->data, i)->first;
     g->first_in_file = dataset_group(s->data, i)->first_in_file;
-    if (!dataset_read(&g->batch, s->data, i, &g->err)) return g;
+    if (!read_alone(&g->batch, s, i, &g->err)) return g;
     cut_group(s, g);
     if (!row_columns_bind(&g->columns, g->batch, &g->err)) {
         record_batch_free(g->batch);
