@@ -656,6 +656,42 @@ static void test_memory_of_building(void **state) {
     free(path);
 }
 
+// Of 16 rows 8 fit a sequence, which together give one batch of two: no more samples wait, and no more slots
+// are filled, than that.
+static void test_memory_of_few_rows(void **state) {
+    (void)state;
+    enum { ROWS = 16, LONG = 1000 };
+    Error err;
+    Config c;
+    ParquetWriter *w;
+    Loader *l;
+    char *folder = make_folder(), *path = path_join(folder, "train.parquet"), text[LONG + 1] = "";
+    memset(text, 'a', LONG);
+    expect(parquet_create(&w, path, 10, &err), &err);
+    for (size_t i = 0; i < ROWS; i++) {
+        size_t size;
+        unsigned char *bmp = make_bmp(&size, 20, 20);
+        const FineVisionImage image = {bmp, size, NULL};
+        const FineVisionTurn turn = {i % 2 ? text : "what?", "this", 5, 5, 5, 5};
+        expect(parquet_write_row(w, &(FineVisionRow){&image, 1, &turn, 1, NULL}, &err), &err);
+        free(bmp);
+    }
+    expect(parquet_finish(w, &err), &err);
+    data_config(&c, folder, "default");
+    c.train.max_sample_length = 2 * LONG;
+    c.options.prefetch_factor = 2;
+    Tokenizer *t = data_tokenizer(&c);
+    expect(loader_open(&l, &c, t, LOADER_TRAIN, &err), &err);
+    const LoaderMemory m = loader_memory(l);
+    assert_int_equal(m.slots, 1);
+    assert_in_range(m.samples, ROWS / 2 * 20 * 20 * 3, ROWS / 2 * 4000);
+    loader_close(l);
+    tokenizer_free(t);
+    config_free(&c);
+    remove_folder(folder);
+    free(path);
+}
+
 int main(void) {
     log_set_level(LOG_ERROR);
     const struct CMUnitTest tests[] = {
@@ -676,6 +712,7 @@ int main(void) {
         cmocka_unit_test(test_max_tiles),
         cmocka_unit_test(test_close_anywhere),
         cmocka_unit_test(test_memory_of_building),
+        cmocka_unit_test(test_memory_of_few_rows),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
