@@ -72,6 +72,7 @@ void loader_identity(const Loader *l, uint64_t *rows, uint64_t *files);
 size_t loader_max_tiles(const Config *config);
 // Memory of a batch's arrays, with so many tiles.
 size_t loader_batch_bytes(const Config *config, size_t tiles);
+size_t loader_tile_bytes(const VLMConfig *config); // of a tile's pixels in it
 
 // What a loader holds at most, in bytes, if the data goes on as it begins.
 typedef struct LoaderMemory {

@@ -2,12 +2,13 @@
 #include "data/loader_stages.h"
 #include "format/arrow.h"
 
-static size_t tile_bytes(const Config *c) {
-    return 3 * c->vlm.vit_img_size * c->vlm.vit_img_size * sizeof(float);
+size_t loader_tile_bytes(const VLMConfig *c) {
+    return 3 * c->vit_img_size * c->vit_img_size * sizeof(float);
 }
 
 size_t loader_batch_bytes(const Config *c, size_t tiles) {
-    return 4 * c->train.batch_size * c->vlm.lm_max_length * sizeof(int32_t) + tiles * tile_bytes(c);
+    return 4 * c->train.batch_size * c->vlm.lm_max_length * sizeof(int32_t) +
+           tiles * loader_tile_bytes(&c->vlm);
 }
 
 // Its sequences while packs come in: four vectors, which grow by doubling.
@@ -90,7 +91,7 @@ LoaderMemory loader_memory(Loader *l) {
         if (tiles < m.tiles) m.tiles = tiles;
         m.slots = filled_slots(l, &built);
     }
-    m.batches =
-        l->n_slots * (loader_batch_bytes(c, 0) + sequences_bytes(c)) + m.slots * m.tiles * tile_bytes(c);
+    m.batches = l->n_slots * (loader_batch_bytes(c, 0) + sequences_bytes(c)) +
+                m.slots * m.tiles * loader_tile_bytes(&c->vlm);
     return m;
 }

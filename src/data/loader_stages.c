@@ -226,8 +226,7 @@ static void add_pack(Loader *l, BatchSlot *slot, const Pack *pack) {
 // Gives the room behind the batch's tiles back that a larger batch filled before: what batches prepared ahead
 // take then goes by their mean, not by the largest of the run.
 static void shrink_to_tiles(BatchSlot *s, const VLMConfig *c) {
-    const size_t tile = 3 * c->vit_img_size * c->vit_img_size * sizeof *s->batch.images,
-                 page = (size_t)sysconf(_SC_PAGESIZE), n = s->batch.n_tiles;
+    const size_t tile = loader_tile_bytes(c), page = (size_t)sysconf(_SC_PAGESIZE), n = s->batch.n_tiles;
     const uintptr_t from = ((uintptr_t)s->batch.images + n * tile + page - 1) & ~(page - 1),
                     to = ((uintptr_t)s->batch.images + s->filled_tiles * tile) & ~(page - 1);
     if (from < to) madvise((void *)from, to - from, MADV_DONTNEED); // a wish: without it, more is taken

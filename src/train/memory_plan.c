@@ -15,9 +15,8 @@ static size_t feature_bytes(const VLMConfig *c, Dtype dtype, const HostMemory *h
 
 // Of the batch at work, beyond the mean that all slots are counted with.
 static size_t largest_beyond_mean(const VLMConfig *c, const VlmPlan *plan, const HostMemory *host) {
-    const size_t tiles = host->training.slots > 0 ? host->training.tiles : plan->max_tiles,
-                 tile = 3 * c->vit_img_size * c->vit_img_size * sizeof(float);
-    return tiles < plan->max_tiles ? (plan->max_tiles - tiles) * tile : 0;
+    const size_t tiles = host->training.slots > 0 ? host->training.tiles : plan->max_tiles;
+    return tiles < plan->max_tiles ? (plan->max_tiles - tiles) * loader_tile_bytes(c) : 0;
 }
 
 static size_t rest_of_page(size_t bytes, size_t page) {
