@@ -1,72 +1,6 @@
 // Attention, forward: see attention.h.
 #include "ops/cpu/attention.h"
 
-// What one task of the forward pass needs: TILE queries of one head against all keys they see. Scores are
-// kept [key, query], so that each query is a lane: maxima and sums over keys are then plain vector code.
-typedef struct ForwardTile {
-    float q[ATTENTION_MAX_D * TILE] ALIGNED;                        // [D, TILE], times scale
-    float s[TILE * TILE] ALIGNED;                                   // [key, query]
-    float o[TILE * ATTENTION_MAX_D] ALIGNED;                        // [query, D], not yet divided by sum
-    float base[TILE] ALIGNED, sum[TILE] ALIGNED, old[TILE] ALIGNED; // weights are relative to e^base
-    float copy[2][TILE * ATTENTION_MAX_D] ALIGNED;                  // of rows of BF16 tensors
-} ForwardTile;
-
-// What weights are relative to where `largest` is the largest score. For BF16 it is the power of 2 above:
-// that changes no weight's digits, so weights are rounded alike whatever keys a block has, at every level.
-static float base_of(float largest, Dtype dtype) {
-    if (dtype == DTYPE_F32 || largest <= HIDDEN) return largest;
-    return ceilf(largest * LOG2_E) * LN_2;
-}
-
-// Turns scores into weights relative to the largest score so far, and rescales what was summed before it.
-static void online_softmax(ForwardTile *t, const ForwardTask *a, Block b, size_t width) {
-    float largest[TILE] ALIGNED;
-    for (size_t i = b.first; i < width; i++) largest[i] = -INFINITY;
-    for (size_t j = 0; j < b.keys; j++) {
-        const float *line = t->s + j * TILE;
-        for (size_t i = b.first; i < width; i++) largest[i] = line[i] > largest[i] ? line[i] : largest[i];
-    }
-    for (size_t i = b.first; i < width; i++) {
-        const float base = base_of(largest[i], a->q.dtype), old = t->base[i];
-        t->base[i] = base > old ? base : old;
-        t->old[i] = exp_f32(old - t->base[i]);
-        t->sum[i] *= t->old[i];
-    }
-    for (size_t j = 0; j < b.keys; j++) {
-        float *line = t->s + j * TILE;
-        for (size_t i = b.first; i < width; i++) {
-            line[i] = exp_f32(line[i] - t->base[i]);
-            t->sum[i] += line[i];
-        }
-        round_factor(a->q.dtype, line + b.first, width - b.first);
-    }
-    for (size_t i = b.first; i < a->queries; i++)
-        for (size_t d = 0; d < a->D; d++) t->o[i * a->D + d] *= t->old[i];
-}
-
-static void forward_tile(const ForwardTask *a) {
-    ForwardTile t;
-    size_t D = a->D, width = whole_lanes(a->queries);
-    transpose(t.q, load_rows(t.copy[0], a->q, a->i0, a->queries, D), a->queries, D, a->scale);
-    memset(t.o, 0, a->queries * D * sizeof(float));
-    for (size_t i = 0; i < TILE; i++) t.base[i] = -INFINITY, t.sum[i] = 0;
-    for (size_t j0 = 0; j0 < a->keys;) {
-        Block b = block_at(a, j0, DIAGONAL);
-        Rows k = load_rows(t.copy[0], a->k, j0, b.keys, D), v = load_rows(t.copy[1], a->v, j0, b.keys, D);
-        tile_product(t.s + b.first, TILE, (Factor){k.data, k.stride, 1}, t.q + b.first, TILE, b.keys,
-                     width - b.first, D, false);
-        hide_keys(t.s + b.first, TILE, a, b, width, HIDDEN, -INFINITY);
-        online_softmax(&t, a, b, width);
-        tile_product(t.o + b.first * D, D, (Factor){t.s + b.first, 1, TILE}, v.data, v.stride,
-                     a->queries - b.first, D, b.keys, true);
-        j0 += b.keys;
-    }
-    for (size_t i = 0; i < a->queries; i++) {
-        store_row(a->o, a->i0 + i, t.o + i * D, 1.0f / t.sum[i], D);
-        if (a->lse) a->lse[a->i0 + i] = t.base[i] + logf(t.sum[i]);
-    }
-}
-
 // s[j] = q · k_j · scale for a block of keys, and the largest of them.
 static float row_scores(float *s, const ForwardTask *a, const float *q, Rows keys, Block b) {
     float largest = -INFINITY;
@@ -87,7 +21,7 @@ static void forward_row(const ForwardTask *a) {
     float q_copy[ATTENTION_MAX_D], copy[TILE * ATTENTION_MAX_D] ALIGNED;
     const float *q = load_rows(q_copy, a->q, a->i0, 1, a->D).data;
     for (size_t j0 = 0; j0 < a->keys; j0 += TILE) {
-        Block b = {j0, tile_length(a->keys, j0), 0};
+        Block b = {j0, tile_length(a->keys, j0, TILE), 0};
         float largest = row_scores(s, a, q, load_rows(copy, a->k, j0, b.keys, a->D), b), part = 0;
         largest = largest > max ? largest : max;
         float old = exp_f32(max - largest);
@@ -117,11 +51,10 @@ static ForwardTask of_tile(ForwardTask a, Tile t, size_t later, bool causal) {
 // n ≤ FORWARD_GROUP tiles of one sample, the last of which may be a single query.
 static void forward_tiles(const ForwardTask *a, size_t n) {
     if (n && a[n - 1].queries == 1) forward_row(&a[--n]);
-    if (n && BF16_PRODUCTS && a->q.dtype == DTYPE_BF16) {
+    if (n && BF16_PRODUCTS && a->q.dtype == DTYPE_BF16)
         KERNEL(attention_forward_bf16)(a, n);
-        return;
-    }
-    for (size_t i = 0; i < n; i++) forward_tile(&a[i]);
+    else if (n)
+        KERNEL(attention_forward_f32)(a, n);
 }
 
 // All tiles of queries that begin in [first, end).
@@ -129,8 +62,8 @@ static void forward_window(const ForwardTask *a, const int *starts, size_t Tq, s
                            size_t later, bool causal) {
     ForwardTask tasks[FORWARD_GROUP];
     size_t n = 0, sample = Tq;
-    for (Tile t = tile_from(starts, Tq, first); t.first < end;
-         t = tile_from(starts, Tq, t.first + t.length)) {
+    for (Tile t = tile_from(starts, Tq, first, TILE); t.first < end;
+         t = tile_from(starts, Tq, t.first + t.length, TILE)) {
         if (n == FORWARD_GROUP || (n && t.sample != sample)) {
             forward_tiles(tasks, n);
             n = 0;
@@ -143,10 +76,9 @@ static void forward_window(const ForwardTask *a, const int *starts, size_t Tq, s
 
 // How many tiles a task has: more where packing is shared, but some tasks a thread, so that these end
 // together.
-static size_t tiles_of_task(const Backend *be, Dtype dtype, size_t tiles) {
+static size_t tiles_of_task(const Backend *be, size_t tiles) {
     const size_t tasks = 8 * (size_t)cpu_threads(be);
-    if (!BF16_PRODUCTS || dtype != DTYPE_BF16 || tiles < 2 * tasks) return 1;
-    return min_size(tiles / tasks, FORWARD_GROUP);
+    return tiles < 2 * tasks ? 1 : min_size(tiles / tasks, FORWARD_GROUP);
 }
 
 // The tasks of a key head follow one another, because its keys and values are then still in the cache; those
@@ -154,7 +86,7 @@ static size_t tiles_of_task(const Backend *be, Dtype dtype, size_t tiles) {
 void KERNEL(attention_forward)(Backend *be, Tensor o, Tensor lse, Tensor q, Tensor k, Tensor v, Tensor mask,
                                Tensor starts, float scale, bool causal) {
     size_t B = q.shape[0], Tq = q.shape[1], H = q.shape[2], D = q.shape[3], Tk = k.shape[1], K = k.shape[2],
-           group = H / K, span = tiles_of_task(be, q.dtype, B * H * tile_count(Tq)) * TILE,
+           group = H / K, span = tiles_of_task(be, B * H * tile_count(Tq, TILE)) * TILE,
            windows = (Tq + span - 1) / span;
     check_starts(starts);
 #pragma omp parallel for schedule(dynamic) num_threads(threads_for(be, B *H *Tq *Tk *D / 8))

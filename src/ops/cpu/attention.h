@@ -4,9 +4,11 @@
 // gets their plain mean by itself. A key that lies in the future has -infinity.
 //
 // Tiles are counted from the first position of each sample, so that a tile belongs to one sample, and nothing
-// is computed between samples. Without starts a sequence is one sample.
+// is computed between samples. Without starts a sequence is one sample. The kernels of both directions are in
+// attention_f32.c and attention_bf16.c, their tasks in attention.c and attention_backward.c.
 #pragma once
 #include "base/half.h"
+#include "ops/cpu/attention_slots.h"
 #include "ops/cpu/kernels.h"
 #include "ops/cpu/tile.h"
 #include "ops/cpu/vecmath.h"
@@ -17,7 +19,7 @@
 #include <stdatomic.h>
 #include <string.h>
 
-#define TILE     64
+#define TILE     64 // queries, and forward keys, at a time; backward KEY_TILE
 #define DIAGONAL 16 // a block's keys (forward) or queries (backward) on a causal mask's diagonal
 #ifdef __AMX_BF16__
 #define DIAGONAL_BF16 32 // what AMX sums over at a time
@@ -79,19 +81,11 @@ static inline void store_row(Head h, size_t i, const float *row, float factor, s
         for (size_t d = 0; d < D; d++) ((uint16_t *)h.data)[d] = bf16_from_f32(row[d] * factor);
 }
 
-// n values of a BF16 product's factor as they are multiplied: rounded where the tensors are BF16, at every
-// level, whether or not its products are.
-static inline void round_factor(Dtype dtype, float *x, size_t n) {
-    if (dtype == DTYPE_F32) return;
-#pragma omp simd
-    for (size_t i = 0; i < n; i++) x[i] = f32_from_bf16(bf16_from_f32(x[i]));
+static inline size_t tile_count(size_t n, size_t side) {
+    return (n + side - 1) / side;
 }
-
-static inline size_t tile_count(size_t n) {
-    return (n + TILE - 1) / TILE;
-}
-static inline size_t tile_length(size_t n, size_t first) {
-    return n - first < TILE ? n - first : TILE;
+static inline size_t tile_length(size_t n, size_t first, size_t side) {
+    return n - first < side ? n - first : side;
 }
 static inline size_t whole_lanes(size_t n) {
     return (n + LANES - 1) / LANES * LANES;
@@ -105,13 +99,13 @@ typedef struct Tile {
     size_t sample, first, length;
 } Tile;
 
-// The first tile that begins at position `at` or later; first = T when there is none.
-static inline Tile tile_from(const int *starts, size_t T, size_t at) {
+// The first tile of `side` positions that begins at position `at` or later; first = T when there is none.
+static inline Tile tile_from(const int *starts, size_t T, size_t at, size_t side) {
     if (at >= T) return (Tile){.first = T};
-    if (!starts) return (Tile){0, at, tile_length(T, at)};
-    size_t sample = (size_t)starts[at], first = sample + tile_count(at - sample) * TILE, end = at;
-    while (end < T && end < first + TILE && (size_t)starts[end] == sample) end++;
-    return end > first ? (Tile){sample, first, end - first} : tile_from(starts, T, end);
+    if (!starts) return (Tile){0, at, tile_length(T, at, side)};
+    size_t sample = (size_t)starts[at], first = sample + tile_count(at - sample, side) * side, end = at;
+    while (end < T && end < first + side && (size_t)starts[end] == sample) end++;
+    return end > first ? (Tile){sample, first, end - first} : tile_from(starts, T, end, side);
 }
 
 // A position either begins a sample or belongs to the one before it.
@@ -127,37 +121,6 @@ static inline void check_starts(Tensor starts) {
 // Sequence b's part of a mask or of starts, or NULL.
 static inline const int *sequence(Tensor t, size_t b) {
     return tensor_exists(t) ? ints(t) + b * t.shape[1] : NULL;
-}
-
-typedef float Four __attribute__((vector_size(16)));
-typedef int FourInts __attribute__((vector_size(16)));
-typedef Four Packed __attribute__((aligned(4), may_alias));
-
-// out[c, r] = in[r, c] · scale for a block of four by four.
-static inline void transpose_four(float *out, const float *in, size_t stride, float scale) {
-    Four a = *(const Packed *)in, b = *(const Packed *)(in + stride);
-    Four c = *(const Packed *)(in + 2 * stride), d = *(const Packed *)(in + 3 * stride);
-    Four ac = __builtin_shuffle(a, c, (FourInts){0, 4, 1, 5}),
-         bd = __builtin_shuffle(b, d, (FourInts){0, 4, 1, 5});
-    Four AC = __builtin_shuffle(a, c, (FourInts){2, 6, 3, 7}),
-         BD = __builtin_shuffle(b, d, (FourInts){2, 6, 3, 7});
-    *(Packed *)out = __builtin_shuffle(ac, bd, (FourInts){0, 4, 1, 5}) * scale;
-    *(Packed *)(out + TILE) = __builtin_shuffle(ac, bd, (FourInts){2, 6, 3, 7}) * scale;
-    *(Packed *)(out + 2 * TILE) = __builtin_shuffle(AC, BD, (FourInts){0, 4, 1, 5}) * scale;
-    *(Packed *)(out + 3 * TILE) = __builtin_shuffle(AC, BD, (FourInts){2, 6, 3, 7}) * scale;
-}
-
-// out[d, i] = in[i, d] · scale for `rows` rows; the columns up to the next whole vector become 0.
-static inline void transpose(float *out, Rows in, size_t rows, size_t D, float scale) {
-    size_t whole_rows = rows / 4 * 4, whole_D = D / 4 * 4;
-    for (size_t i = 0; i < whole_rows; i += 4)
-        for (size_t d = 0; d < whole_D; d += 4)
-            transpose_four(out + d * TILE + i, in.data + i * in.stride + d, in.stride, scale);
-    for (size_t i = 0; i < rows; i++)
-        for (size_t d = i < whole_rows ? whole_D : 0; d < D; d++)
-            out[d * TILE + i] = in.data[i * in.stride + d] * scale;
-    for (size_t i = rows; i < whole_lanes(rows); i++)
-        for (size_t d = 0; d < D; d++) out[d * TILE + i] = 0;
 }
 
 // ---- forward ----
@@ -181,7 +144,7 @@ typedef struct Block {
 // While all queries see all keys, blocks are whole tiles. Where the queries' reach ends (the diagonal of a
 // causal mask) they are smaller, so that few scores are computed which nobody may see.
 static inline Block block_at(const ForwardTask *a, size_t j0, size_t diagonal) {
-    if (j0 + TILE <= a->reach || a->reach == a->keys) return (Block){j0, tile_length(a->keys, j0), 0};
+    if (j0 + TILE <= a->reach || a->reach == a->keys) return (Block){j0, tile_length(a->keys, j0, TILE), 0};
     size_t first = j0 < a->reach ? 0 : (j0 + 1 - a->reach) / LANES * LANES;
     return (Block){j0, min_size(a->keys - j0, diagonal), first};
 }
@@ -235,7 +198,7 @@ typedef struct Step {
 // The step at i0 of the tile of `keys` keys at j0: on the diagonal of a causal mask smaller, so that few
 // scores are computed which nobody may see.
 static inline Step step_at(const BackwardTask *a, size_t i0, size_t j0, size_t keys, size_t diagonal) {
-    bool crosses = a->causal && i0 < j0 + TILE;
+    bool crosses = a->causal && i0 < j0 + keys;
     size_t queries = min_size(a->T - i0, crosses ? diagonal : TILE);
     return (Step){i0, queries, j0, crosses ? min_size(keys, i0 + queries - j0) : keys,
                   a->causal ? crosses : j0 + keys == a->T};
@@ -252,14 +215,18 @@ static inline void store_dq(const BackwardTask *a, Step s) {
         store_row(a->dq, i, a->dq_sum + i * a->dq_sum_stride, 1, a->D);
 }
 
-// ---- BF16 tensors where the processor multiplies them itself: attention_bf16.c ----
+// ---- the kernels ----
+// n ≤ FORWARD_GROUP tiles of queries of one head and one sample; they share the packing of keys and values.
+#define FORWARD_GROUP 4
+void KERNEL(attention_forward_f32)(const ForwardTask *a, size_t n);
+// The tile of keys at j0 with all `group` query heads, whose lse and delta lie `apart`; `a` describes the
+// first.
+void KERNEL(attention_backward_f32)(BackwardTask a, size_t group, size_t apart, size_t j0, size_t keys);
+// The same on BF16 tensors where the processor multiplies them itself.
 #ifdef __AVX512BF16__
 #define BF16_PRODUCTS true
 #else
 #define BF16_PRODUCTS false
 #endif
-// n ≤ FORWARD_GROUP tiles of queries of one head and one sample; they share the packing of keys and values.
-#define FORWARD_GROUP 4
 void KERNEL(attention_forward_bf16)(const ForwardTask *a, size_t n);
-// The tile of keys at j0 with all `group` query heads; `a` describes the first.
 void KERNEL(attention_backward_bf16)(BackwardTask a, size_t group, size_t apart, size_t j0, size_t keys);

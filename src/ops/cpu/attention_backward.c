@@ -1,6 +1,5 @@
 // Attention, backward: see attention.h.
 #include "ops/cpu/attention.h"
-#include "ops/cpu/attention_slots.h"
 
 // A task is a tile of keys of one key head. For each query head that reads it, it goes over the sample's
 // queries: computes the weights again from lse, sums dk and dv in the tile, and adds its share to dq in
@@ -10,82 +9,11 @@
 // in the keys' order: before each step a tile waits until the tile before it is past these queries. Tasks are
 // taken in an order in which this tile comes first, so it is done or under way. The tiles of a sample thus
 // follow one another at a distance of one step and rarely have to wait.
-typedef struct BackwardTile {
-    float k[ATTENTION_MAX_D * TILE] ALIGNED, v[ATTENTION_MAX_D * TILE] ALIGNED; // [D, TILE]; k times scale
-    float p[TILE * TILE] ALIGNED, dp[TILE * TILE] ALIGNED;                      // [query, key]
-    float dk[TILE * ATTENTION_MAX_D] ALIGNED, dv[TILE * ATTENTION_MAX_D] ALIGNED;
-    float copy[3][TILE * ATTENTION_MAX_D] ALIGNED; // of rows of BF16 tensors
-} BackwardTile;
-
-// p [queries, keys] from scores, and scale · ds = scale · p (dp − delta) in place of dp. A query whose
-// keys are all hidden (its lse is HIDDEN) has p = 1/n over the n keys that are not in its future, whatever q
-// and k are, hence ds = 0.
-static void weights_backward(BackwardTile *t, const BackwardTask *a, Step s) {
-    const int *mask = a->mask ? a->mask + s.j0 : NULL;
-    for (size_t i = 0; i < s.queries; i++) {
-        float *p = t->p + i * TILE, *dp = t->dp + i * TILE;
-        float lse = a->lse[s.i0 + i], delta = a->delta[s.i0 + i];
-        size_t reach = a->causal ? s.i0 + i + 1 : a->T;
-        size_t seen = reach <= s.j0 ? 0 : min_size(reach - s.j0, s.keys);
-        if (lse <= HIDDEN) {
-            for (size_t j = 0; j < seen; j++) p[j] = 1.0f / (float)reach, dp[j] = 0;
-        } else {
-            for (size_t j = 0; mask && j < seen; j++) p[j] = mask[j] ? p[j] : -INFINITY;
-            for (size_t j = 0; j < seen; j++) {
-                p[j] = exp_f32(p[j] - lse);
-                dp[j] = p[j] * (dp[j] - delta) * a->scale;
-            }
-        }
-        for (size_t j = seen; j < s.keys; j++) p[j] = 0, dp[j] = 0;
-        round_factor(a->q.dtype, p, s.keys);
-        round_factor(a->q.dtype, dp, s.keys);
-    }
-}
-
-// One step, with the keys' transposed k and v ready in t and their rows in k.
-static void backward_step(BackwardTile *t, const BackwardTask *a, Step s, Rows k) {
-    size_t D = a->D, width = whole_lanes(s.keys), passed = a->passed + s.i0 + s.queries;
-    Rows q = load_rows(t->copy[1], a->q, s.i0, s.queries, D),
-         dout = load_rows(t->copy[2], a->dout, s.i0, s.queries, D);
-    tile_product(t->p, TILE, (Factor){q.data, q.stride, 1}, t->k, TILE, s.queries, width, D, false);
-    tile_product(t->dp, TILE, (Factor){dout.data, dout.stride, 1}, t->v, TILE, s.queries, width, D, false);
-    weights_backward(t, a, s);
-    tile_product(t->dv, D, (Factor){t->p, 1, TILE}, dout.data, dout.stride, s.keys, D, s.queries, true);
-    tile_product(t->dk, D, (Factor){t->dp, 1, TILE}, q.data, q.stride, s.keys, D, s.queries, true);
-    wait_for(a->before, passed);
-    tile_product(a->dq_sum + s.i0 * a->dq_sum_stride, a->dq_sum_stride, (Factor){t->dp, TILE, 1}, k.data,
-                 k.stride, s.queries, D, s.keys, s.j0 > 0);
-    store_dq(a, s);
-    publish(a->own, passed);
-}
-
-// The tile of keys at j0 with all `group` query heads; `a` describes the first. Lse and delta of neighbouring
-// heads lie `apart`.
-static void backward_keys(BackwardTask a, size_t group, size_t apart, size_t j0, size_t keys) {
-    BackwardTile t;
-    size_t D = a.D;
-    transpose(t.v, load_rows(t.copy[0], a.v, j0, keys, D), keys, D, 1.0f);
-    Rows k = load_rows(t.copy[0], a.k, j0, keys, D);
-    transpose(t.k, k, keys, D, a.scale);
-    memset(t.dk, 0, keys * D * sizeof(float));
-    memset(t.dv, 0, keys * D * sizeof(float));
-    for (size_t h = 0; h < group; h++, next_query_head(&a, apart))
-        for (size_t i0 = a.causal ? j0 : 0; i0 < a.T;) {
-            Step s = step_at(&a, i0, j0, keys, DIAGONAL);
-            backward_step(&t, &a, s, k);
-            i0 += s.queries;
-        }
-    for (size_t j = 0; j < keys; j++) {
-        store_row(a.dk, j0 + j, t.dk + j * D, 1, D);
-        store_row(a.dv, j0 + j, t.dv + j * D, 1, D);
-    }
-}
-
 static void any_backward_keys(BackwardTask a, size_t group, size_t apart, size_t j0, size_t keys) {
     if (BF16_PRODUCTS && a.q.dtype == DTYPE_BF16)
         KERNEL(attention_backward_bf16)(a, group, apart, j0, keys);
     else
-        backward_keys(a, group, apart, j0, keys);
+        KERNEL(attention_backward_f32)(a, group, apart, j0, keys);
 }
 
 static size_t sample_end(const int *starts, size_t T, Tile t) {
@@ -95,7 +23,7 @@ static size_t sample_end(const int *starts, size_t T, Tile t) {
 }
 
 // `a` describes the sequence; progress: of its tiles of keys. Only a whole tile has one after it, and no two
-// whole tiles begin within TILE positions, so these share an entry with nobody.
+// whole tiles begin within KEY_TILE positions, so these share an entry with nobody.
 static BackwardTask of_sample(const BackwardTask *a, const int *starts, Tile t, Progress *progress) {
     BackwardTask s = *a;
     s.dq = from_row(a->dq, t.sample), s.dout = from_row(a->dout, t.sample), s.q = from_row(a->q, t.sample);
@@ -104,8 +32,8 @@ static BackwardTask of_sample(const BackwardTask *a, const int *starts, Tile t, 
     s.mask = a->mask ? a->mask + t.sample : NULL;
     s.lse += t.sample, s.delta += t.sample, s.dq_sum += t.sample * a->dq_sum_stride;
     s.T = sample_end(starts, a->T, t) - t.sample;
-    s.before = t.first > t.sample ? &progress[t.first / TILE - 1] : NULL;
-    s.own = t.length == TILE ? &progress[t.first / TILE] : NULL;
+    s.before = t.first > t.sample ? &progress[t.first / KEY_TILE - 1] : NULL;
+    s.own = t.length == KEY_TILE ? &progress[t.first / KEY_TILE] : NULL;
     return s;
 }
 
@@ -121,12 +49,12 @@ static void row_dots(float *delta, Head x, Head y, size_t n, size_t D) {
 }
 
 static void all_row_dots(Backend *be, Tensor delta, Tensor dout, Tensor o) {
-    size_t B = o.shape[0], T = o.shape[1], H = o.shape[2], D = o.shape[3], windows = tile_count(T);
+    size_t B = o.shape[0], T = o.shape[1], H = o.shape[2], D = o.shape[3], windows = tile_count(T, TILE);
 #pragma omp parallel for num_threads(threads_for(be, B *H *T *D))
     for (size_t task = 0; task < B * H * windows; task++) {
         size_t b = task / windows / H, h = task / windows % H, first = task % windows * TILE;
         row_dots(floats(delta) + (b * H + h) * T + first, from_row(head_of(dout, b, h), first),
-                 from_row(head_of(o, b, h), first), tile_length(T, first), D);
+                 from_row(head_of(o, b, h), first), tile_length(T, first, TILE), D);
     }
 }
 
@@ -175,16 +103,16 @@ static BackwardTask task_of(const Operands *x, const Slots *slots, size_t b, siz
     return a;
 }
 
-// Tiles of keys that begin in a window of TILE positions.
+// Tiles of keys that begin in a window of KEY_TILE positions.
 static void backward_window(const Operands *x, const Slots *slots, Progress *progress, Progress *finished,
                             size_t task) {
-    size_t T = x->q.shape[1], K = x->k.shape[2], group = x->q.shape[2] / K, windows = tile_count(T);
-    size_t g = task / windows, first = task % windows * TILE;
+    size_t T = x->q.shape[1], K = x->k.shape[2], group = x->q.shape[2] / K, windows = tile_count(T, KEY_TILE);
+    size_t g = task / windows, first = task % windows * KEY_TILE;
     const BackwardTask a = task_of(x, slots, g / K, g % K);
     const int *s = sequence(x->starts, g / K);
     if (slots->memory && g >= slots->count) wait_for(&finished[g - slots->count], windows);
-    for (Tile t = tile_from(s, T, first); t.first < min_size(first + TILE, T);
-         t = tile_from(s, T, t.first + t.length))
+    for (Tile t = tile_from(s, T, first, KEY_TILE); t.first < min_size(first + KEY_TILE, T);
+         t = tile_from(s, T, t.first + t.length, KEY_TILE))
         any_backward_keys(of_sample(&a, s, t, progress + g * windows), group, T, t.first - t.sample,
                           t.length);
     atomic_fetch_add(&finished[g], 1);
@@ -194,9 +122,9 @@ void KERNEL(attention_backward)(Backend *be, Tensor dq, Tensor dk, Tensor dv, Te
                                 Tensor q, Tensor k, Tensor v, Tensor o, Tensor lse, Tensor mask,
                                 Tensor starts, float scale, bool causal) {
     size_t B = q.shape[0], T = q.shape[1], H = q.shape[2], D = q.shape[3], K = k.shape[2],
-           windows = tile_count(T), tasks = B * K * windows;
+           windows = tile_count(T, KEY_TILE), tasks = B * K * windows;
     Progress progress[tasks], finished[B * K],
-        next; // 8 bytes where k has TILE · D values: the stack has room
+        next; // 8 bytes where k has KEY_TILE · D values: the stack has room
     const Operands x = {dq, dk, dv, delta, dout, q, k, v, lse, mask, starts, scale, causal};
     const Slots slots = take_slots(be, dq, B * K, H / K, windows);
     check_starts(starts);

@@ -8,11 +8,12 @@
 // units work at a time.
 //
 // A product's left factor is made of rows, its right one of columns, both in pairs of what is summed over.
-// What the passes add up (o; dk and dv) is kept [D, TILE], so that the weights are always a right factor, in
-// the layout in which they are computed.
+// What the passes add up (o; dk and dv) is kept turned, [D, TILE] or [D, KEY_TILE], so that the weights are
+// always a right factor, in the layout in which they are computed.
 #include "ops/cpu/attention.h"
 
 #ifdef __AVX512BF16__
+#include "ops/cpu/lanes.h"
 #include "ops/cpu/tile_bf16.h"
 
 // The score of a hidden key before scaling: beside any real score its weight is 0. A power of 2, so that it
@@ -84,13 +85,13 @@ static void transpose_pairs(Pair *out, size_t out_stride, const Pair *in, size_t
         }
 }
 
-// out [pair, TILE]: what pack_rows gives with the rows side by side, up to the next whole vector of them;
-// `rows` is room for TILE · MAX_PAIRS pairs.
-static void pack_columns(Pair *out, Pair *rows, Head h, size_t first, size_t n, size_t D) {
+// out [pair, side]: what pack_rows gives with the rows side by side, up to the next whole vector of them;
+// `rows` is room for side · MAX_PAIRS pairs.
+static void pack_columns(Pair *out, size_t side, Pair *rows, Head h, size_t first, size_t n, size_t D) {
     size_t lanes = whole_lanes(n), stride = pair_stride(D);
     pack_rows(rows, h, first, n, D);
     memset(rows + n * stride, 0, (lanes - n) * stride * sizeof *rows);
-    transpose_pairs(out, TILE, rows, stride, lanes, stride);
+    transpose_pairs(out, side, rows, stride, lanes, stride);
 }
 
 // out [D, TILE_PAIRS]: what pack_pairs gives with its pairs side by side; `pairs` is room for
@@ -108,9 +109,10 @@ static void store_bf16(Head h, size_t i, const float *row, size_t D) {
                                  (__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(row + d)));
 }
 
-// Rows [first, first + n) of a BF16 head = the columns of sums [D, TILE]; `rows` is room for them turned.
-static void store_columns(Head h, size_t first, size_t n, float *rows, const float *sums, size_t D) {
-    transpose_pairs((Pair *)rows, whole_lanes(D), (const Pair *)sums, TILE, whole_lanes(D), whole_lanes(n));
+// Rows [first, first + n) of a BF16 head = the columns of sums [D, side]; `rows` is room for them turned.
+static void store_columns(Head h, size_t first, size_t n, float *rows, const float *sums, size_t side,
+                          size_t D) {
+    transpose_pairs((Pair *)rows, whole_lanes(D), (const Pair *)sums, side, whole_lanes(D), whole_lanes(n));
     for (size_t i = 0; i < n; i++) store_bf16(h, first + i, rows + i * whole_lanes(D), D);
 }
 
@@ -192,7 +194,7 @@ static void forward_block(ForwardRoom *t, Queries *x, const ForwardTask *a, Bloc
 }
 
 static void begin_queries(ForwardRoom *t, Queries *x, const ForwardTask *a) {
-    pack_columns(x->q, t->k, a->q, a->i0, a->queries, a->D);
+    pack_columns(x->q, TILE, t->k, a->q, a->i0, a->queries, a->D);
     memset(x->o, 0, a->D * TILE * sizeof(float));
     for (size_t i = 0; i < TILE; i++) x->base[i] = -INFINITY, x->sum[i] = 0;
 }
@@ -205,7 +207,7 @@ static void finish_queries(ForwardRoom *t, Queries *x, const ForwardTask *a) {
         for (float *o = x->o + i; o < x->o + a->D * TILE; o += TILE)
             _mm512_store_ps(o, _mm512_mul_ps(_mm512_load_ps(o), factor));
     }
-    store_columns(a->o, a->i0, a->queries, t->rows, x->o, a->D);
+    store_columns(a->o, a->i0, a->queries, t->rows, x->o, TILE, a->D);
     for (size_t i = 0; a->lse && i < a->queries; i++)
         a->lse[a->i0 + i] = x->base[i] > unseen ? x->base[i] * LN_2 + logf(x->sum[i]) : HIDDEN;
 }
@@ -236,18 +238,19 @@ void KERNEL(attention_forward_bf16)(const ForwardTask *a, size_t n) {
 // ---- backward ----
 
 typedef struct BackwardTile {
-    Pair k_columns[MAX_PAIRS * TILE] ALIGNED, v_columns[MAX_PAIRS * TILE] ALIGNED; // [pair, key]
-    Pair k_pairs[TILE_PAIRS * ATTENTION_MAX_D] ALIGNED;                            // [pair of keys, D]
-    Pair q[TILE * MAX_PAIRS] ALIGNED, dout[TILE * MAX_PAIRS] ALIGNED;              // [query, pair]
+    Pair k_columns[MAX_PAIRS * KEY_TILE] ALIGNED, v_columns[MAX_PAIRS * KEY_TILE] ALIGNED; // [pair, key]
+    Pair k_pairs[KEY_TILE / 2 * ATTENTION_MAX_D] ALIGNED;             // [pair of keys, D]
+    Pair q[TILE * MAX_PAIRS] ALIGNED, dout[TILE * MAX_PAIRS] ALIGNED; // [query, pair]
     Pair q_turned[ATTENTION_MAX_D * TILE_PAIRS] ALIGNED,
         dout_turned[ATTENTION_MAX_D * TILE_PAIRS] ALIGNED; // [D, pair of queries]
     Pair room[TILE_PAIRS * ATTENTION_MAX_D] ALIGNED;       // for packing
     float s[2][PIECE_SIDE * PIECE_SIDE] ALIGNED, dp[2][PIECE_SIDE * PIECE_SIDE] ALIGNED; // [query, key]
-    Pair p[TILE_PAIRS * TILE] ALIGNED, ds_pairs[TILE_PAIRS * TILE] ALIGNED;       // [pair of queries, key]
-    uint16_t ds[TILE * TILE] ALIGNED;                                             // [query, key], times scale
-    float dk[ATTENTION_MAX_D * TILE] ALIGNED, dv[ATTENTION_MAX_D * TILE] ALIGNED; // [D, key]
-    float rows[TILE * ATTENTION_MAX_D] ALIGNED;                                   // [key, D]
-    __mmask16 shown[TILE / LANES]; // the tile's keys that the mask does not hide
+    Pair p[TILE_PAIRS * KEY_TILE] ALIGNED, ds_pairs[TILE_PAIRS * KEY_TILE] ALIGNED; // [pair of queries, key]
+    uint16_t ds[TILE * KEY_TILE] ALIGNED; // [query, key], times scale
+    float dk[ATTENTION_MAX_D * KEY_TILE] ALIGNED, dv[ATTENTION_MAX_D * KEY_TILE] ALIGNED; // [D, key]
+    float rows[KEY_TILE * ATTENTION_MAX_D] ALIGNED; // of keys, for packing too
+                                                    // [key, D]
+    __mmask16 shown[KEY_TILE / LANES];              // the tile's keys that the mask does not hide
 } BackwardTile;
 
 // What a query's weights against LANES keys are made from, and the two results.
@@ -279,10 +282,10 @@ static Weights weights_of(const BackwardTile *t, const BackwardTask *a, Step s, 
 // Weights of two neighbouring queries against LANES keys.
 static void store_weights(BackwardTile *t, size_t i, size_t j, Weights x, Weights y) {
     const __m512i both = (__m512i)_mm512_cvtne2ps_pbh(y.ds, x.ds); // x in the lower half
-    _mm512_store_si512(t->p + i / 2 * TILE + j, pairs_of(x.p, y.p));
-    _mm512_store_si512(t->ds_pairs + i / 2 * TILE + j, interleaved(both));
-    _mm256_store_si256((__m256i *)(t->ds + i * TILE + j), _mm512_castsi512_si256(both));
-    _mm256_store_si256((__m256i *)(t->ds + (i + 1) * TILE + j), _mm512_extracti64x4_epi64(both, 1));
+    _mm512_store_si512(t->p + i / 2 * KEY_TILE + j, pairs_of(x.p, y.p));
+    _mm512_store_si512(t->ds_pairs + i / 2 * KEY_TILE + j, interleaved(both));
+    _mm256_store_si256((__m256i *)(t->ds + i * KEY_TILE + j), _mm512_castsi512_si256(both));
+    _mm256_store_si256((__m256i *)(t->ds + (i + 1) * KEY_TILE + j), _mm512_extracti64x4_epi64(both, 1));
 }
 
 // A step's piece: PIECE_SIDE queries and keys from i and j on, or what is left of them.
@@ -298,9 +301,9 @@ static Piece step_piece(Step s, size_t n) {
 
 static void scores_backward(BackwardTile *t, size_t n, Piece x, size_t D) {
     const size_t stride = pair_stride(D), keys = whole_lanes(x.keys);
-    pair_product(t->s[n % 2], PIECE_SIDE, t->q + x.i * stride, stride, t->k_columns + x.j, TILE, x.queries,
-                 keys, pair_count(D), false);
-    pair_product(t->dp[n % 2], PIECE_SIDE, t->dout + x.i * stride, stride, t->v_columns + x.j, TILE,
+    pair_product(t->s[n % 2], PIECE_SIDE, t->q + x.i * stride, stride, t->k_columns + x.j, KEY_TILE,
+                 x.queries, keys, pair_count(D), false);
+    pair_product(t->dp[n % 2], PIECE_SIDE, t->dout + x.i * stride, stride, t->v_columns + x.j, KEY_TILE,
                  x.queries, keys, pair_count(D), false);
 }
 
@@ -349,18 +352,18 @@ static void backward_step(BackwardTile *t, const BackwardTask *a, Step s) {
     pack_transposed(t->q_turned, t->room, a->q, s.i0, s.queries, D);
     pack_transposed(t->dout_turned, t->room, a->dout, s.i0, s.queries, D);
     all_weights_backward(t, a, s);
-    pair_product(t->dv, TILE, t->dout_turned, TILE_PAIRS, t->p, TILE, D, keys, pairs, true);
-    pair_product(t->dk, TILE, t->q_turned, TILE_PAIRS, t->ds_pairs, TILE, D, keys, pairs, true);
+    pair_product(t->dv, KEY_TILE, t->dout_turned, TILE_PAIRS, t->p, KEY_TILE, D, keys, pairs, true);
+    pair_product(t->dk, KEY_TILE, t->q_turned, TILE_PAIRS, t->ds_pairs, KEY_TILE, D, keys, pairs, true);
     wait_for(a->before, passed);
     pair_product(a->dq_sum + s.i0 * a->dq_sum_stride, a->dq_sum_stride, (const Pair *)(const void *)t->ds,
-                 TILE_PAIRS, t->k_pairs, value_stride(D), s.queries, width, pair_count(s.keys), s.j0 > 0);
+                 KEY_TILE / 2, t->k_pairs, value_stride(D), s.queries, width, pair_count(s.keys), s.j0 > 0);
     for (size_t i = s.i0; s.last && i < s.i0 + s.queries; i++)
         store_bf16(a->dq, i, a->dq_sum + i * a->dq_sum_stride, D);
     publish(a->own, passed);
 }
 
 static void show_keys(BackwardTile *t, const int *mask, size_t j0, size_t keys) {
-    for (size_t j = 0; j < TILE; j += LANES) {
+    for (size_t j = 0; j < KEY_TILE; j += LANES) {
         t->shown[j / LANES] = 0xffff;
         for (size_t k = j; mask && k < min_size(j + LANES, keys); k++)
             if (!mask[j0 + k]) t->shown[j / LANES] &= (__mmask16) ~(1u << (k - j));
@@ -371,20 +374,20 @@ void KERNEL(attention_backward_bf16)(BackwardTask a, size_t group, size_t apart,
     BackwardTile t;
     size_t D = a.D;
     products_begin();
-    pack_columns(t.k_columns, t.q, a.k, j0, keys, D);
-    pack_columns(t.v_columns, t.q, a.v, j0, keys, D);
+    pack_columns(t.k_columns, KEY_TILE, (Pair *)t.rows, a.k, j0, keys, D);
+    pack_columns(t.v_columns, KEY_TILE, (Pair *)t.rows, a.v, j0, keys, D);
     pack_pairs(t.k_pairs, a.k, j0, keys, D);
     show_keys(&t, a.mask, j0, keys);
-    memset(t.dk, 0, D * TILE * sizeof(float));
-    memset(t.dv, 0, D * TILE * sizeof(float));
+    memset(t.dk, 0, D * KEY_TILE * sizeof(float));
+    memset(t.dv, 0, D * KEY_TILE * sizeof(float));
     for (size_t h = 0; h < group; h++, next_query_head(&a, apart))
         for (size_t i0 = a.causal ? j0 : 0; i0 < a.T;) {
             Step s = step_at(&a, i0, j0, keys, DIAGONAL_BF16);
             backward_step(&t, &a, s);
             i0 += s.queries;
         }
-    store_columns(a.dk, j0, keys, t.rows, t.dk, D);
-    store_columns(a.dv, j0, keys, t.rows, t.dv, D);
+    store_columns(a.dk, j0, keys, t.rows, t.dk, KEY_TILE, D);
+    store_columns(a.dv, j0, keys, t.rows, t.dv, KEY_TILE, D);
     products_end();
 }
 #endif

@@ -3,6 +3,8 @@
 #pragma once
 #include <stddef.h>
 
+#define KEY_TILE 128 // keys of a task of the backward pass
+
 typedef struct SlotSizes {
     size_t count, width, size; // slots, values of a row in whole vectors of any level, values of a slot
     size_t scratch_bytes;

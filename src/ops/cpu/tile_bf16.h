@@ -68,16 +68,3 @@ static inline __m512i interleaved(__m512i halves) {
 static inline __m512i pairs_of(__m512 low, __m512 high) {
     return interleaved((__m512i)_mm512_cvtne2ps_pbh(high, low));
 }
-
-// 2ˣ: 2^⌊x⌋ times a least-maximum polynomial of the rest (error 8e-8). Of −infinity the rest is 0 by
-// definition of the instruction, and the result 0.
-static inline __m512 exp2_lanes(__m512 x) {
-    __m512 r = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
-    __m512 p = _mm512_set1_ps(0.0018777841f);
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.0089891274f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.0558261722f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.2401538193f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.6931530237f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.9999999404f));
-    return _mm512_scalef_ps(p, x);
-}

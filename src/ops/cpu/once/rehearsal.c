@@ -143,8 +143,7 @@ static void attention_backward_(Backend *be, Tensor dq, Tensor dk, Tensor dv, Te
     (void)dk, (void)dv, (void)delta, (void)dout, (void)v, (void)o, (void)lse, (void)mask, (void)starts;
     (void)scale, (void)causal;
     if (dq.dtype == DTYPE_F32) return;
-    enum { TILE = 64 };
-    const size_t T = q.shape[1], K = k.shape[2], tiles = (T + TILE - 1) / TILE;
+    const size_t T = q.shape[1], K = k.shape[2], tiles = (T + KEY_TILE - 1) / KEY_TILE;
     note(be,
          slot_sizes(q.shape[0] * K, q.shape[2] / K, T, q.shape[3], tiles, (size_t)cpu_threads(be))
              .scratch_bytes,
