@@ -1,6 +1,7 @@
 // LINK: tensor ops_cpu base
 // COST: 60
 // Attention against softmax(scale q kᵀ + masks) v written out in double, and its gradient by differences.
+#include "support/attention_reference.h"
 #include "support/golden.h"
 #include "support/op_case.h"
 
@@ -34,52 +35,6 @@ typedef enum StartsKind {
     STARTS_KINDS
 } StartsKind;
 
-typedef struct Sizes {
-    size_t B, Tq, Tk, H, K, D;
-} Sizes;
-
-// Arguments of the forward in the order of the reference: o, lse, q, k, v, mask, starts.
-typedef struct Problem {
-    double *o, *lse, *q, *k, *v, *mask, *starts;
-    Sizes s;
-    double scale;
-    bool causal;
-} Problem;
-
-// Where the rows of sequence b's key head for query head h begin in k or v; they lie K · D values apart.
-static const double *key_head(const double *x, const Sizes *s, size_t b, size_t h) {
-    return x + (b * s->Tk * s->K + h / (s->H / s->K)) * s->D;
-}
-
-static double dot(const double *x, const double *y, size_t n) {
-    double sum[2] = {0};
-    for (size_t d = 0; d + 1 < n; d += 2) sum[0] += x[d] * y[d], sum[1] += x[d + 1] * y[d + 1];
-    return sum[0] + sum[1] + (n % 2 ? x[n - 1] * y[n - 1] : 0);
-}
-
-// The weights of query i over its keys, and log Σ exp. A query that sees no key weighs all keys of its past
-// (of its sample's) alike.
-static double weights(double *w, const Problem *p, size_t b, size_t h, size_t i) {
-    size_t reach = p->causal ? i + p->s.Tk - p->s.Tq + 1 : p->s.Tk, visible = 0;
-    size_t first = p->starts ? (size_t)p->starts[b * p->s.Tk + i] : 0;
-    const double *q = p->q + ((b * p->s.Tq + i) * p->s.H + h) * p->s.D, *k = key_head(p->k, &p->s, b, h);
-    double largest = -INFINITY, sum = 0;
-    for (size_t j = first; j < reach; j++) {
-        bool shown = !p->mask || p->mask[b * p->s.Tk + j] != 0;
-        w[j] = shown ? dot(q, k + j * p->s.K * p->s.D, p->s.D) * p->scale : -INFINITY;
-        visible += w[j] > -INFINITY;
-        largest = fmax(largest, w[j]);
-    }
-    for (size_t j = first; j < reach; j++) sum += w[j] = visible ? exp(w[j] - largest) : 1;
-    for (size_t j = 0; j < p->s.Tk; j++) w[j] = j >= first && j < reach ? w[j] / sum : 0;
-    return visible ? largest + log(sum) : -FLT_MAX;
-}
-
-// Sequences [b0, b1), query heads [h0, h1), queries [i0, i1).
-typedef struct Part {
-    size_t b0, b1, h0, h1, i0, i1;
-} Part;
-
 static Part whole(const Sizes *s) {
     return (Part){0, s->B, 0, s->H, 0, s->Tq};
 }
@@ -92,34 +47,6 @@ static Part part_of_query(const Sizes *s, size_t at) {
 static Part part_of_key(const Sizes *s, size_t at, bool causal) {
     size_t k = at / s->D % s->K, j = at / s->D / s->K % s->Tk, b = at / s->D / s->K / s->Tk, n = s->H / s->K;
     return (Part){b, b + 1, k * n, (k + 1) * n, causal ? j : 0, s->Tq};
-}
-
-// The row of o of one query, and its lse.
-static double attend_row(double *o, double *w, const Problem *p, size_t b, size_t h, size_t i) {
-    const Sizes *s = &p->s;
-    double lse = weights(w, p, b, h, i);
-    for (size_t d = 0; d < s->D; d++) o[d] = 0;
-    const double *v = key_head(p->v, s, b, h);
-    for (size_t j = 0; j < s->Tk; j++, v += s->K * s->D)
-        for (size_t d = 0, n = w[j] != 0 ? s->D : 0; d < n; d++) o[d] += w[j] * v[d];
-    return lse;
-}
-
-// o and lse of a part; with dout, only Σ dout o.
-static double attend(const Problem *p, const double *dout, Part part) {
-    const Sizes *s = &p->s;
-    double *w = mem_zeroed(s->Tk, sizeof *w), o[256], loss = 0;
-    for (size_t b = part.b0; b < part.b1; b++)
-        for (size_t h = part.h0; h < part.h1; h++)
-            for (size_t i = part.i0; i < part.i1; i++) {
-                double lse = attend_row(o, w, p, b, h, i);
-                size_t at = ((b * s->Tq + i) * s->H + h) * s->D;
-                if (p->lse) p->lse[(b * s->H + h) * s->Tq + i] = lse;
-                if (p->o) memcpy(p->o + at, o, s->D * sizeof *o);
-                for (size_t d = 0; dout && d < s->D; d++) loss += dout[at + d] * o[d];
-            }
-    free(w);
-    return loss;
 }
 
 static Sizes sizes_of(const Arg *q, const Arg *k) {
@@ -185,7 +112,8 @@ static void prepare_forward(double **a, const OpCase *c) {
 
 static void ref_forward(double **a, const OpCase *c) {
     Sizes s = sizes_of(&c->args[2], &c->args[3]);
-    attend(&(Problem){a[0], a[1], a[2], a[3], a[4], a[5], a[6], s, c->f[0], c->flag}, NULL, whole(&s));
+    attention_reference(&(Problem){a[0], a[1], a[2], a[3], a[4], a[5], a[6], s, c->f[0], c->flag}, NULL,
+                        whole(&s));
 }
 
 // The floating-point arguments become BF16; lse and delta stay what they are.
@@ -310,7 +238,7 @@ static void prepare_backward(double **a, const OpCase *c) {
     Problem p = backward_problem(a, c, true);
     make_mask(a[10], &p.s, c->n[0]);
     make_starts(a[11], &p.s, c->n[1]);
-    attend(&p, NULL, whole(&p.s));
+    attention_reference(&p, NULL, whole(&p.s));
 }
 
 // delta; the other outputs follow from backward_loss.
@@ -325,7 +253,8 @@ static void ref_backward(double **a, const OpCase *c) {
 
 static double backward_loss(double **a, const OpCase *c) {
     Problem p = backward_problem(a, c, false);
-    return attend(&p, a[4], c->by == 5 ? part_of_query(&p.s, c->at) : part_of_key(&p.s, c->at, c->flag));
+    return attention_reference(&p, a[4],
+                               c->by == 5 ? part_of_query(&p.s, c->at) : part_of_key(&p.s, c->at, c->flag));
 }
 
 static OpCase backward_case(Sizes s, bool causal, size_t mask, size_t starts, bool strided) {

@@ -2,6 +2,7 @@
 // COST: 40
 // Linear layers, norms, activations and rotary positions.
 #include "support/golden.h"
+#include "support/linear_reference.h"
 #include "support/op_case.h"
 
 #include "base/half.h"
@@ -38,37 +39,6 @@ RUNNER(rope_forward, t[0], t[1], t[2])
 RUNNER(rope_backward, t[0], t[1], t[2])
 
 // ---- linear ----
-
-static void ref_linear(double **a, const OpCase *c) {
-    size_t M = c->args[1].shape[0], C = c->args[1].shape[1], O = c->args[2].shape[0];
-    for (size_t m = 0; m < M; m++)
-        for (size_t o = 0; o < O; o++) {
-            const double *x = a[1] + m * C, *w = a[2] + o * C;
-            double s[4] = {a[3] ? a[3][o] : 0}; // four, because one sum waits for each of its additions
-            for (size_t k = 0; k < C; k++) s[k % 4] += x[k] * w[k];
-            a[0][m * O + o] = s[0] + s[1] + s[2] + s[3];
-        }
-}
-
-static void ref_linear_input(double **a, const OpCase *c) {
-    size_t M = c->args[1].shape[0], O = c->args[1].shape[1], C = c->args[2].shape[1];
-    for (size_t m = 0; m < M; m++) {
-        double *dx = a[0] + m * C;
-        if (!c->flag) memset(dx, 0, C * sizeof *dx);
-        for (size_t o = 0; o < O; o++)
-            for (size_t k = 0; k < C; k++) dx[k] += a[1][m * O + o] * a[2][o * C + k];
-    }
-}
-
-static void ref_linear_weight(double **a, const OpCase *c) {
-    size_t M = c->args[2].shape[0], O = c->args[2].shape[1], C = c->args[3].shape[1];
-    for (size_t m = 0; m < M; m++)
-        for (size_t o = 0; o < O; o++) {
-            double g = a[2][m * O + o];
-            for (size_t k = 0; k < C; k++) a[0][o * C + k] += g * a[3][m * C + k];
-            if (a[1]) a[1][o] += g;
-        }
-}
 
 static const size_t linears[][3] = {{1, 1, 1},      {1, 64, 33},  {1, 300, 200}, {2, 3, 5},
                                     {7, 13, 10},    {4, 16, 15},  {5, 8, 386},   {33, 17, 31},
@@ -128,21 +98,6 @@ static void test_linear_backward(void **state) {
 static const size_t rounded_linears[][3] = {{1, 1, 1},       {3, 64, 33},    {7, 13, 10},
                                             {33, 17, 31},    {5, 8, 386},    {130, 70, 65},
                                             {2, 1100, 4100}, {2, 4100, 1100}}; // M, C, O
-
-static void round_weight(double **a, const OpCase *c) {
-    for (size_t i = 0, n = arg_count(&c->args[2]); i < n; i++)
-        a[2][i] = f32_from_bf16(bf16_from_f32((float)a[2][i]));
-}
-
-static void ref_linear_rounding(double **a, const OpCase *c) {
-    round_weight(a, c);
-    ref_linear(a, c);
-}
-
-static void ref_linear_input_rounding(double **a, const OpCase *c) {
-    round_weight(a, c);
-    ref_linear_input(a, c);
-}
 
 static void test_linear_rounding(void **state) {
     (void)state;
@@ -220,40 +175,6 @@ static void test_linear_rounding_bits(void **state) {
 
 static const size_t norms[][2] = {{1, 1},  {1, 3},   {3, 7},     {5, 8},    {4, 31},
                                   {9, 33}, {2, 300}, {200, 130}, {1100, 20}}; // M, C
-#define EPS 1e-5f
-
-// The row's mean and 1/sqrt(var + eps), or for RMSNorm 0 and 1/sqrt(mean of squares + eps).
-static double row_statistics(double *mean, const double *x, size_t C, bool centred) {
-    double s = 0;
-    *mean = 0;
-    for (size_t i = 0; centred && i < C; i++) *mean += x[i] / (double)C;
-    for (size_t i = 0; i < C; i++) s += (x[i] - *mean) * (x[i] - *mean) / (double)C;
-    return 1 / sqrt(s + EPS);
-}
-
-static void ref_norm(double *y, double *mean, double *rstd, const double *x, const double *w, const double *b,
-                     const Arg *shape, bool centred) {
-    size_t M = shape->shape[0], C = shape->shape[1];
-    for (size_t m = 0; m < M; m++) {
-        double mu, r = row_statistics(&mu, x + m * C, C, centred);
-        for (size_t i = 0; y && i < C; i++) y[m * C + i] = (x[m * C + i] - mu) * r * w[i] + (b ? b[i] : 0);
-        if (mean) mean[m] = mu;
-        if (rstd) rstd[m] = r;
-    }
-}
-
-// Σ dy y, the function whose gradient backward is: the row of x[at], or the column of w[at].
-static double norm_loss(const double *dy, const double *x, const double *w, const Arg *shape, bool centred,
-                        bool by_x, size_t at) {
-    const size_t C = shape->shape[1], first = by_x ? at / C : 0, end = by_x ? first + 1 : shape->shape[0];
-    double loss = 0;
-    for (size_t m = first; m < end; m++) {
-        double mu, r = row_statistics(&mu, x + m * C, C, centred);
-        for (size_t i = by_x ? 0 : at; i < (by_x ? C : at + 1); i++)
-            loss += dy[m * C + i] * (x[m * C + i] - mu) * r * w[i];
-    }
-    return loss;
-}
 
 static void ref_layer_norm(double **a, const OpCase *c) {
     ref_norm(a[0], a[1], a[2], a[3], a[4], a[5], &c->args[3], true);
@@ -389,22 +310,6 @@ static double layer_norm_loss(double **a, const OpCase *c) {
 }
 static double rms_norm_loss(double **a, const OpCase *c) {
     return norm_loss(a[3], a[4], a[5], &c->args[4], false, c->by == 4, c->at);
-}
-
-// dx before the call + rstd (g − Σ g/C − n Σ g n/C), g = dy w, n = (x − mean) rstd; dx itself is held against
-// differences.
-static void ref_rounded(double *rounded, const double *dx, const double *dy, const double *x, const double *w,
-                        const Arg *shape, bool centred) {
-    size_t M = shape->shape[0], C = shape->shape[1];
-    for (size_t m = 0; rounded && m < M; m++) {
-        double mu, r = row_statistics(&mu, x + m * C, C, centred), s = 0, sn = 0;
-        for (size_t i = m * C; i < (m + 1) * C; i++) {
-            s += centred ? dy[i] * w[i % C] / (double)C : 0;
-            sn += dy[i] * w[i % C] * (x[i] - mu) * r / (double)C;
-        }
-        for (size_t i = m * C; i < (m + 1) * C; i++)
-            rounded[i] = dx[i] + r * (dy[i] * w[i % C] - s - (x[i] - mu) * r * sn);
-    }
 }
 
 // The bias is no argument of backward, so its gradient is written out: db = Σ_m dy.

@@ -91,11 +91,25 @@ static void round_values(const Arg *a, double *value, size_t n) {
         for (size_t i = 0; i < n; i++) value[i] = (float)value[i];
 }
 
-static void draw(Slot *s, const Arg *a, Random *r) {
+// The first n numbers in [0, 1) that every case draws from: drawn once in a process.
+static const double *uniform_values(size_t n) {
+    static double *drawn;
+    static size_t count;
+    static Random r;
+    if (count == 0) r = random_stream(7, RANDOM_TEST, 0);
+    if (n > count) drawn = mem_resize(drawn, n * sizeof *drawn);
+    for (; count < n; count++) drawn[count] = random_uniform(&r);
+    return drawn;
+}
+
+// *used: how many of the random numbers are taken.
+static void draw(Slot *s, const Arg *a, size_t *used) {
     const size_t n = arg_count(a);
+    const double *uniform = uniform_values(*used + n) + *used;
     s->value = mem_zeroed(n + 1, sizeof *s->value);
-    for (size_t i = 0; i < n; i++) s->value[i] = a->low + (a->high - a->low) * random_uniform(r);
+    for (size_t i = 0; i < n; i++) s->value[i] = a->low + (a->high - a->low) * uniform[i];
     round_values(a, s->value, n);
+    *used += n;
 }
 
 static void image(Slot *s, const Arg *a, bool poison) {
@@ -113,10 +127,10 @@ static void image(Slot *s, const Arg *a, bool poison) {
 }
 
 static void make_slots(const OpCase *c, Slot *s, double **value) {
-    Random r = random_stream(7, RANDOM_TEST, 0);
+    size_t used = 0;
     for (size_t i = 0; i < CASE_ARGS; i++) {
         const Arg *a = &c->args[i];
-        if (a->ndim) draw(&s[i], a, &r);
+        if (a->ndim) draw(&s[i], a, &used);
         value[i] = s[i].value;
     }
     if (c->prepare) c->prepare(value, c);
