@@ -128,16 +128,21 @@ static void test_linear_rounding(void **state) {
         }
 }
 
+// [rows, cols] of this dtype with the values of t (opt).
+static Tensor matrix_of(Backend *be, Dtype dtype, size_t rows, size_t cols, Tensor t) {
+    const Tensor m = tensor_at(be->device->alloc(be, rows * cols * sizeof(float)), dtype, SHAPE(rows, cols));
+    if (tensor_exists(t)) copy(be, m, t);
+    return m;
+}
+
 // [rows, cols] of this dtype, random unless seed is 0.
 static Tensor random_matrix(Backend *be, Dtype dtype, size_t rows, size_t cols, uint64_t seed) {
-    const size_t n = rows * cols;
-    Tensor t = tensor_at(be->device->alloc(be, n * sizeof(float)), DTYPE_F32, SHAPE(rows, cols));
+    Tensor t = matrix_of(be, DTYPE_F32, rows, cols, TENSOR_NONE);
     Random r = random_stream(seed, RANDOM_TEST, 0);
-    for (size_t i = 0; seed && i < n; i++) ((float *)t.data)[i] = (float)random_uniform(&r) - 0.5f;
+    for (size_t i = 0; seed && i < rows * cols; i++) ((float *)t.data)[i] = (float)random_uniform(&r) - 0.5f;
     if (dtype == DTYPE_F32) return t;
-    const Tensor rounded = tensor_at(be->device->alloc(be, n * sizeof(float)), dtype, SHAPE(rows, cols));
-    copy(be, rounded, t);
-    be->device->release(be, t.data, n * sizeof(float));
+    const Tensor rounded = matrix_of(be, dtype, rows, cols, t);
+    be->device->release(be, t.data, rows * cols * sizeof(float));
     return rounded;
 }
 
@@ -157,7 +162,7 @@ static void test_linear_rounding_bits(void **state) {
         Tensor x = random_matrix(be, DTYPE_BF16, M, C, 1), dy = random_matrix(be, DTYPE_BF16, M, O, 2), w[2],
                y[2], dx[2];
         for (int k = 0; k < 2; k++) {
-            w[k] = random_matrix(be, k ? DTYPE_BF16 : DTYPE_F32, O, C, 3);
+            w[k] = k ? matrix_of(be, DTYPE_BF16, O, C, w[0]) : random_matrix(be, DTYPE_F32, O, C, 3);
             y[k] = random_matrix(be, DTYPE_F32, M, O, 0);
             dx[k] = random_matrix(be, DTYPE_BF16, M, C, 0);
             linear_forward(be, y[k], x, w[k], TENSOR_NONE);

@@ -68,15 +68,15 @@ static inline void expect_same_pixels(const Image *image, const Image *expected,
         fail_msg("%s: other pixels", what);
 }
 
-// image_decode_fitted gives what image_decode and then a resize give, or the same error.
-static inline void expect_fitted(const char *bytes, size_t size, const ResizeRule *rule, bool exif,
-                                 const char *what) {
-    Error err, expected_err;
-    Image expected;
+// image_decode_fitted gives what image_decode and then a resize give, or the same error. expected: what
+// image_decode gave, without pixels where it gave expected_err; it is taken over.
+static inline void expect_fitted_to(Image expected, Error expected_err, const char *bytes, size_t size,
+                                    const ResizeRule *rule, bool exif, const char *what) {
+    Error err;
     ImageSize target;
     FittedImage f;
     bool ok = image_decode_fitted(&f, bytes, size, &(ImageReading){rule, exif, false}, &err);
-    bool expected_ok = image_decode(&expected, bytes, size, exif, &expected_err);
+    bool expected_ok = expected.rgb != NULL;
     const ImageSize full = {expected.width, expected.height};
     if (expected_ok &&
         !image_target_size(&target.width, &target.height, full.width, full.height, rule, &expected_err)) {
@@ -94,6 +94,14 @@ static inline void expect_fitted(const char *bytes, size_t size, const ResizeRul
     }
     assert_true(ok == (f.image.rgb != NULL));
     image_free(&f.image), image_free(&expected);
+}
+
+static inline void expect_fitted(const char *bytes, size_t size, const ResizeRule *rule, bool exif,
+                                 const char *what) {
+    Error err;
+    Image whole;
+    image_decode(&whole, bytes, size, exif, &err);
+    expect_fitted_to(whole, err, bytes, size, rule, exif, what);
 }
 
 // A picture of noise, whose pixels are all different as far as possible.

@@ -291,16 +291,21 @@ static bool is_written(const OpCase *c, size_t i) {
 static void check_surroundings(const OpCase *c, size_t i, const Slot *s) {
     const Arg *a = &c->args[i];
     const size_t bytes = memory_bytes(a), size = dtype_size(a->dtype);
-    char *rest = mem_alloc(bytes); // the memory after the call, but the values, where they are written
-    memcpy(rest, s->after, bytes);
-    for (size_t row = 0; is_written(c, i) && row < row_count(a); row++)
-        memcpy(rest + row_place(a, row) * size, s->before + row_place(a, row) * size, row_length(a) * size);
+    const char *rest = s->after; // the memory after the call, but the values, where they are written
+    char *copy = NULL;
+    if (is_written(c, i)) {
+        rest = copy = mem_alloc(bytes);
+        memcpy(copy, s->after, bytes);
+        for (size_t row = 0; row < row_count(a); row++)
+            memcpy(copy + row_place(a, row) * size, s->before + row_place(a, row) * size,
+                   row_length(a) * size);
+    }
     if (memcmp(rest, s->before, bytes) != 0) {
         size_t at = 0;
         while (rest[at] == s->before[at]) at++;
         fail_msg("%s: wrote at %zu of the memory of %s", c->title, at / size, a->name);
     }
-    free(rest);
+    free(copy);
 }
 
 static void same_bits(OpCase *c, const Slot *first, Slot *s, size_t threads, const char *what) {
