@@ -147,6 +147,7 @@ static void begin_large(Case *k) {
     write_rows(b, 330, ROWS - 330, 32);
     data_config(&k->config, k->folder, "default");
     k->config.vlm.lm_max_length = k->config.train.max_sample_length = 128; // several rounds of the packer
+    k->config.vlm.vit_img_size = 16, k->config.vlm.max_img_size = 32;      // as many tiles, of fewer pixels
     k->tokenizer = data_tokenizer(&k->config);
     free(a), free(b);
 }

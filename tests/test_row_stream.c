@@ -2,6 +2,7 @@
 // COST: 25
 // The order of rows as a function of the place; seeking; shares of ranks; validation rows; windows.
 #include "support/data_case.h"
+#include "support/sanitized.h"
 
 #include "base/log.h"
 #include "data/row_stream.h"
@@ -108,6 +109,7 @@ static void test_windows_are_as_small_as_asked(void **state) {
 
 static void test_any_place(void **state) { // whatever was read before
     (void)state;
+    const size_t places = SANITIZED ? 5 : 12; // the first and the last, and random ones
     Files f;
     open_files(&f);
     Random r = random_stream(3, RANDOM_TEST, 0);
@@ -115,7 +117,7 @@ static void test_any_place(void **state) { // whatever was read before
         RowStream *s = open_rows(&f, orders[k]), *other = open_rows(&f, orders[k]);
         for (uint64_t epoch = 0; epoch < 3; epoch++) {
             size_t want[ROWS], got[ROWS], n = take_epoch(want, s, epoch);
-            for (size_t i = 0; i < 12; i++) {
+            for (size_t i = 0; i < places; i++) {
                 const uint64_t from = i < 2 ? i * n : random_below(&r, n + 1);
                 uint64_t single[ROWS], at[ROWS];
                 size_t n_single = 0;
@@ -232,6 +234,8 @@ static void test_ranks(void **state) { // over all ranks and splits, every row o
     for (size_t w = 0; w < 5; w++)
         for (size_t v = 0; v < 4; v++)
             for (size_t k = 0; k < 8; k += 2) {
+                // 2048 streams of 64 ranks; under the sanitizers each size and each order once
+                if (SANITIZED && worlds[w] == 64 && k / 2 != v) continue;
                 RowStreamSettings s = orders[k];
                 s.world_size = worlds[w], s.val_size = val_sizes[v];
                 check_shares(&f, s);
