@@ -11,6 +11,7 @@
 #include "support/golden.h"
 #include "support/program.h"
 #include "support/ranks.h"
+#include "support/sanitized.h"
 
 #include <jansson.h>
 #include <signal.h>
@@ -37,13 +38,18 @@ static void leave_it_to_the_program(int signal_number) {
     (void)signal_number;
 }
 
+// Narrower still under the sanitizers, where a step of the preset takes many times as long.
+#define NARROW                                                                                               \
+    "--vit_hidden_dim 64 --vit_inter_dim 128 --vit_n_heads 2 --lm_hidden_dim 96 --lm_inter_dim 192 "         \
+    "--lm_n_heads 3 --lm_n_kv_heads 1 "
+
 static char *line_of(const char *run, const char *flags, const char *rank_flags) { // caller frees
     return mem_printf(
         "train --preset tiny --vit_n_blocks 1 --lm_n_blocks 1 --lm_max_length 128 --max_sample_length 128 "
         "--val_size 40 --batch_size 2 --gradient_accumulation_steps 2 --eval_interval 4 --threads 1 "
         "--max_training_steps 16 --stats_log_interval 3 --comm_timeout 0.5 --train_dataset_path "
-        "%s/data/train --vlm_checkpoint_path %s/runs --lm_tokenizer %s --run_name %s %s%s",
-        folder, folder, tokenizer, run, flags, rank_flags);
+        "%s/data/train --vlm_checkpoint_path %s/runs --lm_tokenizer %s --run_name %s %s%s%s",
+        folder, folder, tokenizer, run, SANITIZED ? NARROW : "", flags, rank_flags);
 }
 
 // rank_flags: more flags for the last rank alone.
