@@ -1,6 +1,6 @@
 // LINK: train
 // RUNS: vlm
-// COST: 100
+// COST: 80
 // `vlm train` as several ranks: the same log from the same ranks, a signal to one stops all with the work
 // saved, a resume goes on to the same bits, another number of ranks goes on too, and a rank that dies or
 // cannot begin ends the others with its name.

@@ -1,4 +1,5 @@
 // LINK: image
+// COST: 24
 // Damaged pictures: headers that promise too much, files cut short, bytes changed at random.
 // VLM_FUZZ_SECONDS=N goes on with new mutants for so long; without it there are a few of each file.
 #include "support/fuzz.h"

@@ -1,5 +1,5 @@
 // LINK: train
-// COST: 50
+// COST: 35
 // Saving a loader and restoring it elsewhere: the batches behind are the same to the bit, whatever the number
 // of threads; bytes that are no state of this data and these settings are errors.
 #include "support/loader_case.h"

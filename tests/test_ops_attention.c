@@ -1,5 +1,5 @@
 // LINK: tensor ops_cpu base
-// COST: 60
+// COST: 40
 // Attention against softmax(scale q kᵀ + masks) v written out in double, and its gradient by differences.
 #include "support/attention_reference.h"
 #include "support/golden.h"

@@ -1,5 +1,5 @@
 // LINK: tensor ops_cpu base
-// COST: 40
+// COST: 26
 // Linear layers, norms, activations and rotary positions.
 #include "support/golden.h"
 #include "support/linear_reference.h"

@@ -1,6 +1,6 @@
 // LINK: train
 // RUNS: vlm
-// COST: 28
+// COST: 32
 // The promise of an exact resume: `vlm train` on a small synthetic data set, killed with SIGKILL at random
 // moments and started again with --resume auto until it is through, has logged every step's loss once, with
 // the bits of a run that was never stopped, and ends with the same files of weights. VLM_KILLS sets how many

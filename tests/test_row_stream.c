@@ -1,5 +1,5 @@
 // LINK: data
-// COST: 25
+// COST: 18
 // The order of rows as a function of the place; seeking; shares of ranks; validation rows; windows.
 #include "support/data_case.h"
 #include "support/sanitized.h"
