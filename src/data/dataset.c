@@ -137,11 +137,15 @@ const char *dataset_path(const Dataset *d, size_t i) {
     return d->files.items[d->groups.items[i].file];
 }
 
-size_t dataset_reading_bytes(const Dataset *d, double kept) {
+size_t dataset_group_bytes(const Dataset *d) {
     size_t largest = 0;
     for (size_t i = 0; i < d->groups.count; i++)
         if (d->groups.items[i].bytes > largest) largest = d->groups.items[i].bytes;
-    return d->reading > kept ? (size_t)((d->reading - kept) * (double)largest) : 0;
+    return largest;
+}
+
+size_t dataset_reading_bytes(const Dataset *d) {
+    return (size_t)(d->reading * (double)dataset_group_bytes(d));
 }
 
 size_t dataset_file_bytes(const Dataset *d) {

@@ -26,10 +26,10 @@ const char *dataset_path(const Dataset *d, size_t i); // the file of group i; va
 // What an open file takes beside its rows, the largest of them: Parquet's footer, the places of Arrow's
 // messages. Seen by the heap when it was opened, so what other threads asked for meanwhile is in it.
 size_t dataset_file_bytes(const Dataset *d);
-// What reading the largest group takes at most beyond what is then kept of it, which is so much for a byte of
-// its pages: as the first one did, of which pages, read and decoded, and columns lay in memory together. Too
-// much if others read at that time.
-size_t dataset_reading_bytes(const Dataset *d, double kept);
+size_t dataset_group_bytes(const Dataset *d); // of the largest group's pages
+// What reading the largest group takes at most, with what is then kept of it: as the first one did, of which
+// pages, read and decoded, and columns lay in memory together. Too much if others read at that time.
+size_t dataset_reading_bytes(const Dataset *d);
 // Opens the file of group i if it is not the one opened last. Fails when that is impossible although it was
 // before.
 bool dataset_select(Dataset *d, size_t i, Error *err);

@@ -81,7 +81,9 @@ typedef struct LoaderMemory {
     size_t samples;  // that wait to be packed, with their pictures
     size_t batches;  // prepared ahead, and the one given out
     size_t building; // what its threads, or its caller, take to build samples
-    size_t reading;  // what reading a group takes beyond what is kept of it
+    size_t reading;  // what reading the largest group takes, with
+    size_t kept;     // what is kept of it, which is among the rows
+    size_t to_come;  // of the samples those that are not there yet while a group is read
     // no bytes:
     size_t tiles;     // of a batch on average
     size_t slots;     // batches that are there together

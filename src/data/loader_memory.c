@@ -30,14 +30,18 @@ static BuiltSamples look(Loader *l) {
     return l->built;
 }
 
-// Of a batch whose sequences are full, of tokens or of pictures.
-static size_t mean_tiles(const Config *c, const BuiltSamples *b) {
-    const size_t sequences = c->train.batch_size;
-    const size_t by_tokens = sequences * c->vlm.lm_max_length * b->packed.tiles / b->packed.tokens;
+// Samples of a batch whose sequences are full, of tokens or of pictures.
+static double batch_samples(const Config *c, const BuiltSamples *b) {
+    const double n = (double)b->packed.n, sequences = (double)c->train.batch_size,
+                 by_tokens = sequences * (double)c->vlm.lm_max_length * n / (double)b->packed.tokens;
     if (b->packed.pictures == 0) return by_tokens;
-    const size_t by_pictures =
-        sequences * c->train.max_images_per_knapsack * b->packed.tiles / b->packed.pictures;
+    const double by_pictures =
+        sequences * (double)c->train.max_images_per_knapsack * n / (double)b->packed.pictures;
     return by_pictures < by_tokens ? by_pictures : by_tokens;
+}
+
+static size_t mean_tiles(const Config *c, const BuiltSamples *b) {
+    return (size_t)(batch_samples(c, b) * (double)b->packed.tiles / (double)b->packed.n);
 }
 
 // Samples of an epoch's rows that sequences can hold.
@@ -45,17 +49,46 @@ static size_t epoch_samples(const Loader *l, const BuiltSamples *b) {
     return row_stream_rows(l->rows) * b->packed.n / b->rows;
 }
 
-// Of the samples in the ring and in the packer, which no more wait in than an epoch gives. The ring only
-// fills while the packer takes none, and never if it can take all.
-static size_t waiting_bytes(const Loader *l, const BuiltSamples *b) {
-    const size_t rows = row_stream_rows(l->rows), threads = l->config->options.num_workers,
-                 most_in_ring = loader_ring_size(l->config) + threads, bytes = b->bytes / b->n;
-    if (b->packed.n == 0) return threads * bytes;
-    const size_t packed_bytes = b->packed.bytes / b->packed.n, all = epoch_samples(l, b),
-                 most = packer_most_waiting(l->packer, b->packed.tokens / b->packed.n, packed_bytes);
-    if (all <= most) return threads * bytes + all * packed_bytes;
-    const size_t in_ring = rows < most_in_ring ? rows : most_in_ring;
-    return in_ring * bytes + most * packed_bytes;
+// Of `rows` rows on their way to the packer, which holds so many samples.
+static size_t on_their_way(size_t rows, size_t bytes_of_all, const BuiltSamples *b) {
+    return rows * bytes_of_all / b->rows;
+}
+
+// An epoch whose samples the packer can all take waits there as a whole before its first batch, but for those
+// of the window that is still being read. Beside them threads have in hand what the packer does not take.
+static void count_whole_epoch(LoaderMemory *m, const Loader *l, const BuiltSamples *b, size_t threads) {
+    const size_t all = epoch_samples(l, b) * b->packed.bytes / b->packed.n;
+    m->samples = all + on_their_way(threads, b->bytes - b->packed.bytes, b);
+    m->to_come = m->samples / row_stream_windows(l->rows);
+}
+
+// In a longer one the ring is full only while the packer gives its packs, of which one batch at least has
+// left; and when the packer is full, threads have as many rows in hand as there are of them.
+static void count_long_epoch(LoaderMemory *m, const Loader *l, const BuiltSamples *b, size_t threads,
+                             size_t most) {
+    const size_t rows = row_stream_rows(l->rows), ring = loader_ring_size(l->config),
+                 packed = b->packed.bytes / b->packed.n,
+                 batch = (size_t)(batch_samples(l->config, b) * (double)packed), all = most * packed,
+                 left = all > batch ? all - batch : 0, full = all + on_their_way(threads, b->bytes, b),
+                 given = left + on_their_way(rows < ring ? rows : ring, b->bytes, b);
+    m->samples = full > given ? full : given;
+    m->to_come = row_stream_windows(l->rows) > 1 ? 0 : m->samples;
+}
+
+// Of the samples in the ring and in the packer, which no more wait in than an epoch gives.
+static void count_samples(LoaderMemory *m, const Loader *l, const BuiltSamples *b) {
+    const size_t threads = l->config->options.num_workers > 0 ? l->config->options.num_workers : 1;
+    m->building = threads * (b->building / b->n);
+    if (b->packed.n == 0) {
+        m->samples = on_their_way(threads, b->bytes, b);
+        return;
+    }
+    const size_t most =
+        packer_most_waiting(l->packer, b->packed.tokens / b->packed.n, b->packed.bytes / b->packed.n);
+    if (epoch_samples(l, b) <= most)
+        count_whole_epoch(m, l, b, threads);
+    else
+        count_long_epoch(m, l, b, threads, most);
 }
 
 // How many of the slots for batches come to be filled: of a short epoch, validation's, no more than it gives.
@@ -77,15 +110,12 @@ LoaderMemory loader_memory(Loader *l) {
     LoaderMemory m = {.rows = (size_t)(expansion * (double)row_stream_bytes(l->rows)),
                       .tiles = l->max_tiles,
                       .slots = l->n_slots,
-                      .reading = row_stream_reading_bytes(l->rows, expansion),
-                      .reads_ahead = row_stream_reads_ahead(l->rows),
+                      .reading = row_stream_reading_bytes(l->rows),
+                      .kept = (size_t)(expansion * (double)row_stream_group_bytes(l->rows)),
+                      .reads_ahead = row_stream_windows(l->rows) > 1,
                       .file = row_stream_file_bytes(l->rows),
                       .keeps_open = c->train.stream_dataset};
-    if (built.n > 0) {
-        const size_t threads = c->options.num_workers > 0 ? c->options.num_workers : 1;
-        m.samples = waiting_bytes(l, &built);
-        m.building = threads * (built.building / built.n);
-    }
+    if (built.n > 0) count_samples(&m, l, &built);
     if (built.packed.n > 0) {
         const size_t tiles = mean_tiles(c, &built);
         if (tiles < m.tiles) m.tiles = tiles;

@@ -288,12 +288,16 @@ size_t row_stream_file_bytes(const RowStream *s) {
     return dataset_file_bytes(s->data);
 }
 
-size_t row_stream_reading_bytes(const RowStream *s, double kept) {
-    return dataset_reading_bytes(s->data, kept);
+size_t row_stream_group_bytes(const RowStream *s) {
+    return dataset_group_bytes(s->data);
 }
 
-bool row_stream_reads_ahead(const RowStream *s) {
-    return s->order.windows.count > 2;
+size_t row_stream_reading_bytes(const RowStream *s) {
+    return dataset_reading_bytes(s->data);
+}
+
+size_t row_stream_windows(const RowStream *s) {
+    return s->order.windows.count - 1;
 }
 
 static void add_held(size_t *pages, size_t *taken, const RowStream *s, const RowWindow *w,

@@ -48,10 +48,11 @@ typedef struct RowStream RowStream;
 // d is borrowed. Fails when val_size leaves a rank nothing to train on.
 bool row_stream_open(RowStream **s, Dataset *d, RowStreamSettings settings, Error *err);
 void row_stream_close(RowStream *s);
-uint64_t row_stream_rows(const RowStream *s);     // of an epoch
-size_t row_stream_file_bytes(const RowStream *s); // of a file that it has open; always, unless it shuffles
-size_t row_stream_reading_bytes(const RowStream *s, double kept); // dataset_reading_bytes
-bool row_stream_reads_ahead(const RowStream *s);                  // an epoch is more than one window
+uint64_t row_stream_rows(const RowStream *s);        // of an epoch
+size_t row_stream_file_bytes(const RowStream *s);    // of a file that it has open; always, unless it shuffles
+size_t row_stream_group_bytes(const RowStream *s);   // dataset_group_bytes
+size_t row_stream_reading_bytes(const RowStream *s); // dataset_reading_bytes
+size_t row_stream_windows(const RowStream *s);       // of an epoch
 size_t row_stream_bytes(const RowStream *s); // of the two windows that are in memory, at most: of their pages
 // The same of what is in memory now, and what it takes there: pictures lie in memory as in the file, but
 // texts as often as they occur, with offsets, where the file has them once in a dictionary.

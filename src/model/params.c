@@ -224,6 +224,15 @@ size_t params_bf16_bytes(const Params *p) {
     return sizeof(uint16_t) * (largest < LINEAR_ROUNDED ? largest : LINEAR_ROUNDED);
 }
 
+size_t params_largest_bytes(const Params *p) {
+    size_t largest = 0;
+    for (size_t i = 0; i < p->count; i++) {
+        const size_t n = tensor_count(p->items[i].w);
+        if (n > largest) largest = n;
+    }
+    return largest * sizeof(float);
+}
+
 bool param_has_copy(const Param *p) {
     return p->product.dtype != p->w.dtype;
 }

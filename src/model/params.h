@@ -105,6 +105,7 @@ void params_plan_form(Params *p, Backend *be, const VLMConfig *config, const Par
 void params_plan_bf16(Params *p, bool keep);
 // Bytes that weights in BF16 take: of their copies, or of one rounded at a time.
 size_t params_bf16_bytes(const Params *p);
+size_t params_largest_bytes(const Params *p); // of the largest one, in F32
 // What is trained of a model, and what is added to it for that. Texts are borrowed, NULL or "" when not
 // given.
 typedef struct Adaptation {

@@ -172,8 +172,9 @@ size_t vlm_activation_bytes(const Vlm *m) {
 bool vlm_measure(VlmMemory *memory, Backend *be, const VLMConfig *config, const VlmPlan *plan, Error *err) {
     Vlm m;
     if (!measure(&m, be, config, plan, &(ParamsForm){0}, err)) return false;
-    *memory = (VlmMemory){m.params.values.used, params_bf16_bytes(&m.params), m.params.gradients.used,
-                          m.activations.used, m.scratch.used};
+    *memory = (VlmMemory){m.params.values.used,    params_bf16_bytes(&m.params),
+                          m.params.gradients.used, m.activations.used,
+                          m.scratch.used,          params_largest_bytes(&m.params)};
     vlm_free(&m);
     return true;
 }

@@ -64,6 +64,7 @@ size_t vlm_activation_bytes(const Vlm *m); // as planned
 // Bytes the plan takes, without getting them; copies: of weights in BF16 (params_bf16_bytes).
 typedef struct VlmMemory {
     size_t parameters, copies, gradients, activations, forgotten; // forgotten: those in Vlm.scratch
+    size_t largest;                                               // parameter, in F32
 } VlmMemory;
 bool vlm_measure(VlmMemory *memory, Backend *be, const VLMConfig *config, const VlmPlan *plan, Error *err);
 

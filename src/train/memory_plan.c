@@ -4,6 +4,8 @@
 #include "model/rehearse.h"
 #include "train/trainer.h"
 
+#include <math.h>
+
 // Measured in runs of tiny on synth and photos: what a loader's thread touches of its stack.
 enum { LOADER_STACK = 256 << 10 };
 
@@ -13,10 +15,14 @@ static size_t feature_bytes(const VLMConfig *c, Dtype dtype, const HostMemory *h
     return (t->slots * t->tiles + v->slots * v->tiles) * modality_projector_tile_bytes(c, dtype);
 }
 
-// Of the batch at work, beyond the mean that all slots are counted with.
+// Of all slots together, beyond the mean that they are counted with. Batches are large by chance, and the sum
+// of n of them exceeds its mean by sqrt(n) times what one does.
 static size_t largest_beyond_mean(const VLMConfig *c, const VlmPlan *plan, const HostMemory *host) {
-    const size_t tiles = host->training.slots > 0 ? host->training.tiles : plan->max_tiles;
-    return tiles < plan->max_tiles ? (plan->max_tiles - tiles) * loader_tile_bytes(c) : 0;
+    const size_t mean = host->training.slots > 0 ? host->training.tiles : plan->max_tiles;
+    if (mean >= plan->max_tiles) return 0;
+    const double tiles =
+        sqrt((double)(host->training.slots + host->validation.slots)) * (double)(plan->max_tiles - mean);
+    return (size_t)tiles * loader_tile_bytes(c);
 }
 
 static size_t rest_of_page(size_t bytes, size_t page) {
@@ -33,10 +39,11 @@ static size_t open_files(const LoaderMemory *t, const LoaderMemory *v) {
     return t->keeps_open ? t->file + v->file : larger(t->file, v->file);
 }
 
-// Beyond rows and samples.
+// Beyond rows and samples. What is kept of a group that is read is among the rows already, and samples of its
+// rows are not there yet.
 static size_t work_of(const LoaderMemory *l) {
-    return l->reads_ahead ? l->reading + l->building
-                          : larger(l->reading, l->samples + l->building) - l->samples;
+    const size_t reading = l->reading + (l->reads_ahead ? l->building : 0), there = l->kept + l->to_come;
+    return larger(l->building, reading > there ? reading - there : 0);
 }
 
 bool memory_plan(MemoryPlan *m, Backend *be, const VLMConfig *config, const VlmPlan *plan,
@@ -62,6 +69,7 @@ bool memory_plan(MemoryPlan *m, Backend *be, const VLMConfig *config, const VlmP
     m->batches = host->training.batches + host->validation.batches + largest_beyond_mean(config, plan, host);
     if (plan->tile_features) m->batches += feature_bytes(config, plan->dtype, host);
     m->checkpoint = host->checkpoint_copy ? m->parameters + all_moments : 0;
+    if (host->writes_checkpoints) m->checkpoint += model.largest;
     m->exchange = host->exchange;
     m->library = host->program.step;
     if (host->n_loaders > 0)
@@ -128,6 +136,7 @@ HostMemory memory_of_host(const Config *c, ProgramMemory program, size_t rank, s
     HostMemory h = {.program = program,
                     .optimizer = optimizer_form(&c->options, rank, ranks),
                     .checkpoint_copy = rank == 0 && c->options.save_in_background,
+                    .writes_checkpoints = rank == 0,
                     .exchange = ranks > 1 ? COMM_SCRATCH_BYTES : 0};
     h.n_loaders = (training != NULL) + (validation != NULL);
     h.n_threads = c->options.num_workers;

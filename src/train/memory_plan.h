@@ -19,7 +19,7 @@ typedef struct MemoryPlan {
     size_t samples;     // that wait to be packed
     size_t work;        // to read rows and to build samples
     size_t batches;     // on the host: token ids, labels, masks and pixels of batches in preparation
-    size_t checkpoint;  // what checkpoints are written from in the background
+    size_t checkpoint;  // what checkpoints are written from in the background, and a tensor that is written
     size_t exchange;    // what several ranks send through
     size_t library;     // code that libraries make or that is used for the first time
 } MemoryPlan;
@@ -36,7 +36,8 @@ typedef struct ProgramMemory {
 typedef struct HostMemory {
     ProgramMemory program;
     OptimizerForm optimizer;
-    bool checkpoint_copy;              // only rank 0 has one
+    bool checkpoint_copy; // only rank 0 has one
+    bool writes_checkpoints;
     size_t exchange;                   // 0: one rank
     LoaderMemory training, validation; // zeros: none
     size_t n_loaders, n_threads;       // threads of each
