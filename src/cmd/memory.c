@@ -131,12 +131,12 @@ static void print_json(const MemoryPlan *m, const Question *q, size_t tile, bool
         json_object_set_new(o, rows[i].key, json_real(in_mib(row_bytes(m, i))));
     json_object_set_new(o, "total", json_real(in_mib(memory_plan_total(m))));
     json_object_set_new(o, "tile", json_real(in_mib(tile)));
-    json_object_set_new(o, "mean_tiles", json_integer((json_int_t)q->host->training.tiles));
+    json_object_set_new(o, "mean_tiles", json_integer((json_int_t)q->host->training.mean_tiles));
     pyjson_print(stdout, o, -1);
 }
 
 static void print_table(const MemoryPlan *m, const Question *q, size_t tile, bool is_known) {
-    const size_t most = loader_max_tiles(q->config), mean = q->host->training.tiles;
+    const size_t most = loader_max_tiles(q->config), mean = q->host->training.mean_tiles;
     printf("batches of %zu x %zu tokens, %zu tiles and %zu targets at most\n", q->config->train.batch_size,
            q->config->vlm.lm_max_length, q->tiles, q->targets);
     for (size_t i = 0; i < N_ROWS; i++) printf("%-24s %12.1f MiB\n", rows[i].what, in_mib(row_bytes(m, i)));

@@ -133,7 +133,7 @@ static bool first_adapters(TrainJob *j, Error *err) {
 // The same as `vlm memory` says, with the batches that the data gives on average.
 static bool log_memory(TrainJob *j, Error *err) {
     MemoryPlan m, more;
-    const size_t tiles = j->host.training.tiles;
+    const size_t tiles = j->host.training.mean_tiles;
     if (!memory_plan_run(&m, j->be, &j->config, &j->host, tiles, 0, err) ||
         !memory_plan_run(&more, j->be, &j->config, &j->host, tiles + 1, 0, err))
         return false;

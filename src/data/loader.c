@@ -205,6 +205,7 @@ void loader_close(Loader *l) {
     pthread_cond_destroy(&l->changed);
     pthread_mutex_destroy(&l->lock);
     vec_free(&l->given_state);
+    vec_free(&l->sizes);
     free(l->threads);
     free(l->slots);
     free(l->ring);

@@ -74,21 +74,28 @@ size_t loader_max_tiles(const Config *config);
 size_t loader_batch_bytes(const Config *config, size_t tiles);
 size_t loader_tile_bytes(const VLMConfig *config); // of a tile's pixels in it
 
+// What waits in a loader, in bytes.
+typedef struct LoaderHeld {
+    size_t samples; // to be packed, with their pictures
+    size_t tiles;   // of batches prepared ahead, and of the one given out
+} LoaderHeld;
+
 // What a loader holds at most, in bytes, if the data goes on as it begins.
 typedef struct LoaderMemory {
-    size_t rows;     // of the data set's open windows
-    size_t file;     // one that is open: footer, places
-    size_t samples;  // that wait to be packed, with their pictures
-    size_t batches;  // prepared ahead, and the one given out
-    size_t building; // what its threads, or its caller, take to build samples
-    size_t reading;  // what reading the largest group takes, with
-    size_t kept;     // what is kept of it, which is among the rows
-    size_t to_come;  // of the samples those that are not there yet while a group is read
+    size_t rows;      // of the data set's open windows
+    size_t file;      // one that is open: footer, places
+    size_t batches;   // their arrays, but for the tiles
+    LoaderHeld busy;  // while rows are read and samples built
+    LoaderHeld ready; // while its batches are ready
+    size_t building;  // what its threads, or its caller, take to build samples
+    size_t reading;   // what reading the largest group takes, with
+    size_t kept;      // what is kept of it, which is among the rows
+    size_t to_come;   // of busy.samples those that are not there yet while a group is read
     // no bytes:
-    size_t tiles;     // of a batch on average
-    size_t slots;     // batches that are there together
-    bool reads_ahead; // else an epoch is one window, and while it is read there is no sample
-    bool keeps_open;  // the file; else only while it reads
+    size_t mean_tiles; // of a batch
+    size_t most_tiles; // of those that samples like the first ones make
+    size_t slots;      // batches that are there together
+    bool keeps_open;   // the file; else only while it reads
 } LoaderMemory;
 // Waits for the first samples, or builds them, if the loader has no threads.
 LoaderMemory loader_memory(Loader *l);

@@ -19,109 +19,156 @@ static size_t sequences_bytes(const Config *c) {
 }
 
 // Called with the lock held. The samples are those that the first batch waits for anyway.
-static BuiltSamples look(Loader *l) {
-    enum { ENOUGH = 64 };
-    while (l->built.n < ENOUGH && l->formed == l->released && !l->rows_over && !l->over) {
+static BuiltSamples look(SampleSizes *sizes, Loader *l) {
+    while (l->built.packed.n < ENOUGH_SAMPLES && l->formed == l->released && !l->rows_over && !l->over) {
         if (l->n_threads > 0)
             pthread_cond_wait(&l->changed, &l->lock);
         else if (!loader_work(l))
             break;
     }
+    vec_extend(sizes, l->sizes.items, l->sizes.count);
     return l->built;
 }
 
-// Samples of a batch whose sequences are full, of tokens or of pictures.
-static double batch_samples(const Config *c, const BuiltSamples *b) {
-    const double n = (double)b->packed.n, sequences = (double)c->train.batch_size,
-                 by_tokens = sequences * (double)c->vlm.lm_max_length * n / (double)b->packed.tokens;
-    if (b->packed.pictures == 0) return by_tokens;
-    const double by_pictures =
-        sequences * (double)c->train.max_images_per_knapsack * n / (double)b->packed.pictures;
-    return by_pictures < by_tokens ? by_pictures : by_tokens;
+// What `rows` rows bring of all samples that were built, or of some of them.
+static size_t bytes_of_rows(size_t rows, size_t bytes_built, const BuiltSamples *b) {
+    return rows * bytes_built / b->rows;
 }
 
-static size_t mean_tiles(const Config *c, const BuiltSamples *b) {
-    return (size_t)(batch_samples(c, b) * (double)b->packed.tiles / (double)b->packed.n);
+// ---- packing ahead ----
+
+// The loader at work on samples like those seen.
+typedef struct Ahead {
+    size_t tile_bytes, n_slots, batch_size;
+    size_t in_hand, in_ring; // bytes of rows on their way: while the packer takes them, while it gives packs
+    bool is_whole_epoch;     // which waits in the packer before its first batch
+    // what came of it so far
+    size_t batches, tiles, most_tiles;
+    LoaderHeld held; // the most of both together
+    // now
+    size_t waiting;                               // bytes in the packer
+    size_t sequences, in_batch, in_slots, *slots; // of the batch that is made; tiles of the last ones
+} Ahead;
+
+static void hold(Ahead *a, size_t on_their_way) {
+    const LoaderHeld now = {a->waiting + on_their_way, a->in_slots * a->tile_bytes};
+    if (now.samples + now.tiles > a->held.samples + a->held.tiles) a->held = now;
 }
+
+static void finish_batch(Ahead *a) {
+    size_t *slot = &a->slots[a->batches++ % a->n_slots];
+    a->in_slots += a->in_batch - *slot;
+    *slot = a->in_batch;
+    a->tiles += a->in_batch;
+    if (a->in_batch > a->most_tiles) a->most_tiles = a->in_batch;
+    a->sequences = a->in_batch = 0;
+    if (a->batches >= a->n_slots) hold(a, a->in_ring);
+}
+
+static void take_packs(Ahead *a, Packer *packer) {
+    Pack pack;
+    while (packer_take(packer, &pack)) {
+        for (size_t i = 0; i < pack.count; i++) {
+            a->in_batch += pack.items[i].tiles;
+            a->waiting -= pack.items[i].bytes;
+        }
+        if (++a->sequences == a->batch_size) finish_batch(a);
+    }
+}
+
+// n samples go through a packer like the loader's, those seen over and over.
+static void pack_ahead(Ahead *a, const Loader *l, const SampleSizes *sizes, size_t n, bool is_end) {
+    Packer *packer = packer_like(l->packer);
+    a->slots = mem_zeroed(a->n_slots, sizeof *a->slots);
+    for (size_t i = 0; i < n; i++) {
+        const PackItem item = sizes->items[i % sizes->count];
+        packer_add(packer, item);
+        a->waiting += item.bytes;
+        if (!a->is_whole_epoch) hold(a, a->in_hand);
+        take_packs(a, packer);
+    }
+    if (is_end) packer_finish(packer);
+    take_packs(a, packer);
+    packer_free(packer);
+    free(a->slots);
+}
+
+// ---- the loader ----
 
 // Samples of an epoch's rows that sequences can hold.
 static size_t epoch_samples(const Loader *l, const BuiltSamples *b) {
     return row_stream_rows(l->rows) * b->packed.n / b->rows;
 }
 
-// Of `rows` rows on their way to the packer, which holds so many samples.
-static size_t on_their_way(size_t rows, size_t bytes_of_all, const BuiltSamples *b) {
-    return rows * bytes_of_all / b->rows;
+// An epoch whose samples the packer can all take waits there as a whole before its first batch, while the
+// slots hold the last batches of the one before; but the window that is being read is not among them yet.
+// Beside them threads have in hand what the packer does not take.
+static void count_whole_epoch(LoaderMemory *m, const Loader *l, const BuiltSamples *b, const Ahead *a,
+                              size_t threads) {
+    const size_t all = epoch_samples(l, b) * (b->packed.bytes / b->packed.n);
+    m->ready = a->held;
+    m->busy = (LoaderHeld){all + bytes_of_rows(threads, b->bytes - b->packed.bytes, b),
+                           m->slots * m->mean_tiles * a->tile_bytes};
+    m->to_come = m->busy.samples / row_stream_windows(l->rows);
 }
 
-// An epoch whose samples the packer can all take waits there as a whole before its first batch, but for those
-// of the window that is still being read. Beside them threads have in hand what the packer does not take.
-static void count_whole_epoch(LoaderMemory *m, const Loader *l, const BuiltSamples *b, size_t threads) {
-    const size_t all = epoch_samples(l, b) * b->packed.bytes / b->packed.n;
-    m->samples = all + on_their_way(threads, b->bytes - b->packed.bytes, b);
-    m->to_come = m->samples / row_stream_windows(l->rows);
+// Samples and batches as those seen give them. In a long epoch the ring fills up only while the packer gives
+// packs; while it takes samples, the threads alone have some.
+static void count_packed(LoaderMemory *m, const Loader *l, const BuiltSamples *b, const SampleSizes *sizes,
+                         size_t threads) {
+    enum { FILLINGS = 4 };
+    const size_t epoch = epoch_samples(l, b), rows = row_stream_rows(l->rows),
+                 ring = loader_ring_size(l->config),
+                 most = packer_most_waiting(l->packer, b->packed.tokens / b->packed.n,
+                                            b->packed.bytes / b->packed.n);
+    const bool is_whole = epoch <= most, is_end = epoch <= FILLINGS * most;
+    Ahead a = {.tile_bytes = loader_tile_bytes(&l->config->vlm),
+               .n_slots = l->n_slots,
+               .batch_size = l->config->train.batch_size,
+               .in_hand = bytes_of_rows(threads, b->bytes, b),
+               .in_ring = is_whole ? 0 : bytes_of_rows(rows < ring ? rows : ring, b->bytes, b),
+               .is_whole_epoch = is_whole};
+    pack_ahead(&a, l, sizes, is_end ? epoch : FILLINGS * most, is_end);
+    if (is_end && a.batches < m->slots) m->slots = a.batches;
+    if (a.batches > 0) {
+        m->mean_tiles = (a.tiles + a.batches / 2) / a.batches;
+        m->most_tiles = a.most_tiles;
+    }
+    m->busy = m->ready = a.held;
+    if (is_whole)
+        count_whole_epoch(m, l, b, &a, threads);
+    else if (row_stream_windows(l->rows) == 1)
+        m->to_come = m->busy.samples;
 }
 
-// In a longer one the ring is full only while the packer gives its packs, of which one batch at least has
-// left; and when the packer is full, threads have as many rows in hand as there are of them.
-static void count_long_epoch(LoaderMemory *m, const Loader *l, const BuiltSamples *b, size_t threads,
-                             size_t most) {
-    const size_t rows = row_stream_rows(l->rows), ring = loader_ring_size(l->config),
-                 packed = b->packed.bytes / b->packed.n,
-                 batch = (size_t)(batch_samples(l->config, b) * (double)packed), all = most * packed,
-                 left = all > batch ? all - batch : 0, full = all + on_their_way(threads, b->bytes, b),
-                 given = left + on_their_way(rows < ring ? rows : ring, b->bytes, b);
-    m->samples = full > given ? full : given;
-    m->to_come = row_stream_windows(l->rows) > 1 ? 0 : m->samples;
-}
-
-// Of the samples in the ring and in the packer, which no more wait in than an epoch gives.
-static void count_samples(LoaderMemory *m, const Loader *l, const BuiltSamples *b) {
+static void count_samples(LoaderMemory *m, const Loader *l, const BuiltSamples *b, const SampleSizes *sizes) {
     const size_t threads = l->config->options.num_workers > 0 ? l->config->options.num_workers : 1;
     m->building = threads * (b->building / b->n);
-    if (b->packed.n == 0) {
-        m->samples = on_their_way(threads, b->bytes, b);
-        return;
-    }
-    const size_t most =
-        packer_most_waiting(l->packer, b->packed.tokens / b->packed.n, b->packed.bytes / b->packed.n);
-    if (epoch_samples(l, b) <= most)
-        count_whole_epoch(m, l, b, threads);
+    if (b->packed.n > 0)
+        count_packed(m, l, b, sizes, threads);
     else
-        count_long_epoch(m, l, b, threads, most);
-}
-
-// How many of the slots for batches come to be filled: of a short epoch, validation's, no more than it gives.
-static size_t filled_slots(const Loader *l, const BuiltSamples *b) {
-    const size_t tokens = epoch_samples(l, b) * (b->packed.tokens / b->packed.n),
-                 T = l->config->vlm.lm_max_length,
-                 batches = (tokens + T - 1) / T / l->config->train.batch_size;
-    return batches < l->n_slots ? batches : l->n_slots;
+        m->busy.samples = bytes_of_rows(threads, b->bytes, b);
 }
 
 LoaderMemory loader_memory(Loader *l) {
     const Config *c = l->config;
+    SampleSizes sizes = {0};
     pthread_mutex_lock(&l->lock);
-    const BuiltSamples built = look(l);
+    const BuiltSamples built = look(&sizes, l);
     size_t pages, taken;
     row_stream_held(&pages, &taken, l->rows);
     pthread_mutex_unlock(&l->lock);
     const double expansion = pages > 0 ? (double)taken / (double)pages : 1;
     LoaderMemory m = {.rows = (size_t)(expansion * (double)row_stream_bytes(l->rows)),
-                      .tiles = l->max_tiles,
-                      .slots = l->n_slots,
+                      .file = row_stream_file_bytes(l->rows),
+                      .batches = l->n_slots * (loader_batch_bytes(c, 0) + sequences_bytes(c)),
                       .reading = row_stream_reading_bytes(l->rows),
                       .kept = (size_t)(expansion * (double)row_stream_group_bytes(l->rows)),
-                      .reads_ahead = row_stream_windows(l->rows) > 1,
-                      .file = row_stream_file_bytes(l->rows),
+                      .mean_tiles = l->max_tiles,
+                      .most_tiles = l->max_tiles,
+                      .slots = l->n_slots,
                       .keeps_open = c->train.stream_dataset};
-    if (built.n > 0) count_samples(&m, l, &built);
-    if (built.packed.n > 0) {
-        const size_t tiles = mean_tiles(c, &built);
-        if (tiles < m.tiles) m.tiles = tiles;
-        m.slots = filled_slots(l, &built);
-    }
-    m.batches = l->n_slots * (loader_batch_bytes(c, 0) + sequences_bytes(c)) +
-                m.slots * m.tiles * loader_tile_bytes(&c->vlm);
+    if (built.n > 0) count_samples(&m, l, &built, &sizes);
+    vec_free(&sizes);
     return m;
 }

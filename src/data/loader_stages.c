@@ -78,8 +78,9 @@ static void count_built(Loader *l, const RingSlot *slot) {
     b->packed.n++;
     b->packed.bytes += item.bytes;
     b->packed.tokens += item.length;
-    b->packed.pictures += item.images;
-    b->packed.tiles += item.tiles;
+    if (l->sizes.count == ENOUGH_SAMPLES) return;
+    vec_push(&l->sizes, item);
+    l->sizes.items[l->sizes.count - 1].sample = NULL;
 }
 
 static void work_on_row(Loader *l) {

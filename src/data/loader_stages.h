@@ -39,9 +39,13 @@ typedef struct RingSlot {
 typedef struct BuiltSamples {
     size_t rows, n, bytes, building;
     struct {
-        size_t n, bytes, tokens, pictures, tiles;
+        size_t n, bytes, tokens;
     } packed;
 } BuiltSamples;
+
+// How many of the latter are looked at for what batches will be like.
+enum { ENOUGH_SAMPLES = 256 };
+typedef VEC(PackItem) SampleSizes;
 
 typedef struct BatchSlot {
     Batch batch;
@@ -86,6 +90,7 @@ struct Loader {
     uint64_t claimed, packed;  // rows taken by the second stage, by the third
     bool rows_over;            // there is none behind them
     BuiltSamples built;        // by the second stage
+    SampleSizes sizes;         // of the first ones that a sequence can hold; without the samples
     bool reading, read_failed; // a thread reads a window; no further one can be read
     Error read_err;            // why
 

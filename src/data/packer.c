@@ -24,6 +24,15 @@ Packer *packer_new(const char *name, PackLimits limits, size_t batch_size, size_
     return p;
 }
 
+Packer *packer_like(const Packer *p) {
+    Packer *like = mem_zeroed(1, sizeof *like);
+    like->strategy = p->strategy;
+    like->limits = p->limits;
+    like->buffer_tokens = p->buffer_tokens;
+    packer_reset(like, p->seed, p->epoch, NULL);
+    return like;
+}
+
 void packer_free(Packer *p) {
     if (!p) return;
     vec_free(&p->waiting);

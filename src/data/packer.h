@@ -30,7 +30,8 @@ typedef struct Packer Packer;
 // strategy: "best" or "nanovlm" (anything else is a bug of the caller). It buffers `buffer_tokens` tokens
 // before it packs; 0: what the strategy does by itself for `batch_size` sequences a batch.
 Packer *packer_new(const char *strategy, PackLimits limits, size_t batch_size, size_t buffer_tokens);
-void packer_free(Packer *p); // frees no sample
+Packer *packer_like(const Packer *p); // of the same kind, limits, buffer and seed, and empty
+void packer_free(Packer *p);          // frees no sample
 // Forgets everything and starts anew with this seed. Items not yet taken are handed to `drop` (may be NULL).
 void packer_reset(Packer *p, uint64_t seed, uint64_t epoch, void (*drop)(void *sample));
 

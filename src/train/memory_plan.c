@@ -4,25 +4,19 @@
 #include "model/rehearse.h"
 #include "train/trainer.h"
 
-#include <math.h>
-
 // Measured in runs of tiny on synth and photos: what a loader's thread touches of its stack.
 enum { LOADER_STACK = 256 << 10 };
 
 // What batches bring of their tiles with cache_vision.
 static size_t feature_bytes(const VLMConfig *c, Dtype dtype, const HostMemory *host) {
     const LoaderMemory *t = &host->training, *v = &host->validation;
-    return (t->slots * t->tiles + v->slots * v->tiles) * modality_projector_tile_bytes(c, dtype);
+    return (t->slots * t->mean_tiles + v->slots * v->mean_tiles) * modality_projector_tile_bytes(c, dtype);
 }
 
-// Of all slots together, beyond the mean that they are counted with. Batches are large by chance, and the sum
-// of n of them exceeds its mean by sqrt(n) times what one does.
-static size_t largest_beyond_mean(const VLMConfig *c, const VlmPlan *plan, const HostMemory *host) {
-    const size_t mean = host->training.slots > 0 ? host->training.tiles : plan->max_tiles;
-    if (mean >= plan->max_tiles) return 0;
-    const double tiles =
-        sqrt((double)(host->training.slots + host->validation.slots)) * (double)(plan->max_tiles - mean);
-    return (size_t)tiles * loader_tile_bytes(c);
+// Of the batch at work, beyond the largest that the slots are counted with.
+static size_t beyond_largest(const VLMConfig *c, const VlmPlan *plan, const HostMemory *host) {
+    const size_t most = host->training.slots > 0 ? host->training.most_tiles : plan->max_tiles;
+    return most < plan->max_tiles ? (plan->max_tiles - most) * loader_tile_bytes(c) : 0;
 }
 
 static size_t rest_of_page(size_t bytes, size_t page) {
@@ -39,11 +33,26 @@ static size_t open_files(const LoaderMemory *t, const LoaderMemory *v) {
     return t->keeps_open ? t->file + v->file : larger(t->file, v->file);
 }
 
-// Beyond rows and samples. What is kept of a group that is read is among the rows already, and samples of its
-// rows are not there yet.
+// Beyond rows and samples: what is kept of a group that is read is among the rows already, and the samples of
+// its rows are not there yet. While nothing more can be read, samples are built.
 static size_t work_of(const LoaderMemory *l) {
-    const size_t reading = l->reading + (l->reads_ahead ? l->building : 0), there = l->kept + l->to_come;
-    return larger(l->building, reading > there ? reading - there : 0);
+    const size_t there = l->kept + l->to_come;
+    return larger(l->building, l->reading > there ? l->reading - there : 0);
+}
+
+static size_t held(LoaderHeld a, LoaderHeld b) {
+    return a.samples + a.tiles + b.samples + b.tiles;
+}
+
+// While one loader is busy, the batches of the other are ready.
+static void count_loaders(MemoryPlan *m, const LoaderMemory *t, const LoaderMemory *v) {
+    const bool training_is_busy =
+        held(t->busy, v->ready) + work_of(t) >= held(t->ready, v->busy) + work_of(v);
+    const LoaderHeld training = training_is_busy ? t->busy : t->ready,
+                     validation = training_is_busy ? v->ready : v->busy;
+    m->work = work_of(training_is_busy ? t : v);
+    m->samples = training.samples + validation.samples;
+    m->batches = t->batches + training.tiles + v->batches + validation.tiles;
 }
 
 bool memory_plan(MemoryPlan *m, Backend *be, const VLMConfig *config, const VlmPlan *plan,
@@ -64,9 +73,8 @@ bool memory_plan(MemoryPlan *m, Backend *be, const VLMConfig *config, const VlmP
         rest_of_page(model.activations, host->huge_page) + rest_of_page(model.forgotten, host->huge_page);
     m->rows = host->training.rows + host->validation.rows;
     m->files = open_files(&host->training, &host->validation);
-    m->samples = host->training.samples + host->validation.samples;
-    m->work = larger(work_of(&host->training), work_of(&host->validation));
-    m->batches = host->training.batches + host->validation.batches + largest_beyond_mean(config, plan, host);
+    count_loaders(m, &host->training, &host->validation);
+    m->batches += beyond_largest(config, plan, host);
     if (plan->tile_features) m->batches += feature_bytes(config, plan->dtype, host);
     m->checkpoint = host->checkpoint_copy ? m->parameters + all_moments : 0;
     if (host->writes_checkpoints) m->checkpoint += model.largest;
