@@ -646,7 +646,7 @@ static void test_memory_of_building(void **state) {
         expect(loader_open(&l, &c, t, LOADER_TRAIN, &err), &err);
         const LoaderMemory m = loader_memory(l);
         const double mean = (double)m.building / (double)(workers ? workers : 1);
-        assert_in_range(m.tiles, 20, 28);
+        assert_in_range(m.mean_tiles, 20, 28);
         if (mean < 0.7 * 30000 || mean > 1.3 * 30000) fail_msg("%g bytes for each thread", mean);
         loader_close(l);
     }
@@ -684,7 +684,7 @@ static void test_memory_of_few_rows(void **state) {
     expect(loader_open(&l, &c, t, LOADER_TRAIN, &err), &err);
     const LoaderMemory m = loader_memory(l);
     assert_int_equal(m.slots, 1);
-    assert_in_range(m.samples, ROWS / 2 * 20 * 20 * 3, ROWS / 2 * 4000);
+    assert_in_range(m.busy.samples, ROWS / 2 * 20 * 20 * 3, ROWS / 2 * 4000);
     loader_close(l);
     tokenizer_free(t);
     config_free(&c);
