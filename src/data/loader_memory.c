@@ -18,9 +18,13 @@ static size_t sequences_bytes(const Config *c) {
     return c->train.batch_size * 4 * room * sizeof(int32_t);
 }
 
-// Called with the lock held. The samples are those that the first batch waits for anyway.
+static bool is_full(const Loader *l) {
+    return l->formed - l->released == l->n_slots && l->claimed - l->packed == l->ring_size;
+}
+
+// Called with the lock held. The samples are those that the first batches wait for anyway.
 static BuiltSamples look(SampleSizes *sizes, Loader *l) {
-    while (l->built.packed.n < ENOUGH_SAMPLES && l->formed == l->released && !l->rows_over && !l->over) {
+    while (l->built.packed.n < ENOUGH_SAMPLES && !is_full(l) && !l->rows_over && !l->over) {
         if (l->n_threads > 0)
             pthread_cond_wait(&l->changed, &l->lock);
         else if (!loader_work(l))
@@ -76,7 +80,8 @@ static void take_packs(Ahead *a, Packer *packer) {
     }
 }
 
-// n samples go through a packer like the loader's, those seen over and over.
+// n samples go through a packer like the loader's, those seen over and over. At an epoch's end no row is on
+// its way, and it may have fewer batches than there are slots.
 static void pack_ahead(Ahead *a, const Loader *l, const SampleSizes *sizes, size_t n, bool is_end) {
     Packer *packer = packer_like(l->packer);
     a->slots = mem_zeroed(a->n_slots, sizeof *a->slots);
@@ -87,8 +92,12 @@ static void pack_ahead(Ahead *a, const Loader *l, const SampleSizes *sizes, size
         if (!a->is_whole_epoch) hold(a, a->in_hand);
         take_packs(a, packer);
     }
-    if (is_end) packer_finish(packer);
+    if (is_end) {
+        a->in_ring = 0;
+        packer_finish(packer);
+    }
     take_packs(a, packer);
+    if (a->batches < a->n_slots) hold(a, 0);
     packer_free(packer);
     free(a->slots);
 }
@@ -126,7 +135,7 @@ static void count_packed(LoaderMemory *m, const Loader *l, const BuiltSamples *b
                .n_slots = l->n_slots,
                .batch_size = l->config->train.batch_size,
                .in_hand = bytes_of_rows(threads, b->bytes, b),
-               .in_ring = is_whole ? 0 : bytes_of_rows(rows < ring ? rows : ring, b->bytes, b),
+               .in_ring = bytes_of_rows(rows < ring ? rows : ring, b->bytes, b),
                .is_whole_epoch = is_whole};
     pack_ahead(&a, l, sizes, is_end ? epoch : FILLINGS * most, is_end);
     if (is_end && a.batches < m->slots) m->slots = a.batches;
