@@ -115,7 +115,6 @@ static size_t epoch_samples(const Loader *l, const BuiltSamples *b) {
 static void count_whole_epoch(LoaderMemory *m, const Loader *l, const BuiltSamples *b, const Ahead *a,
                               size_t threads) {
     const size_t all = epoch_samples(l, b) * (b->packed.bytes / b->packed.n);
-    m->ready = a->held;
     m->busy = (LoaderHeld){all + bytes_of_rows(threads, b->bytes - b->packed.bytes, b),
                            m->slots * m->mean_tiles * a->tile_bytes};
     m->to_come = m->busy.samples / row_stream_windows(l->rows);
