@@ -60,9 +60,9 @@ static void check_plan(Case *k, const char *packing, size_t length, bool is_whol
     const LoaderMemory m = loader_memory(l);
     loader_close(l);
     held_in_an_epoch(&busy, &ready, k);
-    expect_near(m.ready.samples + m.ready.tiles, ready, packing);
+    expect_near(m.given.samples + m.given.tiles, ready, packing);
     expect_near(m.busy.samples + m.busy.tiles, is_whole ? busy : ready, packing);
-    assert_true(is_whole == (m.busy.samples > m.ready.samples));
+    assert_true(is_whole == (m.busy.samples > m.given.samples));
 }
 
 static void test_a_long_epoch(void **state) {

@@ -22,7 +22,7 @@ static void begin(Case *k) {
     if (!backend_cpu_create(&k->be, 1, &err)) fail_msg("%s", err.text);
     k->host = (HostMemory){.training = {.rows = 60 * MIB,
                                         .busy = {.samples = 50 * MIB, .tiles = 7 * MIB},
-                                        .ready = {.samples = 30 * MIB, .tiles = 8 * MIB},
+                                        .given = {.samples = 30 * MIB, .tiles = 8 * MIB},
                                         .building = MIB,
                                         .reading = 28 * MIB,
                                         .kept = 10 * MIB,
@@ -31,6 +31,7 @@ static void begin(Case *k) {
                                         .slots = 3},
                            .validation = {.busy = {.samples = 4 * MIB, .tiles = 2 * MIB},
                                           .ready = {.samples = 3 * MIB, .tiles = MIB},
+                                          .given = {.samples = MIB, .tiles = 6 * MIB},
                                           .building = MIB,
                                           .reading = 28 * MIB,
                                           .kept = MIB,
@@ -51,8 +52,8 @@ static MemoryPlan plan(Case *k, size_t tiles) {
     return m;
 }
 
-// Busy training holds 50 + 7, takes 28 - 10 - 5, beside 3 + 1: 74; busy validation 4 + 2, 28 - 1 - 4, beside
-// 30 + 8: 67.
+// Busy training holds 50 + 7, takes 28 - 10 - 5, beside 3 + 1: 74. Beside the 30 + 8 of training that goes
+// on, validation holds 4 + 2 when it begins and takes 28 - 1 - 4: 67; and later 1 + 6.
 static void one_loader_is_busy(void **state) {
     (void)state;
     Case k;
@@ -61,11 +62,16 @@ static void one_loader_is_busy(void **state) {
     assert_int_equal(m.samples, 53 * MIB);
     assert_int_equal(m.work, 13 * MIB);
     assert_int_equal(m.batches, 8 * MIB);
-    k.host.training.ready.samples = 38 * MIB; // now 75
+    k.host.training.given.samples = 38 * MIB; // now 75
     m = plan(&k, 20);
     assert_int_equal(m.samples, 42 * MIB);
     assert_int_equal(m.work, 23 * MIB);
     assert_int_equal(m.batches, 10 * MIB);
+    k.host.validation.given.tiles = 30 * MIB;
+    m = plan(&k, 20);
+    assert_int_equal(m.samples, 39 * MIB);
+    assert_int_equal(m.work, 0);
+    assert_int_equal(m.batches, 38 * MIB);
     end(&k);
 }
 

@@ -86,7 +86,8 @@ typedef struct LoaderMemory {
     size_t file;      // one that is open: footer, places
     size_t batches;   // their arrays, but for the tiles
     LoaderHeld busy;  // while rows are read and samples built
-    LoaderHeld ready; // while its batches are ready
+    LoaderHeld ready; // with its first batches
+    LoaderHeld given; // while batches are given out
     size_t building;  // what its threads, or its caller, take to build samples
     size_t reading;   // what reading the largest group takes, with
     size_t kept;      // what is kept of it, which is among the rows

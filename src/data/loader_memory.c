@@ -48,15 +48,16 @@ typedef struct Ahead {
     bool is_whole_epoch;     // which waits in the packer before its first batch
     // what came of it so far
     size_t batches, tiles, most_tiles;
-    LoaderHeld held; // the most of both together
+    LoaderHeld ready, held; // with the first batches; the most of both together
     // now
     size_t waiting;                               // bytes in the packer
     size_t sequences, in_batch, in_slots, *slots; // of the batch that is made; tiles of the last ones
 } Ahead;
 
-static void hold(Ahead *a, size_t on_their_way) {
+static LoaderHeld hold(Ahead *a, size_t on_their_way) {
     const LoaderHeld now = {a->waiting + on_their_way, a->in_slots * a->tile_bytes};
     if (now.samples + now.tiles > a->held.samples + a->held.tiles) a->held = now;
+    return now;
 }
 
 static void finish_batch(Ahead *a) {
@@ -66,7 +67,10 @@ static void finish_batch(Ahead *a) {
     a->tiles += a->in_batch;
     if (a->in_batch > a->most_tiles) a->most_tiles = a->in_batch;
     a->sequences = a->in_batch = 0;
-    if (a->batches >= a->n_slots) hold(a, a->in_ring);
+    if (a->batches == a->n_slots)
+        a->ready = hold(a, a->in_ring);
+    else if (a->batches > a->n_slots)
+        hold(a, a->in_ring);
 }
 
 static void take_packs(Ahead *a, Packer *packer) {
@@ -97,7 +101,7 @@ static void pack_ahead(Ahead *a, const Loader *l, const SampleSizes *sizes, size
         packer_finish(packer);
     }
     take_packs(a, packer);
-    if (a->batches < a->n_slots) hold(a, 0);
+    if (a->batches < a->n_slots) a->ready = hold(a, 0);
     packer_free(packer);
     free(a->slots);
 }
@@ -142,7 +146,8 @@ static void count_packed(LoaderMemory *m, const Loader *l, const BuiltSamples *b
         m->mean_tiles = (a.tiles + a.batches / 2) / a.batches;
         m->most_tiles = a.most_tiles;
     }
-    m->busy = m->ready = a.held;
+    m->ready = a.ready;
+    m->busy = m->given = a.held;
     if (is_whole)
         count_whole_epoch(m, l, b, &a, threads);
     else if (row_stream_windows(l->rows) == 1)

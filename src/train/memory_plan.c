@@ -40,19 +40,26 @@ static size_t work_of(const LoaderMemory *l) {
     return larger(l->building, l->reading > there ? l->reading - there : 0);
 }
 
-static size_t held(LoaderHeld a, LoaderHeld b) {
-    return a.samples + a.tiles + b.samples + b.tiles;
+typedef struct Moment {
+    LoaderHeld training, validation;
+    size_t work;
+} Moment;
+
+static size_t moment_bytes(const Moment *m) {
+    return m->training.samples + m->training.tiles + m->validation.samples + m->validation.tiles + m->work;
 }
 
-// While one loader is busy, the batches of the other are ready.
+// Training is at work on rows while validation's first batches are ready, or goes on while validation begins
+// anew or is under way.
 static void count_loaders(MemoryPlan *m, const LoaderMemory *t, const LoaderMemory *v) {
-    const bool training_is_busy =
-        held(t->busy, v->ready) + work_of(t) >= held(t->ready, v->busy) + work_of(v);
-    const LoaderHeld training = training_is_busy ? t->busy : t->ready,
-                     validation = training_is_busy ? v->ready : v->busy;
-    m->work = work_of(training_is_busy ? t : v);
-    m->samples = training.samples + validation.samples;
-    m->batches = t->batches + training.tiles + v->batches + validation.tiles;
+    const Moment moments[] = {
+        {t->busy, v->ready, work_of(t)}, {t->given, v->busy, work_of(v)}, {t->given, v->given, 0}};
+    const Moment *most = moments;
+    for (size_t i = 1; i < sizeof moments / sizeof *moments; i++)
+        if (moment_bytes(&moments[i]) > moment_bytes(most)) most = &moments[i];
+    m->work = most->work;
+    m->samples = most->training.samples + most->validation.samples;
+    m->batches = t->batches + most->training.tiles + v->batches + most->validation.tiles;
 }
 
 bool memory_plan(MemoryPlan *m, Backend *be, const VLMConfig *config, const VlmPlan *plan,
