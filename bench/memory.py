@@ -37,10 +37,13 @@ LONG = ["", "--dtype f32", "--batch_size 1", "--packing nanovlm", "--recompute n
 SMALL = "--lm_base_vocab_size 512 --lm_vocab_size 578 --batch_size 1"  # with the small tokenizer
 SMALL_SYNTH = ["", "--dtype f32", "--recompute none", "--recompute attention", "--recompute block", "--moments bf16",
                "--moments int8 --save_in_background false", "--lora_rank 8", "--freeze vision_encoder.*", "--threads 2"]
-SMALL_PHOTOS = ["--max_img_size 512", "--max_img_size 512 --dtype f32", "--max_img_size 1024 --lm_max_length 2048"]
+SMALL_PHOTOS = ["--max_img_size 512", "--max_img_size 512 --dtype f32"]
+SMALL_LARGE_PHOTOS = ["--max_img_size 1024 --lm_max_length 2048"]
 FULL = SMALL + " --save_in_background false --vlm_load_backbone_weights false --lm_max_length 1024 --max_sample_length 1024"
+# Updates: of photos more than an epoch gives, for its samples wait together at the beginning of the next.
 CASES = [("tiny", "", "synth", TINY, 14), ("tiny", DEMO, "demo", ["", "--val_size 0", "--num_workers 3"], 200), ("tiny", "", "photos", PHOTOS, 60), ("tiny", "", "long", LONG, 14),
-         ("small", SMALL, "synth", SMALL_SYNTH, 5), ("small", SMALL, "photos", SMALL_PHOTOS, 60),
+         ("small", SMALL, "synth", SMALL_SYNTH, 5), ("small", SMALL, "photos", SMALL_PHOTOS, 160),
+         ("small", SMALL, "photos", SMALL_LARGE_PHOTOS, 60),
          ("nanovlm-460m", FULL, "photos", ["--max_img_size 512"], 2)]
 STEPS = ["--preset tiny", "--preset tiny --dtype f32", "--preset tiny --threads 2", "--preset tiny --dtype f32 --threads 2",
          "--preset tiny --batch 4 --seq 512", "--preset tiny --recompute none", "--preset tiny --recompute block",
