@@ -573,6 +573,23 @@ static void test_restore(void **state) {
     check_restore(2); // many wait, because two are too long for a sequence
 }
 
+// Like one in the middle of its work, but empty: it gives what a new one of this seed and epoch gives.
+static void test_like(void **state) {
+    (void)state;
+    const PackLimits limits = {400, 6, 60};
+    PackItem *items = saved_items(limits, 1);
+    for (size_t k = 0; k < 2; k++) {
+        const char *strategy = k ? "nanovlm" : "best";
+        const unsigned char none[SAVED_ITEMS] = {0};
+        unsigned char seen[SAVED_ITEMS] = {0};
+        Packer *p = packer_at(strategy, items, SAVED_ITEMS / 2, limits, seen), *like = packer_like(p),
+               *new = packer_at(strategy, items, 0, limits, seen);
+        assert_true(pack_rest(like, items, 0, limits, none) == pack_rest(new, items, 0, limits, none));
+        packer_free(p), packer_free(like), packer_free(new);
+    }
+    free(items);
+}
+
 static void test_restore_too_full(void **state) { // a state that only a mistake or malice can make
     (void)state;
     Error err;
@@ -722,6 +739,7 @@ int main(void) {
         cmocka_unit_test(test_best_limits),
         cmocka_unit_test(test_best_fills_what_is_scarce),
         cmocka_unit_test(test_restore),
+        cmocka_unit_test(test_like),
         cmocka_unit_test(test_restore_too_full),
         cmocka_unit_test(test_restore_other_samples),
         cmocka_unit_test(test_restore_fuzz),
