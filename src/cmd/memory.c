@@ -57,7 +57,7 @@ static const struct {
     {"samples", "samples that wait", offsetof(MemoryPlan, samples)},
     {"work", "reading and decoding", offsetof(MemoryPlan, work)},
     {"batches", "batches in preparation", offsetof(MemoryPlan, batches)},
-    {"checkpoint", "copy for checkpoints", offsetof(MemoryPlan, checkpoint)},
+    {"checkpoint", "to write checkpoints", offsetof(MemoryPlan, checkpoint)},
     {"exchange", "what ranks send through", offsetof(MemoryPlan, exchange)},
     {"library", "libraries' code", offsetof(MemoryPlan, library)},
 };

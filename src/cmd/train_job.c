@@ -139,7 +139,7 @@ static bool log_memory(TrainJob *j, Error *err) {
         return false;
     const size_t data = m.rows + m.files + m.samples + m.work + m.batches, rest = m.program + m.library;
     log_info(
-        "memory: %.1f MiB parameters, %.1f gradients, %.1f optimizer, %.1f activations, %.1f copy for "
+        "memory: %.1f MiB parameters, %.1f gradients, %.1f optimizer, %.1f activations, %.1f to write "
         "checkpoints, %.1f data, %.1f program; %.1f MiB in all with %zu tiles a batch, their mean, and %.1f "
         "for each tile more",
         in_mib(m.parameters + m.copies), in_mib(m.gradients), in_mib(m.moments), in_mib(m.activations),
