@@ -96,10 +96,10 @@ static size_t group_of(const RowOrder *o, size_t place) {
     return low;
 }
 
-size_t row_order_window_bytes(const RowOrder *o, size_t w) {
-    const size_t end = group_of(o, o->windows.items[w + 1] - 1);
+size_t row_order_windows_bytes(const RowOrder *o, size_t first, size_t last) {
+    const size_t end = group_of(o, o->windows.items[last + 1] - 1);
     size_t bytes = 0;
-    for (size_t g = group_of(o, o->windows.items[w]); g <= end; g++)
+    for (size_t g = group_of(o, o->windows.items[first]); g <= end; g++)
         bytes += dataset_group(o->data, o->groups.items[g].group)->bytes;
     return bytes;
 }

@@ -45,6 +45,7 @@ typedef struct RowPlace {
 typedef VEC(RowPlace) RowPlaces;
 
 size_t row_order_window_of(const RowOrder *o, size_t place); // place < o->rows
-size_t row_order_window_bytes(const RowOrder *o, size_t w);  // of all groups that it needs
+// Of all groups that the windows need, from `first` to `last`.
+size_t row_order_windows_bytes(const RowOrder *o, size_t first, size_t last);
 // The rows of window w: places[i] stands at place o->windows[w] + i. Replaces what was there.
 void row_order_window(const RowOrder *o, size_t w, const uint64_t *rows_wanted, RowPlaces *places);

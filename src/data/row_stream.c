@@ -275,11 +275,10 @@ uint64_t row_stream_rows(const RowStream *s) {
 }
 
 size_t row_stream_bytes(const RowStream *s) {
-    size_t most = 0, before = 0;
+    size_t most = 0;
     for (size_t w = 0; w + 1 < s->order.windows.count; w++) {
-        const size_t bytes = row_order_window_bytes(&s->order, w);
-        if (before + bytes > most) most = before + bytes;
-        before = bytes;
+        const size_t bytes = row_order_windows_bytes(&s->order, w > 0 ? w - 1 : 0, w);
+        if (bytes > most) most = bytes;
     }
     return most;
 }
