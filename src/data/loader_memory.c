@@ -99,8 +99,8 @@ static void pack_ahead(Ahead *a, const Loader *l, const SampleSizes *sizes, size
     if (is_end) {
         a->in_ring = 0;
         packer_finish(packer);
+        take_packs(a, packer);
     }
-    take_packs(a, packer);
     if (a->batches < a->n_slots) a->ready = hold(a, 0);
     packer_free(packer);
     free(a->slots);

@@ -216,7 +216,8 @@ static inline void store_dq(const BackwardTask *a, Step s) {
 }
 
 // ---- the kernels ----
-// n ≤ FORWARD_GROUP tiles of queries of one head and one sample; they share the packing of keys and values.
+// n ≤ FORWARD_GROUP tiles of queries of one head and one sample, at least one and in their order, so that the
+// last sees the most keys; they share the packing of keys and values.
 #define FORWARD_GROUP 4
 void KERNEL(attention_forward_f32)(const ForwardTask *a, size_t n);
 // The tile of keys at j0 with all `group` query heads, whose lse and delta lie `apart`; `a` describes the

@@ -151,11 +151,8 @@ static void finish_queries(const Queries *x, const ForwardTask *a) {
 
 void KERNEL(attention_forward_f32)(const ForwardTask *a, size_t n) {
     ForwardRoom t;
-    size_t keys = 0;
-    for (size_t i = 0; i < n; i++) {
-        begin_queries(&t, &t.queries[i], &a[i]);
-        keys = a[i].keys > keys ? a[i].keys : keys;
-    }
+    const size_t keys = a[n - 1].keys;
+    for (size_t i = 0; i < n; i++) begin_queries(&t, &t.queries[i], &a[i]);
     for (size_t j0 = 0; j0 < keys; j0 += TILE) {
         const size_t end = min_size(j0 + TILE, keys);
         pack_rows(t.k, a->k, j0, end - j0, a->D);
